@@ -1,0 +1,113 @@
+"""Where the rooms meet: a configuration and a DataSpec become modules."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from litlab.data.spec import DataSpec
+from litlab.errors import ConfigError
+from litlab.metrics import build_metrics, direction
+from litlab.schedules import Horizon
+from litlab.schema import Component, Config
+from litlab.targets import build
+from litlab.task import Parts, Task
+
+
+def build_model(config: Config, spec: DataSpec) -> nn.Module:
+    """Build the network for the data."""
+    model = build(config.model, spec, where="model", trust=config.trust)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"{type(model).__name__} is no nn.Module", "model._target_", "name a model"
+        )
+    return model
+
+
+def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
+    """Build the model and the task around it, and try one forward and loss on made-up samples.
+
+    Args:
+        config: The configuration.
+        spec: The data.
+        trial: Whether to try it (not worth the time for weights that were trained before).
+
+    Raises:
+        ConfigError: A part refuses its settings, or the parts do not fit each other or the data.
+    """
+    metrics = build_metrics(config.metrics, len(spec.classes), config.trust)
+    parts = Parts(
+        loss=build(config.loss, spec, where="loss", trust=config.trust),
+        metrics=metrics,
+        optimizer=partial(_optimizer, config),
+        scheduler=partial(_scheduler, config),
+        monitor=config.monitor,
+        mode=direction(config.monitor, metrics),
+    )
+    model = build_model(config, spec)
+    task: Task = build(config.task, model, spec, parts, where="task", trust=config.trust)
+    expected = {"classification": "ClassificationTask", "regression": "RegressionTask"}
+    if type(task).__module__ == Task.__module__ and type(task).__name__ != expected[spec.task]:
+        raise ConfigError(
+            f"{type(task).__name__} on '{spec.name}', which is {spec.task}",
+            "task",
+            f"set task={spec.task}",
+        )
+    if trial:
+        _try(task, spec)
+    return task
+
+
+def build_augmentations(nodes: dict[str, Component], spec: DataSpec, trust: list[str]) -> list[Any]:
+    """Build the augmentations in their order."""
+    return [build(node, spec, where=f"augment.{k}", trust=trust) for k, node in nodes.items()]
+
+
+def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    built: torch.optim.Optimizer = build(
+        config.optimizer, model, where="optimizer", trust=config.trust
+    )
+    return built
+
+
+def _scheduler(config: Config, optimizer: torch.optim.Optimizer, horizon: Horizon) -> Any:
+    return build(config.scheduler, optimizer, horizon, where="scheduler", trust=config.trust)
+
+
+@torch.no_grad()
+def _try(task: Task, spec: DataSpec) -> None:
+    """Run three made-up samples through model, loss and metrics: misfits show before training."""
+    x, y = _samples(spec, 3)
+    training, where = task.model.training, "model"
+    task.model.eval()  # made-up samples must not reach the running statistics of batch norm
+    try:
+        outputs = task(x)
+        if tuple(outputs.shape) != (len(x), spec.num_outputs):
+            raise ValueError(
+                f"it gives {tuple(outputs.shape)} for {len(x)} samples, "
+                f"not ({len(x)}, {spec.num_outputs})"
+            )
+        where = "loss"
+        task.loss(outputs, task.targets_for_loss(y))
+        for name, metric in task.parts.metrics.items():
+            where = f"metrics.{name}"
+            metric.update(*task.measured(outputs, y))
+            metric.reset()
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"does not fit '{spec.name}' ({spec.kind} {spec.shape}): {reason}",
+            where,
+            "choose another one, or mend it",
+        ) from error
+    finally:
+        task.model.train(training)
+
+
+def _samples(spec: DataSpec, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (number, *spec.shape)
+    x = torch.ones(shape, dtype=torch.long) if spec.kind == "text" else torch.zeros(shape)
+    if spec.task == "regression":
+        return x, torch.tensor([spec.target_mean] * number)
+    return x, torch.arange(number) % spec.num_outputs

@@ -1,0 +1,177 @@
+"""Refuses a wrong configuration before anything heavy is imported or any data are read."""
+
+import ctypes
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from litlab import signature, targets
+from litlab.errors import ConfigError, nearest
+from litlab.schema import NUM_GIVEN, Component, Config, TrainerConfig
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def check_config(content: dict[str, Any], origin: str, *, device: bool = True) -> Config:
+    """Return a raw configuration as a checked one, with its values in their declared types.
+
+    Args:
+        content: Plain nested values.
+        origin: Where it was read from, for messages.
+        device: Whether the devices it asks for must be here (a checkpoint may come from elsewhere).
+
+    Raises:
+        ConfigError: The first thing that is wrong.
+    """
+    config = _validated(Config, content, "", origin)
+    components = {where: _checked(where, node, config.trust) for where, node in _components(config)}
+    config = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"source": components.pop("data.source")}),
+            "augment": _group("augment", components),
+            "metrics": _group("metrics", components),
+            **{key: node for key, node in components.items() if "." not in key},
+        }
+    )
+    _check_monitor(config)
+    if device:
+        check_device(config.trainer)
+    return config
+
+
+def _group(name: str, components: dict[str, Component]) -> dict[str, Component]:
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in components.items() if k.startswith(prefix)}
+
+
+def _components(config: Config) -> Iterator[tuple[str, Component]]:
+    yield "data.source", config.data.source
+    for group in ("augment", "metrics"):
+        for name, node in getattr(config, group).items():
+            yield f"{group}.{name}", node
+    for group in ("model", "task", "loss", "optimizer", "scheduler"):
+        yield group, getattr(config, group)
+
+
+def _checked(where: str, node: Component, trust: list[str]) -> Component:
+    """Check one component's target and hyperparameters, as far as its source tells."""
+    if "_target_" not in node:
+        raise ConfigError("names no class", where, f"add {where}._target_: package.module.Name")
+    target = targets.check(node["_target_"], f"{where}._target_", trust)
+    num_given = NUM_GIVEN.get(where, NUM_GIVEN.get(where.partition(".")[0], 0))
+    given = {key: value for key, value in node.items() if key != "_target_"}
+    if target.startswith(targets.ALLOWED[1:]):
+        return node  # a library's: reading it would import torch; it is checked when it is built
+    try:
+        model = signature.schema(target, num_given)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"no module '{error.name}' for _target_ '{target}'", where, "check the spelling"
+        ) from None
+    except LookupError as error:
+        module, _, name = target.rpartition(".")
+        hint = nearest(name, error.args)
+        raise ConfigError(f"'{module}' has no '{name}'", f"{where}._target_", hint) from None
+    if model is None:
+        return node
+    checked = _validated(model, given, where, target)
+    return {"_target_": target, **checked.model_dump(exclude_unset=True)}
+
+
+def _validated(model: type[M], content: object, where: str, origin: str) -> M:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise _translate(error.errors()[0], model, where, origin) from None
+
+
+def _translate(problem: Any, model: type[BaseModel], where: str, origin: str) -> ConfigError:
+    """Say pydantic's first complaint in litlab's words."""
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join([where, *location] if where else location)
+    if problem["type"] == "extra_forbidden":
+        hint = nearest(location[-1], _fields(model, location[:-1]))
+        return ConfigError(f"no setting '{path}'", origin, hint)
+    if problem["type"] == "missing":
+        return ConfigError(f"{path} has no value", origin, f"set it: {path}=VALUE")
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    setting = ".".join(p for p in path.split(".") if p.isidentifier() or p.isdigit())
+    return ConfigError(
+        f"{setting}={problem['input']!r}: {message}", origin, f"set {setting} to a value that fits"
+    )
+
+
+def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)
+
+
+def _check_monitor(config: Config) -> None:
+    split, _, name = config.monitor.partition("/")
+    known = [f"{s}/{m}" for s in ("val", "train") for m in ("loss", *config.metrics)]
+    if config.monitor in known:
+        return
+    if split == "test":
+        fix = "selecting on the test split would spoil it: use val/" + (name or "loss")
+    else:
+        fix = nearest(config.monitor, known)
+    raise ConfigError(f"nothing called '{config.monitor}' is measured", "monitor", fix)
+
+
+def check_device(trainer: TrainerConfig) -> None:
+    """Refuse a device or a precision this machine certainly lacks; torch has the last word later.
+
+    Raises:
+        ConfigError: What was asked for is absent. There is no silent fallback.
+    """
+    kind, asked, precision = trainer.accelerator, trainer.devices, trainer.precision
+    if Path("/dev/kfd").exists():  # AMD's ROCm, which torch calls "cuda" as well
+        return
+    found = {"cuda": 0 if kind in ("cpu", "mps") else _count_cuda(), "mps": _has_mps()}
+    found["gpu"] = max(found["cuda"], found["mps"])
+    if kind in found and found[kind] < _number_needed(asked):
+        raise ConfigError(
+            f"{kind} with devices={asked}: this machine has {found[kind]}",
+            "trainer.accelerator, trainer.devices",
+            "use trainer.accelerator=cpu, or auto",
+        )
+    on_cpu = kind == "cpu" or (kind == "auto" and not found["gpu"])
+    if on_cpu and isinstance(asked, list):
+        raise ConfigError(
+            f"devices={asked} numbers GPUs, and there is none in use",
+            "trainer.devices",
+            "set the number of processes: 1, 2, ...",
+        )
+    if on_cpu and precision in ("16-mixed", "16-true", "transformer-engine"):
+        raise ConfigError(
+            f"precision {precision} needs a GPU", "trainer.precision", "use bf16-mixed or 32-true"
+        )
+
+
+def _number_needed(devices: int | str | list[int]) -> int:
+    if isinstance(devices, list):
+        return max(devices, default=0) + 1
+    return devices if isinstance(devices, int) else 1
+
+
+def _has_mps() -> int:
+    return int(platform.system() == "Darwin" and platform.machine() == "arm64")
+
+
+def _count_cuda() -> int:
+    """Ask NVIDIA's driver how many GPUs there are, without torch (which takes seconds to load)."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0

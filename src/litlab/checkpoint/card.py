@@ -1,0 +1,124 @@
+"""What a checkpoint says of itself, so that it can be used alone: configuration, data, run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from pydantic import ValidationError
+
+from litlab.check import check_config
+from litlab.data.spec import DataSpec
+from litlab.errors import CheckpointError, ConfigError
+from litlab.schema import Config
+
+SCHEMA = 1
+KEY = "litlab"
+
+
+@dataclass(frozen=True)
+class Card:
+    """The configuration, data and run that made a checkpoint."""
+
+    config: Config
+    spec: DataSpec
+    run_id: str
+
+
+class WriteCard(Callback):
+    """Puts the card into every checkpoint, as plain values: it loads without pickle."""
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the card."""
+        checkpoint[KEY] = {
+            "schema": SCHEMA,
+            "config": self.card.config.model_dump(mode="json"),
+            "spec": self.card.spec.model_dump(mode="json"),
+            "run_id": self.card.run_id,
+            "epoch": trainer.current_epoch,
+        }
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint read from disk."""
+
+    card: Card
+    epoch: int
+    weights: dict[str, torch.Tensor]
+
+
+def load(path: Path, trust: Sequence[str] = ()) -> Loaded:
+    """Read a checkpoint's card and weights; only tensors and plain values are accepted.
+
+    Args:
+        path: The file.
+        trust: Packages whose classes the card may name besides litlab's. What the card itself says
+            it trusts counts for nothing: it may come from a stranger.
+
+    Raises:
+        CheckpointError: It is missing, damaged, holds code, or is not one of litlab's.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            "there is no such checkpoint", str(path), "name a run or a .ckpt file"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has no one type for what a bad file can do
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"damaged, or not a weights-only checkpoint ({reason[:120]})",
+            str(path),
+            "use another checkpoint of the run; nothing in this one was executed",
+        ) from None
+    card = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(card, dict):
+        raise CheckpointError("not a litlab checkpoint", str(path), "name one that litlab wrote")
+    if card.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"written by checkpoint schema {card.get('schema')}, this is schema {SCHEMA}",
+            str(path),
+            "use the litlab version that wrote it",
+        )
+    try:
+        spec = DataSpec.model_validate(card["spec"])
+        trusted = {**card["config"], "trust": list(trust)}
+        config = check_config(trusted, origin=str(path), device=False)
+        return Loaded(Card(config, spec, str(card["run_id"])), card["epoch"], content["state_dict"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CheckpointError(f"its card does not fit: {error}", str(path), "retrain") from None
+    except ConfigError as error:
+        fix = "pass --trust PACKAGE if the checkpoint names a package of yours"
+        raise CheckpointError(error.what, f"{path}: {error.where}", fix) from None
+
+
+def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Put a checkpoint's weights into a module.
+
+    Raises:
+        CheckpointError: Names or shapes differ: the checkpoint is of another model.
+    """
+    own = module.state_dict()
+    wrong = [f"{name} missing" for name in own if name not in weights]
+    wrong += [f"{name} unknown" for name in weights if name not in own]
+    wrong += [
+        f"{name}: {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"of another model: {len(wrong)} entries differ: {', '.join(wrong[:5])}",
+            str(path),
+            "use the configuration it was trained with",
+        )
+    module.load_state_dict(weights)

@@ -1,0 +1,256 @@
+"""The door: one subcommand a verb. Nothing heavy is imported before a verb runs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from litlab.errors import LitlabError
+
+if TYPE_CHECKING:
+    from litlab.schema import Config
+
+UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries within it
+
+app = typer.Typer(
+    name="litlab",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train neural networks with everything recorded: prepare, train, evaluate, predict.",
+    epilog="Overrides are Hydra's: model=cnn optimizer.lr=3e-4 +model.x=1. Choices lie in conf/.",
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[OVERRIDES]...", help="e.g. model=mlp seed=1")
+]
+Params = Annotated[
+    Path | None, typer.Option("--params", help="Read a resolved file instead of composing conf/.")
+]
+Json = Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Folder, name, MLflow id, .ckpt, or last.")]
+Trust = Annotated[
+    list[str] | None, typer.Option("--trust", help="A package of yours the checkpoint may name.")
+]
+
+
+@app.command()
+def params(overrides: Overrides = None, debug: Debug = False) -> None:
+    """Compose conf/ and the overrides into params.yaml, which `dvc repro` runs."""
+    from litlab.config import write_params
+    from litlab.output import say
+    from litlab.paths import project_root
+
+    path = project_root() / "params.yaml"
+    config = write_params(overrides or [], path)
+    say(f"wrote {path.name} for {config.run_name}; `dvc repro` runs it")
+
+
+@app.command()
+def prepare(overrides: Overrides = None, params: Params = None, debug: Debug = False) -> None:
+    """Read a source, check and split it, and write data/prepared/<name>/."""
+    config = _load(overrides, params)
+    from litlab.data.prepare import prepare as run
+    from litlab.output import say
+    from litlab.paths import prepared_folder
+
+    folder = prepared_folder(config.data.name)
+    spec = run(config.data, folder, config.trust)
+    sizes = ", ".join(f"{size:,} {split}" for split, size in spec.sizes.items())
+    say(f"prepared {spec.name}: {sizes} in {_short(folder)}")
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    params: Params = None,
+    out: Out = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train one model and record the run in MLflow and in runs/."""
+    config = _load(overrides, params)
+    from litlab.output import number, say
+    from litlab.train import train as run
+
+    result = run(config, out, command=["litlab", *sys.argv[1:]])
+    record = result.record
+    if json:
+        _print_json(
+            run_id=record.run_id,
+            checkpoint=str(result.checkpoint),
+            metrics=record.metrics,
+            seconds=record.seconds,
+            folder=str(result.folder),
+            best_epoch=record.best_epoch,
+            epochs=record.epochs,
+            num_parameters=record.num_parameters,
+        )
+    metrics = "  ".join(f"{k} {number(v)}" for k, v in record.metrics.items() if "val/" in k)
+    say(f"best epoch {(record.best_epoch or 0) + 1} of {record.epochs}: {metrics}")
+    say(f"{record.seconds:.1f} s; run {record.run_id} in {_short(result.folder)}")
+    say(f"next: litlab evaluate {_short(result.folder)}")
+    _exit_if_unsent(result.all_sent)
+
+
+@app.command()
+def evaluate(
+    run: Run = "last",
+    out: Out = None,
+    json: Json = False,
+    trust: Trust = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a run on the test split, and write its report. Nothing else opens the test split."""
+    _trust_of_project(trust := list(trust or []))
+    from litlab.evaluate import evaluate as measure
+
+    result = measure(run, out, trust)
+    if json:
+        _print_json(
+            run_id=result.record.run_id,
+            checkpoint=str(result.found.checkpoint),
+            metrics={f"test/{name}": value for name, value in result.metrics.items()},
+            seconds=result.record.seconds,
+            report=str(result.folder / "report.html"),
+        )
+    _show_summary(result.folder)
+    _exit_if_unsent(result.all_sent)
+
+
+@app.command()
+def report(run: Annotated[str, typer.Argument(metavar="[RUN]")] = "reports") -> None:
+    """Show an evaluated run's test metrics, and where its report, checkpoint and record are."""
+    from litlab.paths import project_root
+    from litlab.run_folder import find
+
+    folder = project_root() / "reports"
+    _show_summary(folder if run == "reports" else find(run).folder / "report")
+
+
+@app.command()
+def predict(
+    run: Run,
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="File or folder of new data.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help=".csv, .jsonl or .parquet")],
+    resize: Annotated[bool, typer.Option("--resize", help="Resize images that differ.")] = False,
+    trust: Trust = None,
+    debug: Debug = False,
+) -> None:
+    """Label new data with a trained network."""
+    _trust_of_project(trust := list(trust or []))
+    from litlab.output import say
+    from litlab.predict import predict as label
+
+    say(f"wrote {label(run, source, out, resize=resize, trust=trust):,} predictions to {out}")
+
+
+@app.command()
+def selftest(json: Json = False, debug: Debug = False) -> None:
+    """Try everything on made-up data in a temporary folder: under a minute, no network."""
+    from litlab.selftest import selftest as run
+
+    checks = run()
+    if json:
+        _print_json(checks=[{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks])
+    if not all(check.ok or check.optional for check in checks):
+        raise typer.Exit(5)
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+) -> None:
+    """Open MLflow's pages on this project's runs, for this machine only."""
+    import subprocess
+
+    from litlab.paths import store_root
+
+    store = f"sqlite:///{store_root() / 'mlflow.db'}"
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store]
+    raise typer.Exit(subprocess.call([*command, "--host", host, "--port", str(port)]))
+
+
+def _load(overrides: list[str] | None, params: Path | None) -> "Config":
+    from litlab.config import load
+    from litlab.output import use_plain_warnings
+
+    use_plain_warnings()
+    return load(overrides or [], params)
+
+
+def _trust_of_project(trust: list[str]) -> None:
+    """Add the packages that this project's own configuration trusts."""
+    from litlab.config import compose, read
+    from litlab.output import use_plain_warnings
+    from litlab.paths import project_root
+
+    use_plain_warnings()
+    path = project_root() / "params.yaml"
+    content = read(path) if path.is_file() else compose()
+    trust.extend(package for package in content.get("trust") or [] if isinstance(package, str))
+
+
+def _show_summary(folder: Path) -> None:
+    """Print the short table of an evaluation: read from its files, nothing is computed."""
+    from litlab.output import console, number, table
+    from litlab.run_folder import read_results
+
+    metrics, run = read_results(folder)
+    intervals: dict[str, Any] = metrics.get("test_interval_95", {})
+    rows = {}
+    for name, value in metrics["test"].items():
+        low_high = intervals.get(name)
+        interval = f"  (95 %: {number(low_high[0])} to {number(low_high[1])})" if low_high else ""
+        rows[f"test {name}"] = number(value) + interval
+    rows["report"] = _short(folder / "report.html")
+    rows["checkpoint"] = _short(Path(run["checkpoint"]))
+    rows["run"] = f"{run['run_id']} in experiment {run['experiment']}"
+    rows["compare"] = "litlab ui   (or: mlflow ui, then http://127.0.0.1:5000)"
+    console.print(table(run["run_name"], rows))
+
+
+def _short(path: Path) -> str:
+    """A path as one would type it from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _print_json(**content: Any) -> None:
+    print(json.dumps(content))
+
+
+def _exit_if_unsent(all_sent: bool) -> None:
+    if not all_sent:
+        from litlab.output import say
+
+        say("warning: the tracking store did not take everything; the run's folder has it all")
+        raise typer.Exit(7)
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's failure is one line and its exit code, a bug a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except LitlabError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(error, file=sys.stderr)
+        code = error.exit_code
+    except UsageError as error:
+        where = error.ctx.command_path if error.ctx else "litlab"
+        print(f"error: {error.format_message()} | {where} | see `{where} --help`", file=sys.stderr)
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("error: stopped by Ctrl-C | litlab | run it again", file=sys.stderr)
+        code = 130
+    sys.exit(code or 0)

@@ -1,0 +1,23 @@
+import torch
+
+from litlab.data.augment.base import Augmentation
+from litlab.data.spec import DataSpec
+from litlab.hyperparameters import Count
+
+
+class Shift(Augmentation):
+    """Moves each sequence in time by up to `steps` either way; ends wrap around, or become zero."""
+
+    kinds = frozenset({"sequence"})
+
+    def __init__(self, spec: DataSpec, *, steps: Count = 4, wrap: bool = True) -> None:
+        super().__init__(spec)
+        self.steps, self.wrap = steps, wrap
+
+    def change(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `(B, C, L)`."""
+        batch, channels, length = x.shape
+        by = torch.randint(-self.steps, self.steps + 1, (batch, 1, 1), device=x.device)
+        places = torch.arange(length, device=x.device) - by
+        moved = x.gather(2, (places % length).expand(batch, channels, length))
+        return moved if self.wrap else moved * ((places >= 0) & (places < length))

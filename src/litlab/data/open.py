@@ -1,0 +1,34 @@
+"""Finds the prepared arrays that a configuration asks for."""
+
+from pathlib import Path
+
+from litlab.data.prepare import prepare
+from litlab.data.spec import FILE_NAME, DataSpec
+from litlab.errors import DataError
+from litlab.output import say
+from litlab.paths import prepared_folder
+from litlab.schema import DataConfig
+
+
+def open_or_prepare(config: DataConfig, trust: list[str]) -> tuple[Path, DataSpec]:
+    """Return the folder and spec of the prepared data, preparing them where there are none yet.
+
+    Raises:
+        DataError: The folder holds data prepared with other settings. They may be what another run,
+            or the pipeline, still needs, so they are not overwritten.
+    """
+    folder = prepared_folder(config.name)
+    if not (folder / FILE_NAME).is_file():
+        say(f"preparing {config.name}")
+        return folder, prepare(config, folder, trust)
+    spec = DataSpec.load(folder)
+    asked = config.model_dump(mode="json")
+    differing = [key for key in asked if spec.settings.get(key) != asked[key]]
+    if differing:
+        key = differing[0]
+        raise DataError(
+            f"prepared with data.{key}={spec.settings.get(key)}; this run asks for {asked[key]}",
+            str(folder),
+            "run `litlab prepare` with this run's overrides, or give it a data.name of its own",
+        )
+    return folder, spec

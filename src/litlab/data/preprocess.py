@@ -1,0 +1,37 @@
+import torch
+from torch import nn
+
+from litlab.data.spec import DataSpec
+
+
+class Preprocess(nn.Module):
+    """Stored values -> what augmentation sees -> what the model sees.
+
+    The statistics are those of the train split (spec.mean, spec.std), wherever the batch comes
+    from: validation, test, or a user's new data.
+    """
+
+    mean: torch.Tensor
+    inverse_std: torch.Tensor
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.kind = spec.kind
+        tail = (1,) * (len(spec.shape) - 1)
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        self.register_buffer("mean", mean.reshape(-1, *tail), persistent=False)
+        self.register_buffer("inverse_std", (1 / std).reshape(-1, *tail), persistent=False)
+
+    def to_float(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn bytes `(B, C, H, W)` into floats in [0, 1]; token ids into int64."""
+        if self.kind == "text":
+            return x.long()
+        return x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x.to(torch.float32)
+
+    def normalize(self, x: torch.Tensor) -> torch.Tensor:
+        """Subtract the train split's mean and divide by its deviation; ids stay as they are."""
+        return x if self.kind == "text" else (x - self.mean) * self.inverse_std
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Do both, for data that are not augmented."""
+        return self.normalize(self.to_float(x))

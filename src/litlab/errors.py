@@ -1,0 +1,71 @@
+"""Every failure a user can cause: one line, `error: what | where | fix`, and its exit code."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class LitlabError(Exception):
+    """A failure that the user can mend.
+
+    Args:
+        what: What is wrong, in one sentence.
+        where: The setting, file or command it was found in.
+        fix: What to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, where: str, fix: str) -> None:
+        super().__init__(what, where, fix)
+        self.what, self.where, self.fix = what, where, fix
+
+    def __str__(self) -> str:
+        parts = (" ".join(str(part).split()) for part in (self.what, self.where, self.fix))
+        return "error: " + " | ".join(parts)
+
+
+class ConfigError(LitlabError):
+    """The configuration asks for something that does not exist or cannot be."""
+
+    exit_code = 2
+
+
+class DataError(LitlabError):
+    """The data are missing, damaged or not what the configuration says."""
+
+    exit_code = 3
+
+
+class CheckpointError(LitlabError):
+    """A checkpoint is missing, damaged, or of another model."""
+
+    exit_code = 4
+
+
+class EnvironmentFault(LitlabError):
+    """Disk, lock, cache, network or device are not as needed."""
+
+    exit_code = 5
+
+
+class NonFiniteError(LitlabError):
+    """Training produced NaN or infinity."""
+
+    exit_code = 6
+
+
+class Interrupted(LitlabError):
+    """Stopped from outside; what was reached has been saved."""
+
+    def __init__(self, what: str, where: str, fix: str, exit_code: int) -> None:
+        super().__init__(what, where, fix)
+        self.exit_code = exit_code  # 130 Ctrl-C, 143 SIGTERM
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names the closest known word, or lists them when none is close."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"one of: {', '.join(known)}" if known else "there is nothing to choose from"

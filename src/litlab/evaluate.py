@@ -1,0 +1,113 @@
+"""The only door to the test split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from litlab.checkpoint.card import Loaded
+from litlab.data.arrays import Split, open_split
+from litlab.data.preprocess import Preprocess
+from litlab.data.spec import DataSpec
+from litlab.errors import DataError
+from litlab.inference import Outputs, load_task, run
+from litlab.metrics import EpochMeter
+from litlab.paths import prepared_folder, store_root
+from litlab.results import Results, write_results
+from litlab.run_folder import Found, RunRecord, find
+from litlab.task import Task
+from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results on the test split, and where they were written."""
+
+    metrics: dict[str, float]
+    folder: Path
+    found: Found
+    record: RunRecord
+    all_sent: bool
+
+
+def evaluate(reference: str, out: Path | None = None, trust: Sequence[str] = ()) -> Evaluation:
+    """Measure a run's best checkpoint on the test split, write its report, add both to its run.
+
+    Args:
+        reference: Run or checkpoint, as `run_folder.find` takes it.
+        out: Folder for the results; `report/` in the run's folder if None.
+        trust: The user's own packages that the checkpoint may name.
+
+    Raises:
+        CheckpointError: There is no such run, or its checkpoint cannot be used.
+        DataError: The prepared data are not those the run was trained on.
+    """
+    found = find(reference)
+    loaded, task = load_task(found.checkpoint, trust)
+    spec = loaded.card.spec
+    split = _test_split(spec)
+    batches = torch.split(split.x, loaded.card.config.loader.eval_batch_size)
+    outputs = run(task, Preprocess(spec), batches)
+    metrics = measure(task, outputs, split.y)
+    record = found.record or _bare_record(loaded, task)
+    folder = out or found.folder / "report"
+    results = Results(loaded, record, task, split, outputs, metrics)
+    files = write_results(results, folder, found)
+    return Evaluation(metrics, folder, found, record, _send(loaded, record, metrics, files))
+
+
+def measure(task: Task, outputs: Outputs, targets: torch.Tensor) -> dict[str, float]:
+    """Return loss and metrics over all samples at once."""
+    meter = EpochMeter(task.parts.metrics)
+    task = task.cpu()
+    loss = task.loss(outputs.raw, task.targets_for_loss(targets))
+    meter.add(loss, *task.measured(outputs.raw, targets))
+    return meter.compute()
+
+
+def _test_split(spec: DataSpec) -> Split:
+    """Open the test split, if it is the one that was set aside when the network was trained."""
+    folder = prepared_folder(spec.name)
+    present = DataSpec.load(folder)
+    name = "test.safetensors"
+    if (present.split_hash, present.checksums.get(name)) != (
+        spec.split_hash,
+        spec.checksums.get(name),
+    ):
+        raise DataError(
+            "prepared again since the run: its test split is another, and may hold what the "
+            "network was trained on",
+            str(folder),
+            "prepare the data as they were (config.yaml of the run), or train again",
+        )
+    return open_split(folder, present, "test")
+
+
+def _bare_record(loaded: Loaded, task: Task) -> RunRecord:
+    """What a checkpoint alone tells of its run."""
+    card = loaded.card
+    return RunRecord(
+        run_id=card.run_id,
+        run_name=card.config.run_name,
+        experiment=card.config.tracking.experiment,
+        tracking_uri=tracking_uri(card.config.tracking.uri, store_root()),
+        status="UNKNOWN",
+        best_epoch=loaded.epoch,
+        num_parameters=sum(p.numel() for p in task.model.parameters() if p.requires_grad),
+        data={"name": card.spec.name},
+    )
+
+
+def _send(loaded: Loaded, record: RunRecord, metrics: dict[str, float], files: list[Path]) -> bool:
+    """Add test metrics and files to the run; say whether the store took them."""
+    tracking = loaded.card.config.tracking
+    uri = tracking_uri(tracking.uri, store_root())
+    logger = MLflowLogger(uri, tracking.experiment, store_root() / "mlartifacts", record.run_id)
+    epoch = float(record.best_epoch or 0)
+    logger.log_metrics({**{f"test/{k}": v for k, v in metrics.items()}, "epoch": epoch})
+    if logger.pending:
+        return False
+    for path in files:
+        logger.log_artifact(path, "report")
+    return True

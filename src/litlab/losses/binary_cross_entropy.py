@@ -1,0 +1,62 @@
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from litlab.data.spec import DataSpec
+from litlab.hyperparameters import Positive, Probability
+from litlab.losses.classes import as_probabilities, full_precision, require_classes
+
+
+class BinaryCrossEntropy(nn.Module):
+    """Sigmoid cross-entropy of each logit against its own class: one class versus the rest.
+
+    Averaged over samples and logits, as torch does, so the value is about 1/C of the sum that
+    "ResNet strikes back" (Wightman et al., 2021, section 3) minimizes. With one logit
+    a sample it is the ordinary binary cross-entropy, the logit being that of class 1.
+
+    Label smoothing is that of softmax: `t (1 - s) + s / C`, with C = 2 for a single logit.
+
+    Args:
+        spec: Data whose targets are classes.
+        pos_weight: How much more the term of a sample's own class weighs; None is 1. At C - 1
+            the one positive term weighs as much as the C - 1 negative ones.
+        label_smoothing: The uniform distribution's share of the target.
+
+    Raises:
+        ValueError: The data have no classes.
+    """
+
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        pos_weight: Positive | None = None,
+        label_smoothing: Probability = 0.0,
+    ) -> None:
+        super().__init__()
+        require_classes(spec)
+        self.label_smoothing = label_smoothing
+        weight = None if pos_weight is None else torch.tensor([pos_weight])
+        self.register_buffer("pos_weight", weight, persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss, a scalar, in nats.
+
+        Args:
+            logits: `(B, C)`, or `(B, 1)` for two classes.
+            target: Class indices `(B,)` int64 or probabilities `(B, C)` float; for a single
+                logit also `(B, 1)`, the probability of class 1.
+        """
+        logits = full_precision(logits)
+        columns = logits.shape[1]
+        if columns == 1 and target.shape != logits.shape:
+            target = as_probabilities(logits.expand(-1, 2), target)[:, 1:]
+        else:
+            target = as_probabilities(logits, target)
+        if self.label_smoothing:
+            uniform = self.label_smoothing / max(columns, 2)
+            target = target * (1 - self.label_smoothing) + uniform
+        weight = None if self.pos_weight is None else self.pos_weight.to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)

@@ -1,0 +1,112 @@
+"""Metrics of an epoch: collected while it runs, computed once at its end."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torchmetrics import Metric
+
+from litlab.targets import build, locate
+
+FLUSH_BYTES = 64 * 2**20  # outputs kept before they go into the metrics' own states
+Reduce = Callable[[torch.Tensor], torch.Tensor]
+
+
+def build_metrics(
+    nodes: Mapping[str, dict[str, Any]], num_classes: int, trust: list[str]
+) -> dict[str, Metric]:
+    """Build the configured metrics, telling them the number of classes where they take it.
+
+    Args:
+        nodes: Name to component.
+        num_classes: Of the data; 0 for regression.
+        trust: Packages of the user's own that may be named.
+    """
+    built = {}
+    for name, node in nodes.items():
+        where = f"metrics.{name}"
+        known = _parameters(locate(node["_target_"], where, trust))
+        extra = {"num_classes": num_classes} if "num_classes" in known and num_classes else {}
+        built[name] = build({**extra, **node}, where=where, trust=trust)
+    return built
+
+
+def _parameters(target: Callable[..., Any]) -> set[str]:
+    """Names a class takes; torchmetrics' facade classes spell them in __new__."""
+    constructors = [target, getattr(target, "__init__", target), getattr(target, "__new__", target)]
+    return {name for c in constructors for name in inspect.signature(c).parameters}
+
+
+def direction(monitor: str, metrics: Mapping[str, Metric]) -> str:
+    """Return "max" where more of the monitored quantity is better, else "min"."""
+    metric = metrics.get(monitor.partition("/")[2])
+    return "max" if metric is not None and metric.higher_is_better else "min"
+
+
+class EpochMeter(nn.Module):
+    """Mean loss and metrics over one epoch of one split.
+
+    Updating torchmetrics in each step costs more than a small network's step. So outputs are kept
+    on their device and go into the metrics together: at the end, or before they fill the memory.
+    The result is the same, for a metric's update is additive over samples.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        super().__init__()
+        # "metric_" keeps names such as "forward" or "train" clear of nn.Module's own.
+        self._modules_by_name = nn.ModuleDict(
+            {f"metric_{k}": m.clone() for k, m in metrics.items()}
+        )
+        self._clear()
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics by their configured names."""
+        found = {k.removeprefix("metric_"): m for k, m in self._modules_by_name.items()}
+        return {name: m for name, m in found.items() if isinstance(m, Metric)}
+
+    def _clear(self) -> None:
+        self._losses: list[torch.Tensor] = []
+        self._counts: list[int] = []
+        self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._bytes = 0
+
+    def add(self, loss: torch.Tensor, outputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """Take in one batch: its mean loss, outputs `(B, C)` and targets."""
+        self._losses.append(loss.detach())
+        self._counts.append(len(targets))
+        if not len(self._modules_by_name):
+            return
+        self._outputs.append((outputs.detach(), targets))
+        self._bytes += outputs.nbytes
+        if self._bytes > FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._outputs:
+            return
+        outputs = torch.cat([o for o, _ in self._outputs]).float()
+        targets = torch.cat([t for _, t in self._outputs])
+        self._outputs, self._bytes = [], 0
+        for metric in self.metrics.values():
+            metric.update(outputs, targets)
+
+    def compute(self, reduce: Reduce = lambda x: x) -> dict[str, float]:
+        """Return the epoch's means and forget the epoch.
+
+        Args:
+            reduce: Sums a tensor over all processes. (torchmetrics does its own.)
+        """
+        self._flush()
+        losses = torch.stack(self._losses).double()
+        counts = torch.tensor(self._counts, device=losses.device, dtype=torch.float64)
+        # A batch of nothing (this process's share of a short last batch) has no mean.
+        total = reduce(torch.stack([losses[counts > 0] @ counts[counts > 0], counts.sum()]))
+        values = {"loss": (total[0] / total[1]).item()}
+        for name, metric in self.metrics.items():
+            values[name] = float(metric.compute())
+            metric.reset()
+        self._clear()
+        return values

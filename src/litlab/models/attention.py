@@ -1,0 +1,94 @@
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from litlab.hyperparameters import Activation
+from litlab.models.layers import activation_layer
+
+
+class MultiHeadSelfAttention(nn.Module):
+    """Every position reads every other, in `num_heads` subspaces at once.
+
+    Vaswani et al. 2017, §3.2: `softmax(q k^T / sqrt(D / num_heads)) v` in each head, the heads
+    joined and projected. Queries, keys and values come from one fused layer, in that order, as in
+    `torch.nn.MultiheadAttention`, whose numbers these are.
+
+    Shapes: `(B, L, D)` to the same, and `keep` `(B, L)`, True where a position may be read. A
+    sample in which no position may be read reads all of them, for an empty softmax is NaN.
+
+    Args:
+        embed_dim: D, the size of a token's vector.
+        num_heads: Into how many parts D is split.
+        dropout: Probability of dropping an attention weight while training.
+
+    Raises:
+        ValueError: `num_heads` does not divide `embed_dim`.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            near = max(1, round(embed_dim / num_heads)) * num_heads
+            raise ValueError(
+                f"model.embed_dim={embed_dim} is not a multiple of model.num_heads={num_heads}: "
+                f"use model.embed_dim={near}, or another number of heads"
+            )
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.project = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Attend."""
+        batch, length, embed_dim = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, embed_dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+        if keep is not None:
+            keep = (keep | ~keep.any(1, keepdim=True))[:, None, None, :]
+        dropout = self.dropout if self.training else 0.0
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, dropout_p=dropout)
+        out: Tensor = self.project(heads.transpose(1, 2).reshape(batch, length, embed_dim))
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then a feed-forward network at each position, each with a shortcut.
+
+    Vaswani et al. 2017, §3.1 and §3.3. The paper normalizes after each sum (`norm_first=False`);
+    normalizing each branch's input instead trains without warm-up (Xiong et al. 2020, §3).
+
+    Shapes: `(B, L, D)` to the same; `keep` `(B, L)` as in `MultiHeadSelfAttention`.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        ffn_dim: int,
+        *,
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        norm_first: bool = True,
+    ) -> None:
+        super().__init__()
+        self.norm_first = norm_first
+        self.attention = MultiHeadSelfAttention(embed_dim, num_heads, attention_dropout)
+        self.ffn = nn.Sequential(
+            nn.Linear(embed_dim, ffn_dim),
+            activation_layer(activation),
+            nn.Dropout(dropout),
+            nn.Linear(ffn_dim, embed_dim),
+        )
+        self.attention_norm = nn.LayerNorm(embed_dim)
+        self.ffn_norm = nn.LayerNorm(embed_dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Encode."""
+        if self.norm_first:
+            x = x + self.drop(self.attention(self.attention_norm(x), keep))
+            x = x + self.drop(self.ffn(self.ffn_norm(x)))
+        else:
+            x = self.attention_norm(x + self.drop(self.attention(x, keep)))
+            x = self.ffn_norm(x + self.drop(self.ffn(x)))
+        return x

@@ -1,0 +1,116 @@
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from litlab.data.spec import DataSpec
+from litlab.hyperparameters import Activation, Count, Initialization, Probability
+from litlab.models.attention import EncoderLayer
+from litlab.models.embedding import FeatureEmbedding, PatchEmbedding, TokenEmbedding
+from litlab.models.layers import initialize, masked_mean
+from litlab.models.positions import Positions
+
+
+class Transformer(nn.Module):
+    """An encoder-only Transformer over patches, features or tokens.
+
+    Vaswani et al. 2017, §3; patches and class token from ViT (Dosovitskiy et al. 2021, §3.1), the
+    tokens of tabular data from the FT-Transformer (Gorishniy et al. 2021, §3.3).
+
+    Where we differ: normalization comes first unless `norm_first=False`, and is then followed by a
+    last one, as in ViT. Token vectors start at N(0, 1) and are not multiplied by `sqrt(embed_dim)`
+    (Vaswani §3.4), which for vectors started at N(0, 1 / embed_dim) gives the same scale. Sinusoids
+    number an image's patches row by row. The activation is GELU, as in ViT, where Vaswani has ReLU.
+
+    Shapes: image `(B, C, H, W)`, sequence `(B, C, L)`, tabular `(B, F)` or text ids `(B, L)` to
+    logits `(B, num_outputs)`. Padding of a text influences nothing; more tokens than the data were
+    prepared with are refused.
+
+    Args:
+        spec: What the data are.
+        embed_dim: Size of a token's vector; a multiple of `num_heads`.
+        depth: How many encoder layers.
+        num_heads: Attention heads in a layer.
+        ffn_dim: Hidden width of the feed-forward networks.
+        patch_size: Side of a patch, in pixels or samples; image and sequence only. Cost grows with
+            the square of the number of patches.
+        positions: A fixed table of sinusoids, or a trained one; tabular data need none.
+        pool: What the logits are read from: an extra token, or the mean over all tokens.
+        activation: In the feed-forward networks.
+        norm_first: Normalize before attention and feed-forward (True) or after (False, the paper).
+        dropout: After the embedding, in the feed-forward networks and on each branch's output.
+        attention_dropout: On the attention weights.
+        initialization: Of linear and patch layers, with a gain of 1.
+
+    Raises:
+        ValueError: `patch_size` does not divide the input, or `num_heads` does not divide
+            `embed_dim`.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        embed_dim: Count = 64,
+        depth: Count = 4,
+        num_heads: Count = 4,
+        ffn_dim: Count = 128,
+        patch_size: Count = 4,
+        positions: Literal["sinusoidal", "learned"] = "sinusoidal",
+        pool: Literal["class_token", "mean"] = "mean",
+        activation: Activation = "gelu",
+        norm_first: bool = True,
+        dropout: Probability = 0.0,
+        attention_dropout: Probability = 0.0,
+        initialization: Initialization = "xavier_uniform",
+    ) -> None:
+        super().__init__()
+        learned = positions == "learned"
+        self.embed, self.positions = _embedding(spec, embed_dim, patch_size, learned=learned)
+        self.class_token = (
+            nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02) if pool == "class_token" else None
+        )
+        self.drop = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(
+                embed_dim,
+                num_heads,
+                ffn_dim,
+                activation=activation,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                norm_first=norm_first,
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(embed_dim) if norm_first else nn.Identity()
+        self.output = nn.Linear(embed_dim, spec.num_outputs)
+        initialize([self], initialization)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the logits."""
+        embedded = self.embed(x)
+        tokens, keep = embedded if isinstance(embedded, tuple) else (embedded, None)
+        tokens = self.positions(tokens)
+        if self.class_token is not None:
+            tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], 1)
+            keep = None if keep is None else nn.functional.pad(keep, (1, 0), value=True)
+        tokens = self.drop(tokens)
+        for layer in self.layers:
+            tokens = layer(tokens, keep)
+        tokens = self.norm(tokens)
+        pooled = masked_mean(tokens, keep) if self.class_token is None else tokens[:, 0]
+        logits: Tensor = self.output(pooled)
+        return logits
+
+
+def _embedding(
+    spec: DataSpec, embed_dim: int, patch_size: int, *, learned: bool
+) -> tuple[nn.Module, nn.Module]:
+    """What turns samples of this kind into tokens, and what tells the tokens their places."""
+    if spec.kind == "tabular":
+        return FeatureEmbedding(spec.shape[0], embed_dim), nn.Identity()
+    if spec.kind == "text":
+        return TokenEmbedding(spec, embed_dim), Positions(spec.shape[0], embed_dim, learned=learned)
+    patches = PatchEmbedding(spec, embed_dim, patch_size)
+    return patches, Positions(patches.num_patches, embed_dim, learned=learned)

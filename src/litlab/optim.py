@@ -1,0 +1,269 @@
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from litlab.hyperparameters import Betas, Count, NonNegative, Positive, Probability
+
+Group = dict[str, Any]  # one entry of an optimizer's param_groups
+
+# Decay would pull positions and the class token towards "nowhere": they are no weights. Whole parts
+# of the dotted name, for a `position_wise` layer has weights like any other.
+UNDECAYED = re.compile(
+    r"bias$|(^|\.)(pos|positions?|positional)(_(embed(ding)?s?|encodings?|tokens?))?(\.|$)"
+    r"|(^|\.)(cls|class)_tokens?(\.|$)"
+)
+EMBEDDING = re.compile(r"(^|\.)(\w+_)?embed(ding)?s?(\.|$)")
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+FUSED_DEVICES = {"cpu", "cuda"}
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[Group]:
+    """Split the trainable parameters into those that decay and those that do not.
+
+    Weights decay: parameters of two dimensions or more (nanoGPT's rule, so embeddings and
+    convolutions too). Biases, norms, positions and class tokens do not; the last two are known by
+    a part of their dotted name: `positions`, `pos_embed`, `position_embedding`, `class_token`, ...
+
+    Returns:
+        One or two groups, "decay" and "no_decay"; a group without parameters is left out. A
+        tied parameter is in one group, once, by its first name.
+
+    Raises:
+        ValueError: No parameter is trainable.
+    """
+    norms = {
+        id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)
+    }
+    groups: list[Group] = [
+        {"name": "decay", "params": [], "weight_decay": weight_decay},
+        {"name": "no_decay", "params": [], "weight_decay": 0.0},
+    ]
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.ndim >= 2 and id(parameter) not in norms and not UNDECAYED.search(name)
+        groups[0 if decays else 1]["params"].append(parameter)
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ValueError("model: no parameter is trainable; unfreeze at least one layer")
+    return groups
+
+
+def _fused(model: nn.Module) -> bool | None:
+    """Return True where torch has one kernel for the whole step, else None: torch's own choice."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    fits = all(p.is_floating_point() and p.device.type in FUSED_DEVICES for p in parameters)
+    return True if fits else None
+
+
+def _scaled_outside(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    # A fused optimizer would undo float16's loss scaling inside its kernel, and Lightning then
+    # refuses to clip gradients under any mixed precision. Without this flag the scaler divides
+    # before clipping, to the same end.
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
+
+
+def adam(
+    model: nn.Module,
+    *,
+    lr: Positive = 1e-3,
+    weight_decay: NonNegative = 0.0,
+    betas: Betas = (0.9, 0.999),
+    eps: Positive = 1e-8,
+) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba, ICLR 2015).
+
+    The paper has no weight decay. Above 0 it is decoupled, on weights only, which makes this the
+    same as `adamw`; Adam with an L2 penalty inside the gradient is not offered, for its strength
+    would vary with each weight's gradient history.
+    """
+    return _scaled_outside(
+        torch.optim.Adam(
+            parameter_groups(model, weight_decay),
+            lr=lr,
+            betas=(betas[0], betas[1]),
+            eps=eps,
+            decoupled_weight_decay=True,
+            fused=_fused(model),
+        )
+    )
+
+
+def adamw(
+    model: nn.Module,
+    *,
+    lr: Positive = 1e-3,
+    weight_decay: NonNegative = 0.01,
+    betas: Betas = (0.9, 0.999),
+    eps: Positive = 1e-8,
+) -> torch.optim.Optimizer:
+    """AdamW: each step first scales the weights by `1 - lr * weight_decay`.
+
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019. The paper scales by
+    `1 - eta_t * lambda` with a schedule multiplier apart from lr; torch, and so we, multiply by lr.
+    """
+    return _scaled_outside(
+        torch.optim.AdamW(
+            parameter_groups(model, weight_decay),
+            lr=lr,
+            betas=(betas[0], betas[1]),
+            eps=eps,
+            fused=_fused(model),
+        )
+    )
+
+
+def sgd(
+    model: nn.Module,
+    *,
+    lr: Positive = 0.1,
+    weight_decay: NonNegative = 5e-4,
+    momentum: Probability = 0.9,
+    nesterov: bool = True,
+) -> torch.optim.Optimizer:
+    """SGD with momentum (Sutskever et al., ICML 2013).
+
+    Weight decay is torch's L2 gradient, `g + weight_decay * w`, as the recipes for SGD mean it.
+    Without momentum that is the decoupled decay, `w (1 - lr * weight_decay)`; with momentum the
+    decay term is averaged like the gradient, so it acts about `1 / (1 - momentum)` as strongly.
+
+    Raises:
+        ValueError: Nesterov's look-ahead is asked for without momentum.
+    """
+    if nesterov and momentum == 0:
+        raise ValueError(
+            "optimizer.nesterov needs optimizer.momentum > 0; set optimizer.nesterov=false"
+        )
+    return _scaled_outside(
+        torch.optim.SGD(
+            parameter_groups(model, weight_decay),
+            lr=lr,
+            momentum=momentum,
+            nesterov=nesterov,
+            fused=_fused(model),
+        )
+    )
+
+
+def muon(
+    model: nn.Module,
+    *,
+    lr: Positive = 1e-3,
+    weight_decay: NonNegative = 0.01,
+    momentum: Probability = 0.95,
+    nesterov: bool = True,
+    ns_steps: Count = 5,
+    betas: Betas = (0.9, 0.999),
+    eps: Positive = 1e-8,
+) -> torch.optim.Optimizer:
+    """Muon on the hidden matrices, AdamW on everything else, as one optimizer.
+
+    Muon replaces the momentum by the nearest orthogonal matrix (Jordan et al., "Muon: An optimizer
+    for hidden layers in neural networks", 2024). Its step is scaled by `0.2 sqrt(max(rows, cols))`,
+    so that both halves share one lr and weight_decay, those tuned for AdamW (Liu et al., "Muon is
+    Scalable for LLM Training", 2025, section 2.2).
+
+    Hidden matrices are the two-dimensional weights, without positions, class tokens, embeddings
+    (`nn.Embedding`, or `embed` in the name) and the head: the model's last `nn.Linear` in order of
+    registration. Convolutions go to AdamW, for torch's Muon takes two dimensions only. betas and
+    eps are AdamW's.
+
+    Raises:
+        ValueError: The model has no hidden matrix.
+    """
+    excluded = _outer(model)
+    matrices: list[Group] = []
+    others: list[Group] = []
+    for group in parameter_groups(model, weight_decay):
+        decays = group["name"] == "decay"
+        inner: list[nn.Parameter] = []
+        outer: list[nn.Parameter] = []
+        for p in group["params"]:
+            hidden = decays and p.ndim == 2 and id(p) not in excluded
+            (inner if hidden else outer).append(p)
+        if inner:
+            matrices.append({**group, "name": "muon", "params": inner})
+        if outer:
+            others.append({**group, "params": outer})
+    if not matrices:
+        raise ValueError(
+            "optimizer=muon finds no hidden matrix in the model (a two-dimensional weight that is"
+            " neither embedding nor head); set optimizer=adamw"
+        )
+    return MuonAdamW(
+        torch.optim.Muon(
+            matrices,
+            lr=lr,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            nesterov=nesterov,
+            ns_steps=ns_steps,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            others or [{"params": []}],
+            lr=lr,
+            betas=(betas[0], betas[1]),
+            eps=eps,
+            fused=_fused(model),
+        ),
+    )
+
+
+def _outer(model: nn.Module) -> set[int]:
+    """Return the ids of the embeddings' and the head's parameters."""
+    embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1:]
+    named = [p for name, p in model.named_parameters() if EMBEDDING.search(name)]
+    return {id(p) for p in named} | {id(p) for m in [*embeddings, *head] for p in m.parameters()}
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Two optimizers behind the interface of one: groups, state, step and state_dict.
+
+    The parts read this object's groups and state, so that a scheduler's lr or a loaded checkpoint
+    reaches them without copying. Two optimizers in a LightningModule would mean manual
+    optimization: no accumulation, no clipping, no scheduler by configuration.
+
+    Args:
+        muon: Has the hidden matrices.
+        adamw: Has all other parameters; a group added later joins it.
+    """
+
+    def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.Optimizer) -> None:
+        self._parts = {"muon": muon, "adamw": adamw}
+        groups = [
+            {**group, "algorithm": name}
+            for name, part in self._parts.items()
+            for group in part.param_groups
+        ]
+        super().__init__(groups, {"algorithm": "adamw"})
+
+    @torch.no_grad()
+    def step(  # type: ignore[override]  # torch's own is overloaded
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
+        """Update all parameters once; return the closure's loss, if there is a closure."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for name, part in self._parts.items():
+            # Anew at each step: load_state_dict replaces both objects.
+            part.param_groups = [g for g in self.param_groups if g["algorithm"] == name]
+            part.state = self.state
+            part.step()
+        return loss
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add parameters; without an "algorithm" they are AdamW's."""
+        if param_group.get("algorithm", "adamw") == "adamw":
+            param_group = {**self._parts["adamw"].defaults, **param_group}
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_parts": self._parts}

@@ -1,0 +1,41 @@
+"""What a person reads: everything but results goes to standard error."""
+
+import warnings
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Write one line for a person."""
+    console.print(text, markup=False)
+
+
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Write a warning as one line, without a source line in the user's face."""
+    text = " ".join(str(message).split())
+    console.print(f"warning: {text}", style="yellow", markup=False)
+
+
+def use_plain_warnings() -> None:
+    """Show warnings of our own as one line; leave libraries' deprecation notes to developers."""
+    warnings.showwarning = show_warning
+    for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+        warnings.simplefilter("ignore", category)
+
+
+def table(title: str, rows: dict[str, str]) -> Table:
+    """Return a two-column table."""
+    made = Table(title=title, show_header=False, title_justify="left", box=None, pad_edge=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows.items():
+        made.add_row(name, value)
+    return made
+
+
+def number(value: float) -> str:
+    """Return a number to four significant digits."""
+    return f"{value:.4g}"

@@ -1,0 +1,43 @@
+"""Where a project lies, whatever the working directory."""
+
+import os
+from pathlib import Path
+
+from litlab.errors import ConfigError
+
+MARK = Path("conf/config.yaml")
+
+
+def project_root() -> Path:
+    """Return the checkout whose conf/ is used: around the working directory, else the package's.
+
+    Raises:
+        ConfigError: There is no conf/config.yaml in either place.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
+        if (folder / MARK).is_file():
+            return folder
+    raise ConfigError(f"no {MARK} here or above", str(here), "run litlab inside a litlab project")
+
+
+def store_root() -> Path:
+    """Return the folder that tracking is anchored to.
+
+    DVC runs queued experiments in a copy under `.dvc/tmp` and deletes it afterwards; a store there
+    would be lost with it, so such a run records in the repository that DVC was called from.
+    """
+    root, repository = project_root(), os.environ.get("DVC_ROOT")
+    if repository and root.is_relative_to(Path(repository) / ".dvc"):
+        return Path(repository)
+    return root
+
+
+def prepared_folder(name: str) -> Path:
+    """Return the folder of one data set's prepared arrays."""
+    return project_root() / "data" / "prepared" / name
+
+
+def runs_folder() -> Path:
+    """Return the folder that holds one folder a run."""
+    return project_root() / "runs"

@@ -1,0 +1,79 @@
+"""Labels new data with a trained network."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from litlab.data.preprocess import Preprocess
+from litlab.data.read_input import read_input
+from litlab.data.spec import DataSpec
+from litlab.errors import ConfigError, EnvironmentFault
+from litlab.inference import load_task, run
+from litlab.run_folder import find
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+
+
+def predict(
+    reference: str, source: Path, out: Path, *, resize: bool = False, trust: Sequence[str] = ()
+) -> int:
+    """Predict for every sample of `source`, write a row each to `out`, and return their number.
+
+    Classification: the class, and the probability of each class. Regression: the targets in their
+    own unit.
+
+    Raises:
+        ConfigError: The output's format is not known.
+        CheckpointError: There is no such run, or its checkpoint cannot be used.
+        DataError: The input does not fit what the network was trained on.
+    """
+    if out.suffix.lower() not in FORMATS:
+        raise ConfigError(f"cannot write '{out.suffix}'", str(out), f"one of: {', '.join(FORMATS)}")
+    found = find(reference)
+    loaded, task = load_task(found.checkpoint, trust)
+    spec = loaded.card.spec
+    names, values = read_input(source, spec, resize=resize)
+    size = loaded.card.config.loader.eval_batch_size
+    batches = torch.split(torch.from_numpy(np.ascontiguousarray(values)), size)
+    outputs = run(task, Preprocess(spec), batches)
+    _write(_columns(names, outputs.predictions, spec), out)
+    return len(names)
+
+
+def _columns(names: list[str], predictions: torch.Tensor, spec: DataSpec) -> dict[str, Any]:
+    if not spec.classes:
+        return {"input": names} | {
+            name: predictions[:, i].tolist() for i, name in enumerate(spec.targets)
+        }
+    confidence, label = predictions.max(1)
+    return {
+        "input": names,
+        "prediction": [spec.classes[i] for i in label.tolist()],
+        "confidence": confidence.tolist(),
+        **{f"p({c})": predictions[:, i].tolist() for i, c in enumerate(spec.classes)},
+    }
+
+
+def _write(columns: dict[str, Any], out: Path) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame(columns)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=out.parent, suffix=out.suffix)
+        os.close(handle)
+        if out.suffix.lower() == ".csv":
+            table.to_csv(temporary, index=False, float_format="%.6g")
+        elif out.suffix.lower() == ".jsonl":
+            table.to_json(temporary, orient="records", lines=True)
+        else:
+            table.to_parquet(temporary, index=False)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(out)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write: {error}", str(out), "choose another -o") from None

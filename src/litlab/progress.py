@@ -1,0 +1,47 @@
+"""How training shows itself: a bar on a terminal, otherwise a line now and then."""
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+
+from litlab.output import number, say
+
+
+def callbacks(kind: str) -> list[Callback]:
+    """Return the callbacks for "auto", "bar", "lines" or "none"."""
+    if kind == "bar" or (kind == "auto" and sys.stderr.isatty()):
+        return [RichProgressBar(leave=False, console_kwargs={"stderr": True})]
+    return [EpochLines()] if kind in ("auto", "lines") else []
+
+
+class EpochLines(Callback):
+    """One line about every tenth of the training, on standard error."""
+
+    def __init__(self, lines: int = 10) -> None:
+        self.lines, self.began = lines, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.began = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the epoch that just ended: only now are its training metrics collected."""
+        if trainer.current_epoch > 0:
+            self._show(trainer, trainer.current_epoch)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the last epoch."""
+        self._show(trainer, trainer.current_epoch, last=True)
+
+    def _show(self, trainer: pl.Trainer, epochs: int, *, last: bool = False) -> None:
+        total = trainer.max_epochs or epochs
+        every = max(1, total // self.lines)
+        if not trainer.is_global_zero or (epochs % every and not last):
+            return
+        values: dict[str, Any] = dict(trainer.callback_metrics)
+        shown = [k for k in values if k.startswith(("train/loss", "val/"))]
+        text = "  ".join(f"{name} {number(float(values[name]))}" for name in sorted(shown))
+        say(f"epoch {epochs:>4}/{total}  {text}  ({time.monotonic() - self.began:.0f} s)")

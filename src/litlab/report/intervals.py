@@ -1,0 +1,78 @@
+from collections.abc import Callable
+from math import sqrt
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion, such as the accuracy on n test samples.
+
+    It stays inside [0, 1] and keeps its coverage near 0 and 1, where the textbook interval
+    `p ± z sqrt(p (1 - p) / n)` shrinks to nothing. No continuity correction.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference",
+    JASA 22 (1927), 209-212.
+
+    Raises:
+        ValueError: There are no samples, more successes than samples, or `confidence` is not
+            between 0 and 1.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"need 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    _check_confidence(confidence)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    # Exact at the ends; rounding would otherwise leave them a hair inside or outside [0, 1].
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return low, high
+
+
+def bootstrap_interval(
+    metric_fn: Callable[[NDArray[Any], NDArray[Any]], float],
+    actual: NDArray[Any],
+    predicted: NDArray[Any],
+    rng: np.random.Generator,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of any metric of `(actual, predicted)`.
+
+    Samples (the first axis) are drawn with replacement in pairs, so the interval holds for
+    new test samples and one trained network; it says nothing of another training seed.
+    Resamples on which the metric is NaN (a class that was not drawn) are left out; where it is
+    NaN on all of them, so are both ends.
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), section 13.3.
+
+    Raises:
+        ValueError: The arrays differ in length or are empty, `resamples` is below 1, or
+            `confidence` is not between 0 and 1.
+    """
+    n = len(actual)
+    if n == 0 or len(predicted) != n:
+        raise ValueError(
+            f"actual and predicted need one length above 0, got {n} and {len(predicted)}"
+        )
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    _check_confidence(confidence)
+    values = np.empty(resamples)
+    for i in range(resamples):
+        drawn = rng.integers(0, n, n)
+        values[i] = metric_fn(actual[drawn], predicted[drawn])
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, such as 0.95, got {confidence}")

@@ -1,0 +1,216 @@
+"""Writes what an evaluation found: metrics, predictions, figures and the report."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from litlab import config as configuration
+from litlab.checkpoint.card import Loaded
+from litlab.data.arrays import Split
+from litlab.inference import Outputs
+from litlab.report import figures
+from litlab.report.intervals import bootstrap_interval, wilson
+from litlab.report.page import Mistake, ReportRecord, render
+from litlab.run_folder import Found, RunRecord, write_json
+from litlab.task import Task
+from litlab.tracking.history import read_rows, write_rows
+from litlab.tracking.redact import redact
+
+ROUNDS = 500  # of the bootstrap
+MISTAKES = 12
+
+
+@dataclass(frozen=True)
+class Results:
+    """An evaluation before it is written."""
+
+    loaded: Loaded
+    record: RunRecord
+    task: Task
+    split: Split
+    outputs: Outputs
+    metrics: dict[str, float]
+
+
+def write_results(results: Results, folder: Path, found: Found) -> list[Path]:
+    """Write everything into a folder and return the files that belong to the run's artifacts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    history = read_rows(found.folder / "history.csv") if found.record else []
+    by_split = _by_split(results)
+    intervals = _intervals(results)
+    metrics = folder / "metrics.json"
+    write_json(
+        metrics, {**by_split, "test_interval_95": {k: list(v) for k, v in intervals.items()}}
+    )
+    write_json(folder / "run.json", {**asdict(results.record), "checkpoint": str(found.checkpoint)})
+    predictions = folder / "predictions.csv"
+    write_rows(predictions, _prediction_rows(results))
+    page = folder / "report.html"
+    page.write_text(render(_page(results, by_split, intervals, history, found)))
+    return [page, metrics, predictions, *_figures(results, history, folder / "figures")]
+
+
+def _by_split(results: Results) -> dict[str, dict[str, float]]:
+    """Metrics by split: test, and the best epoch's train and val."""
+    grouped: dict[str, dict[str, float]] = {"test": results.metrics}
+    for name, value in results.record.metrics.items():
+        split, _, metric = name.partition("/")
+        grouped.setdefault(split, {})[metric] = value
+    return grouped
+
+
+def _intervals(results: Results) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the test metrics: what another draw of test samples might have given."""
+    raw, targets = results.task.measured(results.outputs.raw, results.split.y)
+    rng = np.random.default_rng(0)
+    found = {}
+    for name, metric in results.task.parts.metrics.items():
+        if name == "accuracy" and results.loaded.card.spec.classes:
+            hits = int((raw.argmax(1) == targets).sum())
+            if (
+                abs(hits / len(targets) - results.metrics[name]) < 1e-6
+            ):  # plain accuracy, not by class
+                found[name] = wilson(hits, len(targets))
+                continue
+        measure = partial(_measure, metric)
+        found[name] = bootstrap_interval(measure, targets.numpy(), raw.numpy(), rng, ROUNDS)
+    return found
+
+
+def _measure(metric: Any, actual: NDArray[Any], predicted: NDArray[Any]) -> float:
+    metric.reset()
+    metric.update(torch.from_numpy(predicted), torch.from_numpy(actual))
+    value = float(metric.compute())
+    metric.reset()
+    return value
+
+
+def _labels(results: Results) -> tuple[Any, Any, NDArray[Any] | None]:
+    """Truth, prediction and confidence in the user's terms."""
+    predictions, y = results.outputs.predictions, results.split.y
+    classes = results.loaded.card.spec.classes
+    if not classes:
+        return y.numpy(), predictions.numpy(), None
+    confidence, label = predictions.max(1)
+    names = [classes[i] for i in y.tolist()], [classes[i] for i in label.tolist()]
+    return *names, confidence.numpy()
+
+
+def _prediction_rows(results: Results) -> list[dict[str, Any]]:
+    """One row a test sample, `index` being its place in the source."""
+    actual, predicted, confidence = _labels(results)
+    index = results.split.source_index.tolist()
+    if confidence is not None:
+        return [
+            {"index": i, "actual": a, "predicted": p, "confidence": round(float(c), 6)}
+            for i, a, p, c in zip(index, actual, predicted, confidence, strict=True)
+        ]
+    targets = results.loaded.card.spec.targets
+    suffix = [""] if len(targets) == 1 else [f"_{name}" for name in targets]
+    return [
+        {"index": i}
+        | {f"actual{s}": float(v) for s, v in zip(suffix, a, strict=True)}
+        | {f"predicted{s}": float(v) for s, v in zip(suffix, p, strict=True)}
+        for i, a, p in zip(index, actual, predicted, strict=True)
+    ]
+
+
+def _figures(results: Results, history: list[Any], folder: Path) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    actual, predicted, _ = _labels(results)
+    spec = results.loaded.card.spec
+    drawn = {}
+    if history:
+        drawn["learning_curves"] = figures.learning_curves(history, results.record.best_epoch)
+    if spec.classes:
+        drawn["confusion_matrix"] = figures.confusion_matrix(actual, predicted, spec.classes)
+    else:
+        for i, target in enumerate(spec.targets):
+            drawn[f"predicted_{target}"] = figures.predicted_against_true(
+                actual[:, i], predicted[:, i], target
+            )
+    paths = []
+    for name, figure in drawn.items():
+        paths.append(folder / f"{name}.png")
+        figures.save_png(figure, paths[-1])
+    return paths
+
+
+def _mistakes(results: Results) -> list[Mistake]:
+    """The wrong predictions the network was surest of."""
+    spec = results.loaded.card.spec
+    if spec.kind != "image" or not spec.classes:
+        return []
+    confidence, label = results.outputs.predictions.max(1)
+    wrong = (label != results.split.y).nonzero().flatten()
+    surest = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES]
+    return [
+        Mistake(
+            sample=results.split.x[i].numpy(),
+            actual=spec.classes[int(results.split.y[i])],
+            predicted=spec.classes[int(label[i])],
+            confidence=float(confidence[i]),
+        )
+        for i in surest.tolist()
+    ]
+
+
+def _page(
+    results: Results,
+    by_split: dict[str, dict[str, float]],
+    intervals: dict[str, tuple[float, float]],
+    history: list[Any],
+    found: Found,
+) -> ReportRecord:
+    record, config = results.record, results.loaded.card.config
+    actual, predicted, confidence = _labels(results)
+    return ReportRecord(
+        title=record.run_name,
+        spec=results.loaded.card.spec,
+        model_name=config.model["_target_"].rpartition(".")[2],
+        num_parameters=record.num_parameters,
+        model_text=str(results.task.model),
+        config_yaml=configuration.dump(redact(config.model_dump(mode="json"))),
+        metrics=by_split,
+        history=history,
+        best_epoch=record.best_epoch,
+        actual=actual,
+        predicted=predicted,
+        confidence=confidence,
+        intervals=intervals,
+        run=_run_facts(record, found),
+        repeat=_repeat(record, found),
+        mistakes=_mistakes(results),
+    )
+
+
+def _run_facts(record: RunRecord, found: Found) -> dict[str, str]:
+    facts = {
+        "run_id": record.run_id,
+        "experiment": record.experiment,
+        "tracking_uri": record.tracking_uri,
+        "status": record.status,
+        "started": record.started,
+        "duration_seconds": str(record.seconds),
+        "data_checksum": record.data.get("checksum", ""),
+        "checkpoint": str(found.checkpoint),
+        **{f"git_{key}": value for key, value in record.git.items()},
+        **record.environment,
+    }
+    if record.dvc_experiment:
+        facts["dvc_experiment"] = record.dvc_experiment
+    return {key: value for key, value in facts.items() if value}
+
+
+def _repeat(record: RunRecord, found: Found) -> list[str]:
+    """Commands that make the same run again."""
+    commands = []
+    if record.git.get("commit"):
+        commands.append(f"git checkout {record.git['commit']}")
+    commands.append(f"litlab train --params {found.folder / 'config.yaml'}")
+    return commands

@@ -1,0 +1,113 @@
+"""What a configuration may contain: types, ranges, and the names that exist."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from litlab.hyperparameters import Count, Index, NonNegative, Positive
+
+Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
+Precision = Literal[
+    "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "transformer-engine"
+]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100)]
+Share = Annotated[float, Field(gt=0, lt=1)]  # of the samples, in (0, 1)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Strict):
+    """What `prepare` reads, and nothing else: a change here prepares the data again."""
+
+    name: Name
+    source: Component
+    val_fraction: Share
+    test_fraction: Share | None
+    split_seed: Index
+    stratify: bool
+
+
+class LoaderConfig(_Strict):
+    """How prepared arrays become batches."""
+
+    batch_size: Count
+    eval_batch_size: Count
+    drop_last: bool
+    resident: Literal["auto", "memory", "device"]
+
+
+class EarlyStoppingConfig(_Strict):
+    """When training stops by itself."""
+
+    patience: Count
+    min_delta: NonNegative
+
+
+class TrainerConfig(_Strict):
+    """Settings of the Lightning Trainer, by Lightning's own names."""
+
+    max_epochs: Count
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+    devices: Count | Literal["auto"] | list[Index]
+    num_nodes: Count
+    strategy: str
+    precision: Precision
+    accumulate_grad_batches: Count
+    gradient_clip_val: Positive | None
+    gradient_clip_algorithm: Literal["norm", "value"]
+    deterministic: bool | Literal["warn"]
+    benchmark: bool
+    early_stopping: EarlyStoppingConfig | None
+    progress: Literal["auto", "bar", "lines", "none"]
+    limit_train_batches: Count | Share | None
+    limit_val_batches: Count | Share | None
+
+
+class TrackingConfig(_Strict):
+    """Where runs are recorded."""
+
+    uri: str | None
+    experiment: Annotated[str, Field(min_length=1, max_length=250)]
+    tags: dict[str, str]
+    log_checkpoint: bool
+    tensorboard: bool
+
+
+class Config(_Strict):
+    """A whole configuration, resolved and checked."""
+
+    name: Name | None
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    monitor: str
+    trust: list[str]
+    data: DataConfig
+    loader: LoaderConfig
+    augment: dict[str, Component]
+    model: Component
+    task: Component
+    loss: Component
+    metrics: dict[str, Component]
+    optimizer: Component
+    scheduler: Component
+    trainer: TrainerConfig
+    tracking: TrackingConfig
+
+    @property
+    def run_name(self) -> str:
+        """The given name, or `<data>-<model class>`."""
+        return self.name or f"{self.data.name}-{self.model['_target_'].rpartition('.')[2].lower()}"
+
+
+# How many positional arguments litlab itself passes to a component of each group.
+NUM_GIVEN = {
+    "data.source": 0,
+    "augment": 1,  # spec
+    "model": 1,  # spec
+    "task": 3,  # model, spec, parts
+    "loss": 1,  # spec
+    "metrics": 0,
+    "optimizer": 1,  # model
+    "scheduler": 2,  # optimizer, horizon
+}

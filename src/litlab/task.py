@@ -1,0 +1,208 @@
+"""The training step around any model: what is minimized, measured and predicted."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+from torchmetrics import Metric
+
+from litlab.errors import NonFiniteError
+from litlab.hyperparameters import NonNegative
+from litlab.losses.penalty import l1_penalty
+from litlab.metrics import EpochMeter
+from litlab.schedules import Horizon
+
+if TYPE_CHECKING:
+    from litlab.data.spec import DataSpec
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a task is put together from, besides its model.
+
+    Attributes:
+        loss: `(outputs, targets) -> mean loss of the batch`.
+        metrics: By name; copied for each split.
+        optimizer: Makes the optimizer for a model.
+        scheduler: Makes Lightning's scheduler entry for an optimizer and a horizon.
+        monitor: The value that selects, such as "val/loss".
+        mode: "min" or "max": which way is better.
+    """
+
+    loss: nn.Module
+    metrics: Mapping[str, Metric]
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    scheduler: Callable[[torch.optim.Optimizer, Horizon], Any]
+    monitor: str
+    mode: str
+
+
+class Task(pl.LightningModule):
+    """A model with its loss, metrics and optimizer.
+
+    One step is forward, loss, zero_grad, backward, step, in Lightning's order; a test compares it
+    with the hand-written loop, weight for weight.
+
+    Args:
+        model: Maps inputs `(B, *shape)` to outputs `(B, C)`.
+        spec: The data.
+        parts: Loss, metrics, optimizer, scheduler.
+        l1: Weight of the L1 penalty, the sum of |w| over all weights, in the training loss.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: "DataSpec", parts: Parts, *, l1: NonNegative = 0.0
+    ) -> None:
+        super().__init__()
+        self.model, self.parts, self.l1 = model, parts, l1
+        self.loss = parts.loss
+        self.meters = nn.ModuleDict(
+            {f"{s}_split": EpochMeter(parts.metrics) for s in ("train", "val", "test")}
+        )
+
+    @abstractmethod
+    def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
+        """Return outputs and targets in the form that metrics take."""
+
+    @abstractmethod
+    def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return targets in the form that the loss takes."""
+
+    @abstractmethod
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return predictions in the user's terms."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the model's raw outputs `(B, C)`."""
+        outputs: torch.Tensor = self.model(x)
+        return outputs
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Return the loss of a batch, L1 penalty included."""
+        loss = self._step("train", batch)
+        return loss + self.l1 * l1_penalty(self.model.parameters()) if self.l1 else loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure a validation batch."""
+        self._step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure a test batch."""
+        self._step("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Return predictions and true targets of a batch."""
+        return self.predict(self(batch[0])), batch[1]
+
+    def _step(self, split: str, batch: Batch) -> torch.Tensor:
+        x, y = batch
+        outputs = self(x)
+        loss: torch.Tensor = self.loss(outputs, self.targets_for_loss(y))
+        self._meter(split).add(loss, *self.measured(outputs.detach(), y))
+        return loss
+
+    def _meter(self, split: str) -> EpochMeter:
+        meter = self.meters[f"{split}_split"]
+        assert isinstance(meter, EpochMeter)
+        return meter
+
+    def on_train_epoch_end(self) -> None:
+        """Record the epoch's training loss, metrics and learning rate."""
+        self._finish("train", lr=self._learning_rate())
+
+    def on_validation_epoch_end(self) -> None:
+        """Record validation; runs before the best checkpoint is chosen."""
+        self._finish("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Record the test split's loss and metrics."""
+        self._finish("test")
+
+    def _finish(self, split: str, **more: float) -> None:
+        values = self._meter(split).compute(self._sum_over_processes)
+        if not math.isfinite(values["loss"]):
+            raise NonFiniteError(
+                f"{split}/loss is {values['loss']} in epoch {self.current_epoch}",
+                "training",
+                "lower optimizer.lr, or set trainer.gradient_clip_val=1.0",
+            )
+        named = {f"{split}/{name}": value for name, value in values.items()}
+        # Already the same in every process; Lightning wants to be told to synchronize regardless.
+        several = self.trainer.world_size > 1
+        self.log_dict({**named, **more}, on_step=False, on_epoch=True, sync_dist=several)
+
+    def _sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
+        reduced = self.trainer.strategy.reduce(tensor, reduce_op="sum")
+        assert isinstance(reduced, torch.Tensor)
+        return reduced
+
+    def _learning_rate(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer, and a schedule as long as the training."""
+        optimizer = self.parts.optimizer(self.model)
+        total = int(self.trainer.estimated_stepping_batches)
+        horizon = Horizon(
+            total_steps=total,
+            steps_per_epoch=max(1, total // (self.trainer.max_epochs or 1)),
+            monitor=self.parts.monitor,
+            mode="max" if self.parts.mode == "max" else "min",
+        )
+        return {"optimizer": optimizer, "lr_scheduler": self.parts.scheduler(optimizer, horizon)}
+
+
+class ClassificationTask(Task):
+    """Logits `(B, C)` against class numbers `(B,)`, or soft labels `(B, C)` of mixed samples."""
+
+    def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
+        """Return logits and class numbers; a soft label counts as its largest class."""
+        return outputs, targets.argmax(1) if targets.is_floating_point() else targets
+
+    def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return them as they are."""
+        return targets
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return class probabilities `(B, C)`."""
+        return outputs.float().softmax(1)
+
+
+class RegressionTask(Task):
+    """Standardized targets in the loss, the user's own units in metrics and predictions.
+
+    The mean and deviation are of the train split; without them a loss in squared units of the
+    target would set the step size.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, model: nn.Module, spec: "DataSpec", parts: Parts, *, l1: NonNegative = 0.0
+    ) -> None:
+        super().__init__(model, spec, parts, l1=l1)
+        self.register_buffer("mean", torch.tensor(spec.target_mean), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.target_std), persistent=False)
+
+    def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
+        """Return both in the target's own unit, `(B, T)`; `(B,)` for a single target."""
+        predictions = self.predict(outputs)
+        if targets.shape[1] == 1:
+            return predictions.squeeze(1), targets.squeeze(1)
+        return predictions, targets
+
+    def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return standardized targets `(B, T)`."""
+        return (targets - self.mean) / self.std
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return targets in their own unit `(B, T)`."""
+        return outputs.float() * self.std + self.mean

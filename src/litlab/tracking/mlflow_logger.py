@@ -1,0 +1,211 @@
+"""MLflow without its fluent state: one client, one run, nothing pickled, no step blocked."""
+
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.logger import Logger
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from litlab.errors import ConfigError, EnvironmentFault
+from litlab.tracking.redact import redact
+
+# An unreachable server costs minutes by default; here the run goes on without it.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+for _name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+from mlflow.entities import Metric, Param, RunTag  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.tracking import MlflowClient  # noqa: E402
+
+PARAM_LENGTH = 6000  # longer values are cut here; the configuration artifact is whole
+BATCH = 100  # parameters or tags a request
+
+
+def tracking_uri(configured: str | None, root: Path) -> str:
+    """Return where runs are recorded: as configured, as `mlflow run` says, else root/mlflow.db."""
+    return configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+
+
+class MLflowLogger(Logger):
+    """Sends a run's metrics, one batch an epoch, under plain names, with the epoch as the step.
+
+    What cannot be sent is kept and tried again with the next epoch; training never waits for it
+    longer than one request, and never dies of it.
+
+    Args:
+        uri: Tracking URI.
+        experiment: Its name; made when it is not there.
+        artifact_root: Folder for a local store's artifacts.
+        run_id: An existing run to go on with.
+    """
+
+    def __init__(self, uri: str, experiment: str, artifact_root: Path, run_id: str = "") -> None:
+        super().__init__()
+        self.uri, self._experiment_name, self._artifact_root = uri, experiment, artifact_root
+        self.run_id = run_id
+        self.pending: list[Metric] = []
+        self._client: MlflowClient | None = None
+
+    @property
+    def name(self) -> str:
+        """The experiment."""
+        return self._experiment_name
+
+    @property
+    def version(self) -> str:
+        """The run's id."""
+        return self.run_id
+
+    @property
+    def client(self) -> MlflowClient:
+        """The connection, opened on first use.
+
+        Raises:
+            ConfigError: The URI is of a kind that MLflow does not know.
+            EnvironmentFault: The store cannot be opened.
+        """
+        if self._client is None:
+            try:
+                self._client = MlflowClient(self.uri)
+            except MlflowException as error:
+                raise ConfigError(
+                    first_line(error),
+                    f"tracking.uri={redact(self.uri)}",
+                    "name a store MLflow knows",
+                ) from None
+            except Exception as error:
+                raise self._fault(error) from None
+        return self._client
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> MlflowClient:
+        """The client, as Lightning calls it."""
+        return self.client
+
+    def start(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Open the run and return its id; parameters and tags go with it.
+
+        Under `mlflow run` the run that MLflow made is used, and not a second one.
+
+        Raises:
+            EnvironmentFault: The store cannot be reached.
+        """
+        self.run_id = self.run_id or os.environ.get("MLFLOW_RUN_ID", "")
+        try:
+            if not self.run_id:
+                experiment_id = self._experiment_id()
+                run = self.client.create_run(experiment_id, run_name=run_name)
+                self.run_id = run.info.run_id
+            else:
+                self.client.set_tag(self.run_id, "mlflow.runName", run_name)
+            self._send_in_batches(params, tags)
+        except (ConfigError, EnvironmentFault):
+            raise
+        except Exception as error:
+            raise self._fault(error) from None
+        return self.run_id
+
+    def _experiment_id(self) -> str:
+        given = os.environ.get("MLFLOW_EXPERIMENT_ID")
+        if given:
+            return given
+        found = self.client.get_experiment_by_name(self._experiment_name)
+        if found is not None:
+            return str(found.experiment_id)
+        # Absolute, and fixed for good when the experiment is made; a server chooses its own.
+        local = self.uri.startswith("sqlite:")
+        location = (self._artifact_root / self._experiment_name).as_uri() if local else None
+        try:
+            return str(self.client.create_experiment(self._experiment_name, location))
+        except MlflowException:  # another process was faster
+            found = self.client.get_experiment_by_name(self._experiment_name)
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+    def _send_in_batches(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        taken = set(self.client.get_run(self.run_id).data.params)  # `mlflow run -P` logs its own
+        fresh = {k: str(v) for k, v in params.items() if k not in taken}
+        for key in (k for k, v in fresh.items() if len(v) > PARAM_LENGTH):
+            warnings.warn(
+                f"parameter {key} is cut in MLflow; config.yaml has it whole", stacklevel=2
+            )
+        items = [Param(k, v[:PARAM_LENGTH]) for k, v in fresh.items()]
+        labels = [RunTag(k, v) for k, v in tags.items()]
+        for start in range(0, max(len(items), len(labels)), BATCH):
+            part = slice(start, start + BATCH)
+            self.client.log_batch(self.run_id, params=items[part], tags=labels[part])
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Sent by `start`, whole."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Send metrics; the step is the epoch they carry, else the one given."""
+        epoch = int(metrics.get("epoch", step or 0))
+        now = int(time.time() * 1000)
+        self.pending += [
+            Metric(k, float(v), now, epoch) for k, v in metrics.items() if k != "epoch"
+        ]
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what is pending and say whether nothing is left."""
+        was_behind = len(self.pending) > BATCH
+        try:
+            while self.pending:
+                self.client.log_batch(self.run_id, metrics=self.pending[:BATCH])
+                del self.pending[:BATCH]
+        except Exception as error:
+            if not was_behind:
+                reason = redact(first_line(error))
+                warnings.warn(
+                    f"MLflow does not take metrics, kept for later: {reason}", stacklevel=2
+                )
+        return not self.pending
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Copy a file into the run's artifacts; a failure is a warning."""
+        try:
+            self.client.log_artifact(self.run_id, str(path), folder)
+        except Exception as error:
+            warnings.warn(f"{path.name} is not in MLflow: {first_line(error)}", stacklevel=2)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Write a text into the run's artifacts."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_text(text)
+            self.log_artifact(path)
+
+    def finish(self, status: str) -> bool:
+        """Close the run as FINISHED, FAILED or KILLED, and say whether all of it was recorded."""
+        done = self.flush()
+        try:
+            self.client.set_terminated(self.run_id, status)
+        except Exception as error:
+            warnings.warn(f"MLflow shows the run as running: {first_line(error)}", stacklevel=2)
+            return False
+        return done
+
+    def _fault(self, error: Exception) -> EnvironmentFault:
+        return EnvironmentFault(
+            f"the MLflow store cannot be reached: {redact(first_line(error))}",
+            f"tracking.uri={redact(self.uri)}",
+            "start the server, or set tracking.uri=null for a local store",
+        )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its type's name."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,175 @@
+"""Everything that is written down about one run, in its folder and in MLflow."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import nn
+
+from litlab import config as configuration
+from litlab import environment
+from litlab.data.spec import DataSpec
+from litlab.errors import EnvironmentFault
+from litlab.output import say
+from litlab.paths import store_root
+from litlab.run_folder import RunRecord
+from litlab.schema import Config
+from litlab.tracking.git import git_state
+from litlab.tracking.history import History
+from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.redact import redact
+
+
+class Recording:
+    """A run's record: opened before the first step, closed with the true status.
+
+    Args:
+        config: What the run was asked to do.
+        spec: The data.
+        folder: The run's folder.
+        command: What the user typed.
+    """
+
+    def __init__(self, config: Config, spec: DataSpec, folder: Path, command: list[str]) -> None:
+        self.config, self.spec, self.folder = config, spec, folder
+        root = store_root()
+        uri = tracking_uri(config.tracking.uri, root)
+        self.history = History(folder / "history.csv")
+        self.mlflow = MLflowLogger(uri, config.tracking.experiment, root / "mlartifacts")
+        self.record = RunRecord(
+            run_id="",
+            run_name=config.run_name,
+            experiment=config.tracking.experiment,
+            tracking_uri=redact(uri),
+            data={"name": spec.name, "checksum": data_checksum(spec), "split": spec.split_hash},
+            git=git_state(root),
+            dvc_experiment=os.environ.get("DVC_EXP_NAME"),
+            environment=environment.describe(),
+            command=command,
+        )
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """What the Trainer reports to."""
+        loggers: list[Logger] = [self.history, self.mlflow]
+        if self.config.tracking.tensorboard:
+            if find_spec("tensorboard") is None:
+                raise EnvironmentFault(
+                    "TensorBoard is not installed",
+                    "tracking.tensorboard",
+                    "pip install 'litlab[tensorboard]'",
+                )
+            loggers.append(TensorBoardLogger(self.folder, name="tensorboard", version=""))
+        return loggers
+
+    def start(self, model: nn.Module) -> None:
+        """Open the run, with its whole configuration.
+
+        Raises:
+            EnvironmentFault: The store cannot be reached.
+        """
+        parameters = (p for p in model.parameters() if p.requires_grad)
+        self.record.num_parameters = sum(p.numel() for p in parameters)
+        content = redact(self.config.model_dump(mode="json"))
+        text = configuration.dump(content)
+        (self.folder / "config.yaml").write_text(text)
+        self.record.run_id = self.mlflow.start(self.config.run_name, flatten(content), self._tags())
+        self.mlflow.log_text(text, "config.yaml")
+        self.mlflow.log_text(self.spec.model_dump_json(indent=2), "data_spec.json")
+        self.record.save(self.folder)
+        say(self._introduction())
+
+    def finish(self, status: str, seconds: float, best: Path, mode: str) -> bool:
+        """Close the run and say whether the tracking store has all of it.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            seconds: How long the fit took.
+            best: The best checkpoint; it is there after the first whole epoch.
+            mode: "min" or "max": which way the monitored value gets better.
+        """
+        rows = self.history.rows
+        self.record.status, self.record.seconds = status, round(seconds, 3)
+        self.record.epochs = sum("train/loss" in row for row in rows.values())
+        if best.is_file():
+            self._note_best(mode)
+            if self.config.tracking.log_checkpoint:
+                self.mlflow.log_artifact(best, "checkpoints")
+        self.record.save(self.folder)
+        if self.history.path.is_file():
+            self.mlflow.log_artifact(self.history.path)
+        summary = {f"best/{k}": v for k, v in self.record.metrics.items()}
+        if summary:
+            epoch = float(self.record.best_epoch or 0)
+            self.mlflow.log_metrics({**summary, "best/epoch": epoch, "epoch": epoch})
+        return self.mlflow.finish(status)
+
+    def _note_best(self, mode: str) -> None:
+        """Take over the values of the epoch whose checkpoint was kept: the first of equals."""
+        measured = [
+            (row[self.config.monitor], epoch)
+            for epoch, row in self.history.rows.items()
+            if row.get(self.config.monitor) is not None
+        ]
+        sign = -1.0 if mode == "max" else 1.0
+        epoch = min(measured, key=lambda pair: (sign * (pair[0] or 0.0), pair[1]))[1]
+        row = self.history.rows[epoch]
+        self.record.best_epoch = epoch
+        self.record.metrics = {k: v for k, v in row.items() if "/" in k and v is not None}
+
+    def _introduction(self) -> str:
+        spec, config = self.spec, self.config
+        sizes = " / ".join(f"{spec.sizes[s]:,} {s}" for s in ("train", "val", "test"))
+        shape = "x".join(map(str, spec.shape))
+        kind = (
+            f"{len(spec.classes)} classes" if spec.classes else f"target {', '.join(spec.targets)}"
+        )
+        model, optimizer, scheduler = (
+            node["_target_"].rpartition(".")[2]
+            for node in (config.model, config.optimizer, config.scheduler)
+        )
+        optimization = f"{optimizer}, lr {config.optimizer.get('lr')}, {scheduler}"
+        return (
+            f"{spec.name}: {spec.kind} {shape}, {kind}, {sizes}\n"
+            f"{model}: {self.record.num_parameters:,} parameters; {optimization}; "
+            f"up to {config.trainer.max_epochs} epochs"
+        )
+
+    def _tags(self) -> dict[str, str]:
+        git = {f"git.{key}": value for key, value in self.record.git.items()}
+        if "commit" in self.record.git:  # the column of MLflow's own page
+            git["mlflow.source.git.commit"] = self.record.git["commit"]
+        experiment = self.record.dvc_experiment
+        return {
+            **self.config.tracking.tags,
+            **git,
+            "data.name": self.spec.name,
+            "data.checksum": self.record.data["checksum"],
+            "data.split": self.spec.split_hash,
+            "model.parameters": str(self.record.num_parameters),
+            "run.folder": str(self.folder),
+            "mlflow.source.name": "litlab train",
+            **({"dvc.experiment": experiment} if experiment else {}),
+        }
+
+
+def data_checksum(spec: DataSpec) -> str:
+    """Return one SHA-256 for all of a data set's prepared files."""
+    lines = "\n".join(f"{name} {value}" for name, value in sorted(spec.checksums.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as `a.b.c` to text: what can be searched in MLflow."""
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = str(value)
+    return flat

@@ -1,0 +1,169 @@
+"""Lightning's Trainer as the configuration describes it, and how its fit may end."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from litlab import progress
+from litlab.errors import ConfigError, Interrupted
+from litlab.run_folder import BEST, LAST
+from litlab.schema import Config, TrainerConfig
+
+SAME_NAME = (  # passed on to the Trainer as they are
+    "max_epochs",
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "precision",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "deterministic",
+    "benchmark",
+    "limit_train_batches",
+    "limit_val_batches",
+)
+# True of DataLoaders with worker processes, and of steps that are logged one by one; neither here.
+IRRELEVANT = (
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*GPU available but not used.*",
+)
+
+
+def make_trainer(
+    config: Config, mode: str, folder: Path, loggers: Sequence[Logger], *extra: Callback
+) -> pl.Trainer:
+    """Return the Trainer; it keeps the best epoch's checkpoint and the last one's.
+
+    Args:
+        config: The configuration.
+        mode: "min" or "max": which way `config.monitor` gets better.
+        folder: Where checkpoints go.
+        loggers: Where metrics go.
+        extra: More callbacks.
+
+    Raises:
+        ConfigError: Lightning refuses the combination.
+    """
+    of_train = config.monitor.startswith("train/")
+    shared: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+    best = ModelCheckpoint(
+        filename=Path(BEST).stem,
+        monitor=config.monitor,
+        mode=mode,
+        save_on_train_epoch_end=of_train,
+        **shared,
+    )
+    last = ModelCheckpoint(filename=Path(LAST).stem, save_on_train_epoch_end=True, **shared)
+    callbacks: list[Callback] = [best, last, *progress.callbacks(config.trainer.progress), *extra]
+    stopping = config.trainer.early_stopping
+    if stopping is not None:
+        callbacks.append(
+            EarlyStopping(
+                config.monitor,
+                mode=mode,
+                patience=stopping.patience,
+                min_delta=stopping.min_delta,
+                check_on_train_epoch_end=of_train,
+            )
+        )
+    _be_quiet()
+    settings = {name: getattr(config.trainer, name) for name in SAME_NAME}
+    try:
+        return pl.Trainer(
+            **settings,
+            logger=list(loggers),
+            callbacks=callbacks,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,  # the parts were tried on made-up samples when they were built
+            use_distributed_sampler=False,  # the loader shares out each batch itself
+            enable_model_summary=False,
+            enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise ConfigError(
+            f"Lightning refuses: {error}", "trainer", "change the setting it names"
+        ) from error
+
+
+def fit(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> None:
+    """Run the fit; a signal that ended it becomes an error with the exit code of that signal.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM. (Lightning exits with 1 on the first, 0 on the second.)
+    """
+    where, fix = "training", "the checkpoints in the run's folder are of the last whole epoch"
+    with _plain_warnings():
+        try:
+            trainer.fit(task, datamodule=data)
+        except SystemExit as stop:
+            if trainer.received_sigterm:
+                raise Interrupted("stopped by SIGTERM", where, fix, 143) from stop
+            if trainer.interrupted:
+                raise Interrupted("stopped by Ctrl-C", where, fix, 130) from stop
+            raise
+    if trainer.received_sigterm:
+        raise Interrupted("stopped by SIGTERM", where, fix, 143)
+
+
+def is_first_process() -> bool:
+    """Whether this process records the run; Lightning's launchers number the others."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+    return all(rank == "0" for rank in ranks)
+
+
+def check_devices(trainer: TrainerConfig) -> None:
+    """Refuse what this machine cannot do, now that torch can be asked.
+
+    Raises:
+        ConfigError: The device is there but torch cannot use it, or it lacks the precision.
+    """
+    wants_gpu = trainer.accelerator in ("gpu", "cuda", "mps")
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if wants_gpu and not has_gpu:
+        raise ConfigError(
+            f"this build of torch ({torch.__version__}) cannot use a {trainer.accelerator} device",
+            "trainer.accelerator",
+            "install a torch build for it, or use trainer.accelerator=cpu",
+        )
+    if trainer.deterministic is True and trainer.benchmark:
+        raise ConfigError(
+            "cuDNN's search for the fastest algorithm makes results differ between runs",
+            "trainer.benchmark, trainer.deterministic",
+            "set one of them to false",
+        )
+    on_cuda = torch.cuda.is_available() and trainer.accelerator != "cpu"
+    needs_bf16 = on_cuda and trainer.precision.startswith("bf16")
+    if needs_bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(
+            f"{torch.cuda.get_device_name()} has no bfloat16",
+            "trainer.precision",
+            "use 16-mixed or 32-true",
+        )
+
+
+def _be_quiet() -> None:
+    """Leave only Lightning's warnings: what matters of the rest, the run says in its own words."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message in IRRELEVANT:
+            warnings.filterwarnings("ignore", message=message)
+        yield
