@@ -81,6 +81,7 @@ class Config(_Strict):
     name: Name | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     monitor: str
+    plot: Literal["confusion", "confusion_normalized", "scatter"]
     trust: list[str]
     data: DataConfig
     loader: LoaderConfig
