@@ -91,9 +91,7 @@ def test_without_gradient_weights_shrink_by_lr_times_decay_and_the_rest_stays(bu
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    # Only without momentum is SGD's L2 gradient the decoupled decay.
-    settings = {"momentum": 0.0, "nesterov": False} if build is optim.sgd else {}
-    build(model, lr=0.1, weight_decay=0.5, **settings).step()
+    build(model, lr=0.1, weight_decay=0.5).step()
     for name, parameter in model.named_parameters():
         factor = 1 - 0.1 * 0.5 if name in WEIGHTS else 1.0
         torch.testing.assert_close(parameter.detach(), before[name] * factor, msg=name)
@@ -142,6 +140,41 @@ def test_fused_where_every_parameter_allows_it(build):
     assert all(group["fused"] for group in build(Net()).param_groups)
     elsewhere = build(Net().to("meta"))
     assert not any(group["fused"] for group in elsewhere.param_groups)
+
+
+def test_sgd_with_decay_is_plain_sgd_on_weights_scaled_before_each_step():
+    ours, theirs = Net().double(), Net().double()
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = optim.sgd(ours, lr=0.05, weight_decay=0.3)
+    reference = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    for seed in range(5):
+        backward(ours, seed)
+        optimizer.step()
+        backward(theirs, seed)
+        with torch.no_grad():
+            for name, parameter in theirs.named_parameters():
+                if name in WEIGHTS:
+                    parameter.mul_(1 - 0.05 * 0.3)
+        reference.step()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.3, 0.0]
+
+
+def test_sgd_takes_the_gradient_before_it_decays():
+    weight = torch.nn.Linear(1, 1, bias=False)
+    optimizer = optim.sgd(weight, lr=0.1, weight_decay=0.5)
+    seen = []
+
+    def closure():
+        seen.append(weight.weight.item())
+        optimizer.zero_grad()
+        loss = weight.weight.square().sum()
+        loss.backward()
+        return loss
+
+    before = weight.weight.item()
+    optimizer.step(closure)
+    assert seen == [before]
 
 
 def test_nesterov_without_momentum_is_refused():

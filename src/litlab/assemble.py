@@ -1,5 +1,6 @@
 """Where the rooms meet: a configuration and a DataSpec become modules."""
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,7 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
     Raises:
         ConfigError: A part refuses its settings, or the parts do not fit each other or the data.
     """
+    _require_task(config, spec)
     metrics = build_metrics(config.metrics, len(spec.classes), config.trust)
     parts = Parts(
         loss=build(config.loss, spec, where="loss", trust=config.trust),
@@ -47,16 +49,21 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
     )
     model = build_model(config, spec)
     task: Task = build(config.task, model, spec, parts, where="task", trust=config.trust)
-    expected = {"classification": "ClassificationTask", "regression": "RegressionTask"}
-    if type(task).__module__ == Task.__module__ and type(task).__name__ != expected[spec.task]:
-        raise ConfigError(
-            f"{type(task).__name__} on '{spec.name}', which is {spec.task}",
-            "task",
-            f"set task={spec.task}",
-        )
     if trial:
-        _try(task, spec)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metrics, about three samples that are all alike
+            _try(task, spec)
     return task
+
+
+def _require_task(config: Config, spec: DataSpec) -> None:
+    """Refuse litlab's own task for the other kind of targets, before its parts complain of it."""
+    own = {"classification": "ClassificationTask", "regression": "RegressionTask"}
+    module, _, name = config.task["_target_"].rpartition(".")
+    if module == Task.__module__ and name in own.values() and name != own[spec.task]:
+        raise ConfigError(
+            f"{name} on '{spec.name}', which is {spec.task}", "task", f"set task={spec.task}"
+        )
 
 
 def build_augmentations(nodes: dict[str, Component], spec: DataSpec, trust: list[str]) -> list[Any]:
@@ -79,7 +86,7 @@ def _scheduler(config: Config, optimizer: torch.optim.Optimizer, horizon: Horizo
 def _try(task: Task, spec: DataSpec) -> None:
     """Run three made-up samples through model, loss and metrics: misfits show before training."""
     x, y = _samples(spec, 3)
-    training, where = task.model.training, "model"
+    modes, where = [(m, m.training) for m in task.model.modules()], "model"
     task.model.eval()  # made-up samples must not reach the running statistics of batch norm
     try:
         outputs = task(x)
@@ -89,12 +96,13 @@ def _try(task: Task, spec: DataSpec) -> None:
                 f"not ({len(x)}, {spec.num_outputs})"
             )
         where = "loss"
-        task.loss(outputs, task.targets_for_loss(y))
+        _require_one_number(task.loss(outputs, task.targets_for_loss(y)))
         for name, metric in task.parts.metrics.items():
             where = f"metrics.{name}"
             metric.update(*task.measured(outputs, y))
+            _require_one_number(metric.compute())
             metric.reset()
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
+    except Exception as error:  # whatever a user's own part may raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"does not fit '{spec.name}' ({spec.kind} {spec.shape}): {reason}",
@@ -102,7 +110,14 @@ def _try(task: Task, spec: DataSpec) -> None:
             "choose another one, or mend it",
         ) from error
     finally:
-        task.model.train(training)
+        for module, training in modes:  # one by one: a frozen part may be in eval mode for good
+            module.training = training
+
+
+def _require_one_number(value: object) -> None:
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ValueError(f"it gives {shape}, not one number (see its `average` or `reduction`)")
 
 
 def _samples(spec: DataSpec, number: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from litlab import signature, targets
+from litlab import complaints, signature, targets
 from litlab.errors import ConfigError, nearest
+from litlab.paths import make_importable
 from litlab.schema import NUM_GIVEN, Component, Config, TrainerConfig
 
 M = TypeVar("M", bound=BaseModel)
@@ -63,18 +64,24 @@ def _checked(where: str, node: Component, trust: list[str]) -> Component:
     target = targets.check(node["_target_"], f"{where}._target_", trust)
     num_given = NUM_GIVEN.get(where, NUM_GIVEN.get(where.partition(".")[0], 0))
     given = {key: value for key, value in node.items() if key != "_target_"}
-    if target.startswith(targets.ALLOWED[1:]):
+    if target.startswith(targets.LIBRARIES):
         return node  # a library's: reading it would import torch; it is checked when it is built
+    make_importable()
     try:
         model = signature.schema(target, num_given)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"no module '{error.name}' for _target_ '{target}'", where, "check the spelling"
+            f"no module '{error.name}' for _target_ '{target}'",
+            f"{where}._target_",
+            "check the spelling",
         ) from None
     except LookupError as error:
         module, _, name = target.rpartition(".")
         hint = nearest(name, error.args)
         raise ConfigError(f"'{module}' has no '{name}'", f"{where}._target_", hint) from None
+    except SyntaxError as error:
+        what = f"'{target}' cannot be read: {error.msg}, line {error.lineno}"
+        raise ConfigError(what, f"{where}._target_", "mend the file") from None
     if model is None:
         return node
     checked = _validated(model, given, where, target)
@@ -85,34 +92,16 @@ def _validated(model: type[M], content: object, where: str, origin: str) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise _translate(error.errors()[0], model, where, origin) from None
-
-
-def _translate(problem: Any, model: type[BaseModel], where: str, origin: str) -> ConfigError:
-    """Say pydantic's first complaint in litlab's words."""
-    location = [str(part) for part in problem["loc"]]
-    path = ".".join([where, *location] if where else location)
-    if problem["type"] == "extra_forbidden":
-        hint = nearest(location[-1], _fields(model, location[:-1]))
-        return ConfigError(f"no setting '{path}'", origin, hint)
-    if problem["type"] == "missing":
-        return ConfigError(f"{path} has no value", origin, f"set it: {path}=VALUE")
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    setting = ".".join(p for p in path.split(".") if p.isidentifier() or p.isdigit())
-    return ConfigError(
-        f"{setting}={problem['input']!r}: {message}", origin, f"set {setting} to a value that fits"
-    )
-
-
-def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return list(model.model_fields)
+        problems = error.errors()
+        # A misspelt key is also a missing one; the misspelling says more.
+        unknown = [p for p in problems if p["type"] == "extra_forbidden"]
+        problem = (unknown or problems)[0]
+        raise complaints.explain(problem, model, content, where, origin) from None
 
 
 def _check_monitor(config: Config) -> None:
+    if "loss" in config.metrics:
+        raise ConfigError("'loss' is taken by the loss", "metrics.loss", "give it another name")
     split, _, name = config.monitor.partition("/")
     known = [f"{s}/{m}" for s in ("val", "train") for m in ("loss", *config.metrics)]
     if config.monitor in known:

@@ -2,12 +2,13 @@
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from litlab.errors import LitlabError
+from litlab.errors import ConfigError, LitlabError
 
 if TYPE_CHECKING:
     from litlab.schema import Config
@@ -125,7 +126,9 @@ def evaluate(
 
 
 @app.command()
-def report(run: Annotated[str, typer.Argument(metavar="[RUN]")] = "reports") -> None:
+def report(
+    run: Annotated[str, typer.Argument(metavar="[RUN]")] = "reports", debug: Debug = False
+) -> None:
     """Show an evaluated run's test metrics, and where its report, checkpoint and record are."""
     from litlab.paths import project_root
     from litlab.run_folder import find
@@ -167,6 +170,7 @@ def selftest(json: Json = False, debug: Debug = False) -> None:
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+    debug: Debug = False,
 ) -> None:
     """Open MLflow's pages on this project's runs, for this machine only."""
     import subprocess
@@ -240,15 +244,18 @@ def _exit_if_unsent(all_sent: bool) -> None:
 def main() -> NoReturn:
     """Run the command line; a user's failure is one line and its exit code, a bug a traceback."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="litlab", standalone_mode=False)
+        if code == 130:  # typer's own answer to Ctrl-C, which says nothing
+            raise KeyboardInterrupt
     except LitlabError as error:
         if "--debug" in sys.argv:
-            raise
+            traceback.print_exc()
         print(error, file=sys.stderr)
         code = error.exit_code
     except UsageError as error:
         where = error.ctx.command_path if error.ctx else "litlab"
-        print(f"error: {error.format_message()} | {where} | see `{where} --help`", file=sys.stderr)
+        fault = ConfigError(error.format_message(), where, f"see `{where} --help`")
+        print(fault, file=sys.stderr)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         print("error: stopped by Ctrl-C | litlab | run it again", file=sys.stderr)

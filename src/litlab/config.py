@@ -1,12 +1,13 @@
 """One way in for every configuration: compose conf/, or read params.yaml; then check it."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from litlab.check import check_config
-from litlab.errors import ConfigError, nearest
+from litlab.errors import ConfigError, EnvironmentFault, nearest
 from litlab.paths import project_root
 from litlab.schema import Config
 
@@ -39,11 +40,24 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError("there is no such file", str(path), "run `litlab params` to write one")
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return _plain(OmegaConf.load(path), str(path))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(f"not valid YAML: {error}", str(path), "mend the file") from None
-    if not isinstance(content, dict):
-        raise ConfigError("not a mapping of settings", str(path), "run `litlab params`")
+    except OSError as error:  # also OmegaConf's, of a file that holds a bare number
+        raise ConfigError(f"cannot be read: {error}", str(path), "run `litlab params`") from None
+
+
+def _plain(loaded: Any, where: str) -> dict[str, Any]:
+    """Return plain values, with every interpolation resolved and nothing left open."""
+    from omegaconf import DictConfig, OmegaConf
+
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError("not a mapping of settings", where, "run `litlab params` to write one")
+    missing = sorted(OmegaConf.missing_keys(loaded))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value", where, f"set it: {missing[0]}=VALUE")
+    content = OmegaConf.to_container(loaded, resolve=True)
+    assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 
 
@@ -56,23 +70,19 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
+    useless = [o for o in overrides if re.match(r"[+~]*hydra[./=@]", o)]
+    if useless:
+        raise ConfigError("Hydra's own settings do nothing here", useless[0], "leave it out")
     folder = project_root() / "conf"
     try:
         with initialize_config_dir(str(folder), version_base="1.3", job_name="litlab"):
             composed = hydra_compose("config", overrides=list(overrides))
-        missing = sorted(OmegaConf.missing_keys(composed))
-        if missing:
-            raise ConfigError(
-                f"{missing[0]} has no value", str(folder), f"set it: {missing[0]}=VALUE"
-            )
-        content = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+        return _plain(composed, " ".join(overrides) or str(folder))
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise _explain(error, list(overrides)) from error
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
 
 
 def dump(content: dict[str, Any]) -> str:
@@ -90,32 +100,52 @@ def write_params(overrides: Sequence[str], path: Path) -> Config:
     """
     content = compose(overrides)
     config = check_config(content, origin="the command line and conf/")
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(HEADER + dump(content))
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(HEADER + dump(content), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        fix = "check the folder's permissions and the disk's free space"
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", str(path), fix) from None
+    finally:
+        temporary.unlink(missing_ok=True)
     return config
 
 
 def _explain(error: Exception, overrides: list[str]) -> ConfigError:
     """Turn Hydra's refusal into one line that says what was probably meant."""
     text = str(error)
-    key = re.search(r"Could not (?:override|append to config|delete[^']*) '([^'@]+)", text)
-    choice = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
-    if choice:
-        group, name = choice.groups()
-        known = [p.stem for p in (project_root() / "conf" / group).glob("*.yaml")]
-        return ConfigError(
-            f"{group} has no choice '{name}'", f"{group}={name}", nearest(name, known)
-        )
+    unknown = _unknown_choice(text, overrides)
+    if unknown:
+        return unknown
+    key = re.search(r"Could not (?:override|append to config|delete[^']*) '([^']+)'", text)
     if key:
-        wrong = key.group(1).replace("/", ".")
-        rest = [o for o in overrides if not o.lstrip("+~").startswith(key.group(1))]
-        return ConfigError(f"no setting '{wrong}'", "the command line", _near_key(wrong, rest))
+        where = next((o for o in overrides if key.group(1) in o), "conf/")
+        rest = [o for o in overrides if o != where]
+        wrong, package, _ = key.group(1).replace("/", ".").partition("@")
+        fix = f"leave out '@...' after '{wrong}'" if package else _near_key(wrong, rest)
+        return ConfigError(f"no setting '{key.group(1)}'", where, fix)
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    cause = error.__cause__
-    if cause and len(text.splitlines()) > 1 and "mismatched" not in text:
-        first = f"{first} ({cause})" if str(cause) not in first else first
-    return ConfigError(first, " ".join(overrides) or "conf/", "see `litlab params --help`")
+    where = getattr(error, "override", None) or " ".join(overrides) or "conf/"
+    fix = "overrides are key=value, +new_key=value, 'key=[1,2]'; see `litlab params --help`"
+    return ConfigError(first, where, fix)
+
+
+def _unknown_choice(text: str, overrides: list[str]) -> ConfigError | None:
+    """Find the override, or the file, that names a choice a group does not have."""
+    conf = project_root() / "conf"
+    of_file = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
+    wanted = [(*of_file.groups(), f"{of_file[1]}={of_file[2]}")] if of_file else []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        names = [] if "{" in value else re.findall(r"[^\[\],\s'\"]+", value)
+        wanted += [(key.partition("@")[0], name, override) for name in names]
+    for group, name, where in wanted:
+        folder = conf / group
+        if group and folder.is_dir() and not (folder / f"{name}.yaml").is_file():
+            known = [path.stem for path in folder.glob("*.yaml")]
+            return ConfigError(f"{group} has no choice '{name}'", where, nearest(name, known))
+    return None
 
 
 def _near_key(wrong: str, overrides: list[str]) -> str:
@@ -138,4 +168,6 @@ def _near_key(wrong: str, overrides: list[str]) -> str:
             return hint if not prefix else f"{hint} (in {'.'.join(prefix)})"
         prefix.append(part)
         content = content[part]
-    return "check the spelling"
+    return (
+        f"to add to it: +{wrong}.KEY=VALUE" if isinstance(content, dict) else "check the spelling"
+    )

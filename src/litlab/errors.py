@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+MOST_LISTED = 20  # names in one line
+
 
 class LitlabError(Exception):
     """A failure that the user can mend.
@@ -57,15 +59,19 @@ class NonFiniteError(LitlabError):
 class Interrupted(LitlabError):
     """Stopped from outside; what was reached has been saved."""
 
-    def __init__(self, what: str, where: str, fix: str, exit_code: int) -> None:
+    # 130 Ctrl-C, 143 SIGTERM. The default is for pickle, which restores the right one after it.
+    def __init__(self, what: str, where: str, fix: str, exit_code: int = 130) -> None:
         super().__init__(what, where, fix)
-        self.exit_code = exit_code  # 130 Ctrl-C, 143 SIGTERM
+        self.exit_code = exit_code
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the closest known word, or lists them when none is close."""
     known = sorted(set(known))
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    by_lower = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     if close:
-        return f"did you mean '{close[0]}'?"
-    return f"one of: {', '.join(known)}" if known else "there is nothing to choose from"
+        return f"did you mean '{by_lower[close[0]]}'?"
+    more = ", ..." if len(known) > MOST_LISTED else ""
+    listed = ", ".join(known[:MOST_LISTED]) + more
+    return f"one of: {listed}" if known else "there is nothing to choose from"

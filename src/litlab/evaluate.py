@@ -1,5 +1,6 @@
 """The only door to the test split."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from litlab.checkpoint.card import Loaded
 from litlab.data.arrays import Split, open_split
 from litlab.data.preprocess import Preprocess
 from litlab.data.spec import DataSpec
-from litlab.errors import DataError
+from litlab.errors import DataError, EnvironmentFault
 from litlab.inference import Outputs, load_task, run
 from litlab.metrics import EpochMeter
 from litlab.paths import prepared_folder, store_root
@@ -18,6 +19,7 @@ from litlab.results import Results, write_results
 from litlab.run_folder import Found, RunRecord, find
 from litlab.task import Task
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.redact import redact
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,14 @@ def evaluate(reference: str, out: Path | None = None, trust: Sequence[str] = ())
     metrics = measure(task, outputs, split.y)
     record = found.record or _bare_record(loaded, task)
     folder = out or found.folder / "report"
-    results = Results(loaded, record, task, split, outputs, metrics)
-    files = write_results(results, folder, found)
-    return Evaluation(metrics, folder, found, record, _send(loaded, record, metrics, files))
+    try:
+        files = write_results(Results(loaded, record, task, split, outputs, metrics), folder, found)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot write there: {error.strerror}", str(folder), "choose another --out"
+        ) from None
+    sent = _send(found, loaded, record, metrics, files)
+    return Evaluation(metrics, folder, found, record, sent)
 
 
 def measure(task: Task, outputs: Outputs, targets: torch.Tensor) -> dict[str, float]:
@@ -91,7 +98,7 @@ def _bare_record(loaded: Loaded, task: Task) -> RunRecord:
         run_id=card.run_id,
         run_name=card.config.run_name,
         experiment=card.config.tracking.experiment,
-        tracking_uri=tracking_uri(card.config.tracking.uri, store_root()),
+        tracking_uri=redact(tracking_uri(None, store_root())),
         status="UNKNOWN",
         best_epoch=loaded.epoch,
         num_parameters=sum(p.numel() for p in task.model.parameters() if p.requires_grad),
@@ -99,15 +106,25 @@ def _bare_record(loaded: Loaded, task: Task) -> RunRecord:
     )
 
 
-def _send(loaded: Loaded, record: RunRecord, metrics: dict[str, float], files: list[Path]) -> bool:
+def _send(
+    found: Found,
+    loaded: Loaded,
+    record: RunRecord,
+    metrics: dict[str, float],
+    files: list[Path],
+) -> bool:
     """Add test metrics and files to the run; say whether the store took them."""
     tracking = loaded.card.config.tracking
-    uri = tracking_uri(tracking.uri, store_root())
+    # A checkpoint by itself may come from a stranger, who does not choose where results are sent.
+    uri = tracking_uri(tracking.uri if found.record else None, store_root())
     logger = MLflowLogger(uri, tracking.experiment, store_root() / "mlartifacts", record.run_id)
-    epoch = float(record.best_epoch or 0)
+    if not found.record and not logger.has_run():
+        warnings.warn("this checkpoint's run is not in the tracking store", stacklevel=3)
+        return True
+    epoch = float(loaded.epoch)
     logger.log_metrics({**{f"test/{k}": v for k, v in metrics.items()}, "epoch": epoch})
     if logger.pending:
         return False
     for path in files:
         logger.log_artifact(path, "report")
-    return True
+    return not logger.missing

@@ -9,6 +9,7 @@ import torch
 from litlab.assemble import build_task
 from litlab.checkpoint.card import Loaded, load, load_weights
 from litlab.data.preprocess import Preprocess
+from litlab.errors import CheckpointError, ConfigError
 from litlab.task import Task
 
 
@@ -30,7 +31,11 @@ def load_task(path: Path, trust: Sequence[str] = ()) -> tuple[Loaded, Task]:
         CheckpointError: The file is damaged, of another model, or names code that is not trusted.
     """
     loaded = load(path, trust)
-    task = build_task(loaded.card.config, loaded.card.spec, trial=False)
+    try:
+        task = build_task(loaded.card.config, loaded.card.spec, trial=False)
+    except ConfigError as error:
+        where = f"{path}: {error.where}"
+        raise CheckpointError(f"its card does not fit: {error.what}", where, error.fix) from error
     load_weights(task, loaded.weights, path)
     return loaded, task.eval().to(device())
 

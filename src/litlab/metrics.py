@@ -55,17 +55,16 @@ class EpochMeter(nn.Module):
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         super().__init__()
-        # "metric_" keeps names such as "forward" or "train" clear of nn.Module's own.
-        self._modules_by_name = nn.ModuleDict(
-            {f"metric_{k}": m.clone() for k, m in metrics.items()}
-        )
+        # A list and not a ModuleDict, which refuses names such as "forward" and "top.1".
+        self._names = tuple(metrics)
+        self._metrics = nn.ModuleList(m.clone() for m in metrics.values())
         self._clear()
 
     @property
     def metrics(self) -> dict[str, Metric]:
         """The metrics by their configured names."""
-        found = {k.removeprefix("metric_"): m for k, m in self._modules_by_name.items()}
-        return {name: m for name, m in found.items() if isinstance(m, Metric)}
+        pairs = zip(self._names, self._metrics, strict=True)
+        return {name: m for name, m in pairs if isinstance(m, Metric)}
 
     def _clear(self) -> None:
         self._losses: list[torch.Tensor] = []
@@ -77,7 +76,7 @@ class EpochMeter(nn.Module):
         """Take in one batch: its mean loss, outputs `(B, C)` and targets."""
         self._losses.append(loss.detach())
         self._counts.append(len(targets))
-        if not len(self._modules_by_name):
+        if not self._names:
             return
         self._outputs.append((outputs.detach(), targets))
         self._bytes += outputs.nbytes

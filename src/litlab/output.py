@@ -4,6 +4,7 @@ import warnings
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -28,11 +29,13 @@ def use_plain_warnings() -> None:
 
 def table(title: str, rows: dict[str, str]) -> Table:
     """Return a two-column table."""
-    made = Table(title=title, show_header=False, title_justify="left", box=None, pad_edge=False)
+    made = Table(
+        title=Text(title), show_header=False, title_justify="left", box=None, pad_edge=False
+    )
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in rows.items():
-        made.add_row(name, value)
+        made.add_row(Text(name), Text(value))  # a plain [..] is not markup
     return made
 
 

@@ -1,6 +1,7 @@
 """Where a project lies, whatever the working directory."""
 
 import os
+import sys
 from pathlib import Path
 
 from litlab.errors import ConfigError
@@ -31,6 +32,13 @@ def store_root() -> Path:
     if repository and root.is_relative_to(Path(repository) / ".dvc"):
         return Path(repository)
     return root
+
+
+def make_importable() -> None:
+    """Let `_target_` name a user's own modules, which lie beside conf/."""
+    root = str(project_root())
+    if root not in sys.path:
+        sys.path.append(root)
 
 
 def prepared_folder(name: str) -> Path:

@@ -1,6 +1,5 @@
 """Labels new data with a trained network."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,8 +46,10 @@ def predict(
 
 def _columns(names: list[str], predictions: torch.Tensor, spec: DataSpec) -> dict[str, Any]:
     if not spec.classes:
+        # A target may be called "input" too; it must not replace the samples' names.
+        targets = ["input (predicted)" if name == "input" else name for name in spec.targets]
         return {"input": names} | {
-            name: predictions[:, i].tolist() for i, name in enumerate(spec.targets)
+            name: predictions[:, i].tolist() for i, name in enumerate(targets)
         }
     confidence, label = predictions.max(1)
     return {
@@ -62,18 +63,17 @@ def _columns(names: list[str], predictions: torch.Tensor, spec: DataSpec) -> dic
 def _write(columns: dict[str, Any], out: Path) -> None:
     import pandas as pd
 
-    table = pd.DataFrame(columns)
+    table, suffix = pd.DataFrame(columns), out.suffix.lower()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=out.parent, suffix=out.suffix)
-        os.close(handle)
-        if out.suffix.lower() == ".csv":
-            table.to_csv(temporary, index=False, float_format="%.6g")
-        elif out.suffix.lower() == ".jsonl":
-            table.to_json(temporary, orient="records", lines=True)
-        else:
-            table.to_parquet(temporary, index=False)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(out)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".litlab-") as folder:
+            temporary = Path(folder) / out.name
+            if suffix == ".csv":
+                table.to_csv(temporary, index=False, float_format="%.6g")
+            elif suffix == ".jsonl":
+                table.to_json(temporary, orient="records", lines=True, force_ascii=False)
+            else:
+                table.to_parquet(temporary, index=False)
+            temporary.replace(out)
     except OSError as error:
         raise EnvironmentFault(f"cannot write: {error}", str(out), "choose another -o") from None

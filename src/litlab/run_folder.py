@@ -1,9 +1,9 @@
 """One run, one folder: its configuration, history, checkpoints and what it says of itself."""
 
 import json
-import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,11 @@ from litlab.paths import runs_folder
 
 RUN_FILE = "run.json"
 BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+def _now() -> str:
+    """To the millisecond: two quick runs begin within one second, and one of them is the last."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass
@@ -44,7 +49,7 @@ class RunRecord:
     experiment: str
     tracking_uri: str
     status: str = "RUNNING"
-    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    started: str = field(default_factory=_now)
     seconds: float = 0.0
     best_epoch: int | None = None
     epochs: int = 0
@@ -90,16 +95,13 @@ def make_folder(out: Path | None, run_name: str) -> Path:
         EnvironmentFault: It cannot be written to, or holds something else than a run.
     """
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    # A second process of the same run (Lightning's ddp starts them) finds the first one's folder.
-    given = os.environ.get("LITLAB_RUN_FOLDER")
-    folder = Path(given) if given else out or _unused(runs_folder() / f"{stamp}-{run_name}")
+    folder = out or _unused(runs_folder() / f"{stamp}-{run_name}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not given:
-            _empty(folder)
-            probe = folder / ".probe"
-            probe.write_bytes(b"")
-            probe.unlink()
+        _empty(folder)
+        probe = folder / ".probe"
+        probe.write_bytes(b"")
+        probe.unlink()
     except OSError as error:
         raise EnvironmentFault(
             f"cannot write there: {error.strerror}", str(folder), "choose another --out"
@@ -114,16 +116,28 @@ def _unused(folder: Path) -> Path:
     return candidate
 
 
-OWN_FILES = re.compile(r"run\.json|config\.yaml|history\.csv|(best|last)\.ckpt|report|tensorboard")
+OWN_FILES = re.compile(  # of a run, by their path in its folder
+    r"run\.json|config\.yaml|history\.csv|\.(run\.json|history\.csv)\.tmp|\.probe"
+    r"|(best|last)\.ckpt"
+    r"|report/(report\.html|metrics\.json|run\.json|predictions\.csv|\.[\w.]+\.tmp)"
+    r"|report/figures/\w[^/]*\.png"
+    r"|tensorboard/(events\.out\.tfevents[^/]*|hparams\.yaml)"
+    r"|report(/figures)?|tensorboard"
+)
 
 
 def _empty(folder: Path) -> None:
-    content = list(folder.iterdir())
-    if any(not OWN_FILES.fullmatch(path.name) for path in content):
+    """Delete an earlier run's files, if there is nothing else: a wrong --out must cost nothing."""
+    inside = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    foreign = [n for n, p in inside.items() if not OWN_FILES.fullmatch(n) or p.is_symlink()]
+    if foreign or (inside and RUN_FILE not in inside):
+        foreign = foreign or sorted(inside)
         raise EnvironmentFault(
-            "the folder holds other things than a run", str(folder), "choose an empty --out"
+            f"the folder holds other things than a run, such as {foreign[0]}",
+            str(folder),
+            "choose an empty --out",
         )
-    for path in content:
+    for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -143,6 +157,9 @@ class Found:
 def find(reference: str) -> Found:
     """Find a run: its folder, a checkpoint file, "last", its name, or the start of its MLflow id.
 
+    The name is its folder's, or the configured one where a single run has it. An id is known by
+    its first four characters or more.
+
     Raises:
         CheckpointError: There is no such run, several, or it has no checkpoint.
     """
@@ -151,10 +168,12 @@ def find(reference: str) -> Found:
         return Found(path.resolve().parent, path.resolve())
     if path.is_dir():
         return _with_checkpoint(path.resolve())
-    folders = [file.parent for file in runs_folder().glob(f"*/{RUN_FILE}")]
-    if reference == "last" and folders:
-        return _with_checkpoint(max(folders, key=lambda f: RunRecord.load(f).started))
-    matching = [f for f in folders if f.name == reference or _is_called(f, reference)]
+    runs = _all_runs()
+    folders = list(runs)
+    if reference == "last" and runs:
+        return _with_checkpoint(max(runs, key=lambda folder: (runs[folder].started, folder)))
+    matching = [f for f in folders if f.name == reference]
+    matching = matching or [f for f, record in runs.items() if _is_called(record, reference)]
     if len(matching) > 1:
         names = ", ".join(sorted(f.name for f in matching)[:5])
         raise CheckpointError(f"several runs match: {names}", reference, "name one of them")
@@ -164,8 +183,18 @@ def find(reference: str) -> Found:
     return _with_checkpoint(matching[0])
 
 
-def _is_called(folder: Path, reference: str) -> bool:
-    return len(reference) >= 4 and RunRecord.load(folder).run_id.startswith(reference)
+def _all_runs() -> dict[Path, RunRecord]:
+    """Every run under runs/ that can be read; a damaged one is no reason not to find another."""
+    runs = {}
+    for file in sorted(runs_folder().glob(f"*/{RUN_FILE}")):
+        with suppress(CheckpointError):
+            runs[file.parent] = RunRecord.load(file.parent)
+    return runs
+
+
+def _is_called(record: RunRecord, reference: str) -> bool:
+    starts = len(reference) >= 4 and record.run_id.startswith(reference)
+    return starts or record.run_name == reference
 
 
 def _with_checkpoint(folder: Path) -> Found:

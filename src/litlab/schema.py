@@ -10,12 +10,35 @@ Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
 Precision = Literal[
     "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "transformer-engine"
 ]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100)]
+Strategy = Literal[
+    "auto",
+    "ddp",
+    "ddp_spawn",
+    "ddp_fork",
+    "ddp_find_unused_parameters_true",
+    "ddp_find_unused_parameters_false",
+    "fsdp",
+    "fsdp_cpu_offload",
+]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        max_length=100,
+        description="a name of at most 100 letters, digits, '_', '-' and '.'",
+    ),
+]
+MetricName = Annotated[
+    str, Field(pattern=r"^\w+$", description="a name of letters, digits and '_'")
+]
 Share = Annotated[float, Field(gt=0, lt=1)]  # of the samples, in (0, 1)
+Portion = Annotated[float, Field(gt=0, le=1)]  # of the batches; 1.0 is all of them, 1 is one
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
 
 
 class DataConfig(_Strict):
@@ -49,10 +72,10 @@ class TrainerConfig(_Strict):
     """Settings of the Lightning Trainer, by Lightning's own names."""
 
     max_epochs: Count
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
-    devices: Count | Literal["auto"] | list[Index]
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    devices: Count | Literal["auto"] | Annotated[list[Index], Field(min_length=1)]
     num_nodes: Count
-    strategy: str
+    strategy: Strategy
     precision: Precision
     accumulate_grad_batches: Count
     gradient_clip_val: Positive | None
@@ -61,8 +84,8 @@ class TrainerConfig(_Strict):
     benchmark: bool
     early_stopping: EarlyStoppingConfig | None
     progress: Literal["auto", "bar", "lines", "none"]
-    limit_train_batches: Count | Share | None
-    limit_val_batches: Count | Share | None
+    limit_train_batches: Count | Portion | None
+    limit_val_batches: Count | Portion | None
 
 
 class TrackingConfig(_Strict):
@@ -85,11 +108,11 @@ class Config(_Strict):
     trust: list[str]
     data: DataConfig
     loader: LoaderConfig
-    augment: dict[str, Component]
+    augment: dict[str, Component] = {}  # `augment=[]` leaves no such key
     model: Component
     task: Component
     loss: Component
-    metrics: dict[str, Component]
+    metrics: dict[MetricName, Component] = {}
     optimizer: Component
     scheduler: Component
     trainer: TrainerConfig

@@ -2,27 +2,35 @@
 
 Hydra's `instantiate` calls whatever it is told, behind a blocklist that is no security boundary.
 Here the list says what may run: litlab's own components, the layers, metrics, callbacks and
-augmentations of the libraries it stands on, and the packages that the user names in `trust`.
+augmentations of the libraries it stands on, and the packages that the user names in `trust`. It
+names litlab's rooms one by one: `litlab.targets.build` as a target would build anything at all.
 """
 
 import importlib
 import re
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 from litlab.errors import ConfigError, nearest
-from litlab.paths import project_root
+from litlab.paths import make_importable
 
-ALLOWED = (
-    "litlab.",
+COMPONENTS = (
+    "litlab.data.augment.",
+    "litlab.data.sources.",
+    "litlab.losses.",
+    "litlab.models.",
+    "litlab.optim.",
+    "litlab.schedules.",
+    "litlab.task.",
+)
+LIBRARIES = (
     "torch.nn.",
     "torch.optim.",
     "torchmetrics.",
     "lightning.pytorch.callbacks.",
     "kornia.augmentation.",
 )
-_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_PATH = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")  # nothing private
 
 
 def check(target: object, where: str, trust: Iterable[str]) -> str:
@@ -35,14 +43,17 @@ def check(target: object, where: str, trust: Iterable[str]) -> str:
         raise ConfigError(
             f"_target_ {target!r} is not an import path", where, "write package.module.Name"
         )
-    if not target.startswith((*ALLOWED, *(f"{package}." for package in trust))):
+    if not _allowed(target, trust):
         package = target.partition(".")[0]
-        raise ConfigError(
-            f"_target_ '{target}' is outside the packages that may run",
-            where,
-            f"if you trust it, add it to the configuration: trust=[{package}]",
-        )
+        fix = f"if you trust it, add it to the configuration: trust=[{package}]"
+        if package == "litlab":
+            fix = f"litlab's components lie in {', '.join(room[:-1] for room in COMPONENTS)}"
+        raise ConfigError(f"_target_ '{target}' is outside the packages that may run", where, fix)
     return target
+
+
+def _allowed(path: str, trust: Iterable[str]) -> bool:
+    return path.startswith((*COMPONENTS, *LIBRARIES, *(f"{package}." for package in trust)))
 
 
 def locate(target: str, where: str, trust: Iterable[str]) -> Any:
@@ -56,9 +67,7 @@ def locate(target: str, where: str, trust: Iterable[str]) -> Any:
     """
     trust = tuple(trust)
     module_name, _, name = check(target, where, trust).rpartition(".")
-    root = str(project_root())
-    if root not in sys.path:  # a user's own modules lie beside conf/
-        sys.path.append(root)
+    make_importable()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -66,10 +75,10 @@ def locate(target: str, where: str, trust: Iterable[str]) -> Any:
             f"no module '{error.name}' for _target_ '{target}'", where, "check the spelling"
         ) from None
     if not hasattr(module, name):
-        raise ConfigError(f"'{module_name}' has no '{name}'", where, nearest(name, dir(module)))
+        public = [n for n in dir(module) if not n.startswith("_")]
+        raise ConfigError(f"'{module_name}' has no '{name}'", where, nearest(name, public))
     found = getattr(module, name)
-    home = f"{getattr(found, '__module__', '')}."
-    if not callable(found) or not home.startswith((*ALLOWED, *(f"{p}." for p in trust))):
+    if not callable(found) or not _allowed(f"{getattr(found, '__module__', '')}.", trust):
         raise ConfigError(
             f"'{target}' is not a class or function of a package that may run",
             where,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from litlab.data.spec import DataSpec
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+LOWER = "lower optimizer.lr, or set trainer.gradient_clip_val=1.0"
 
 
 @dataclass(frozen=True)
@@ -127,16 +128,18 @@ class Task(pl.LightningModule):
 
     def _finish(self, split: str, **more: float) -> None:
         values = self._meter(split).compute(self._sum_over_processes)
-        if not math.isfinite(values["loss"]):
-            raise NonFiniteError(
-                f"{split}/loss is {values['loss']} in epoch {self.current_epoch}",
-                "training",
-                "lower optimizer.lr, or set trainer.gradient_clip_val=1.0",
-            )
         named = {f"{split}/{name}": value for name, value in values.items()}
+        self._refuse_non_finite(named, f"{split}/loss", LOWER)
+        # As "best" and in early stopping a NaN would count like any number.
+        self._refuse_non_finite(named, self.parts.monitor, "choose another monitor")
         # Already the same in every process; Lightning wants to be told to synchronize regardless.
         several = self.trainer.world_size > 1
         self.log_dict({**named, **more}, on_step=False, on_epoch=True, sync_dist=several)
+
+    def _refuse_non_finite(self, values: Mapping[str, float], name: str, fix: str) -> None:
+        if not math.isfinite(values.get(name, 0.0)):
+            what = f"{name} is {values[name]} in epoch {self.current_epoch}"
+            raise NonFiniteError(what, "training", fix)
 
     def _sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
         reduced = self.trainer.strategy.reduce(tensor, reduce_op="sum")

@@ -1,6 +1,5 @@
 """One run: data, model and task from a configuration, fitted by Lightning, recorded in full."""
 
-import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from litlab.data.datamodule import ArrayDataModule
 from litlab.data.open import open_or_prepare
 from litlab.data.spec import DataSpec
 from litlab.errors import Interrupted
+from litlab.paths import runs_folder
 from litlab.run_folder import BEST, RunRecord, make_folder
 from litlab.schema import Config
 from litlab.task import Task
@@ -40,6 +40,8 @@ class Result:
 def train(config: Config, out: Path | None = None, command: list[str] | None = None) -> Result:
     """Train one model.
 
+    Of several processes only the first returns; the others end when the training does.
+
     Args:
         config: A checked configuration.
         out: Folder for the run; a new one under runs/ if None.
@@ -56,34 +58,33 @@ def train(config: Config, out: Path | None = None, command: list[str] | None = N
     augmentations = build_augmentations(config.augment, spec, config.trust)
     data = ArrayDataModule(folder, spec, config.loader, augmentations, seed=config.seed)
     data.open()  # a damaged file is found before anything is recorded
-    run = make_folder(out, config.run_name)
-    os.environ["LITLAB_RUN_FOLDER"] = str(run)  # for the other processes of this run
-    try:
-        return _fit(task, data, Recording(config, spec, run, command or []))
-    finally:
-        del os.environ["LITLAB_RUN_FOLDER"]
+    # The other processes of a run write nothing; checkpoints go where the first one's Trainer says.
+    run = make_folder(out, config.run_name) if is_first_process() else runs_folder()
+    return _fit(task, data, Recording(config, spec, run, command or []))
 
 
 def _fit(task: Task, data: ArrayDataModule, recording: Recording) -> Result:
     """Fit, and leave a true record whatever happens."""
-    first = is_first_process()
-    if first:
-        recording.start(task.model)
-    config = recording.config
-    card = WriteCard(Card(config, recording.spec, recording.record.run_id))
-    trainer = make_trainer(config, task.parts.mode, recording.folder, recording.loggers, card)
+    first, config = is_first_process(), recording.config
     checkpoint = recording.folder / BEST
     status, sent, began = "FAILED", True, time.monotonic()
     try:
+        if first:
+            recording.start(task.model)
+        card = WriteCard(Card(config, recording.spec, recording.record.run_id))
+        trainer = make_trainer(config, task.parts.mode, recording.folder, recording.loggers, card)
+        began = time.monotonic()
         fit(trainer, task, data)
         status = "FINISHED"
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
         raise
     finally:
         if first:
             seconds = time.monotonic() - began
             sent = recording.finish(status, seconds, checkpoint, task.parts.mode)
+    if not first:
+        raise SystemExit(0)
     return Result(recording.folder, checkpoint, recording.record, sent)
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
@@ -93,10 +96,12 @@ def make_trainer(
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
         )
-    except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise ConfigError(
-            f"Lightning refuses: {error}", "trainer", "change the setting it names"
-        ) from error
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> ConfigError:
+    return ConfigError(f"Lightning refuses: {error}", "trainer", "change the setting it names")
 
 
 def fit(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> None:
@@ -104,11 +109,14 @@ def fit(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataMod
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM. (Lightning exits with 1 on the first, 0 on the second.)
+        ConfigError: A setting of the Trainer does not fit the data or the task.
     """
     where, fix = "training", "the checkpoints in the run's folder are of the last whole epoch"
-    with _plain_warnings():
+    with _plain_warnings(), _same_ctrl_c():
         try:
             trainer.fit(task, datamodule=data)
+        except MisconfigurationException as error:
+            raise _refused(error) from error
         except SystemExit as stop:
             if trainer.received_sigterm:
                 raise Interrupted("stopped by SIGTERM", where, fix, 143) from stop
@@ -120,9 +128,9 @@ def fit(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataMod
 
 
 def is_first_process() -> bool:
-    """Whether this process records the run; Lightning's launchers number the others."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
-    return all(rank == "0" for rank in ranks)
+    """Whether this process records the run; Lightning, torchrun and SLURM number the others."""
+    numbers = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in numbers)
 
 
 def check_devices(trainer: TrainerConfig) -> None:
@@ -167,3 +175,16 @@ def _plain_warnings() -> Iterator[None]:
         for message in IRRELEVANT:
             warnings.filterwarnings("ignore", message=message)
         yield
+
+
+@contextmanager
+def _same_ctrl_c() -> Iterator[None]:
+    """Put the Ctrl-C handler back: after one Lightning ignores all others, for good."""
+    if threading.current_thread() is not threading.main_thread():  # where handlers cannot be set
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -8,12 +8,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from pydantic import ValidationError
 
 from litlab.check import check_config
 from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError, ConfigError
 from litlab.schema import Config
+from litlab.tracking.redact import redact, redact_spec
 
 SCHEMA = 1
 KEY = "litlab"
@@ -40,8 +40,8 @@ class WriteCard(Callback):
         """Add the card."""
         checkpoint[KEY] = {
             "schema": SCHEMA,
-            "config": self.card.config.model_dump(mode="json"),
-            "spec": self.card.spec.model_dump(mode="json"),
+            "config": redact(self.card.config.model_dump(mode="json")),
+            "spec": redact_spec(self.card.spec.model_dump(mode="json")),
             "run_id": self.card.run_id,
             "epoch": trainer.current_epoch,
         }
@@ -93,12 +93,22 @@ def load(path: Path, trust: Sequence[str] = ()) -> Loaded:
         spec = DataSpec.model_validate(card["spec"])
         trusted = {**card["config"], "trust": list(trust)}
         config = check_config(trusted, origin=str(path), device=False)
-        return Loaded(Card(config, spec, str(card["run_id"])), card["epoch"], content["state_dict"])
-    except (KeyError, TypeError, ValidationError) as error:
-        raise CheckpointError(f"its card does not fit: {error}", str(path), "retrain") from None
+        found = Card(config, spec, str(card["run_id"]))
+        return Loaded(found, int(card["epoch"]), _tensors(content["state_dict"]))
+    except (KeyError, TypeError, ValueError) as error:  # pydantic's error is a ValueError
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"its card does not fit: {reason}", str(path), "retrain") from None
     except ConfigError as error:
         fix = "pass --trust PACKAGE if the checkpoint names a package of yours"
         raise CheckpointError(error.what, f"{path}: {error.where}", fix) from None
+
+
+def _tensors(weights: object) -> dict[str, torch.Tensor]:
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
+        raise TypeError("state_dict holds other things than tensors")
+    return weights
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:

@@ -92,6 +92,7 @@ class ArrayDataModule(pl.LightningDataModule):
         return self.preprocess.normalize(x), y
 
     def _loader(self, split: str, batch_size: int, *, shuffle: bool) -> BatchLoader:
+        assert split in self.splits, f"'{split}' is not among the splits it may open: {self.splits}"
         x, y, _ = self.arrays[split]
         rank, world = 0, 1
         if self.trainer is not None:

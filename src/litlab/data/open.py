@@ -1,6 +1,7 @@
 """Finds the prepared arrays that a configuration asks for."""
 
 from pathlib import Path
+from typing import Any
 
 from litlab.data.prepare import prepare
 from litlab.data.spec import FILE_NAME, DataSpec
@@ -22,13 +23,22 @@ def open_or_prepare(config: DataConfig, trust: list[str]) -> tuple[Path, DataSpe
         say(f"preparing {config.name}")
         return folder, prepare(config, folder, trust)
     spec = DataSpec.load(folder)
-    asked = config.model_dump(mode="json")
-    differing = [key for key in asked if spec.settings.get(key) != asked[key]]
+    had, asked = _flat(spec.settings), _flat(config.model_dump(mode="json"))
+    differing = [key for key in {**asked, **had} if had.get(key) != asked.get(key)]
     if differing:
         key = differing[0]
         raise DataError(
-            f"prepared with data.{key}={spec.settings.get(key)}; this run asks for {asked[key]}",
+            f"prepared with data.{key}={had.get(key)}; this run asks for {asked.get(key)}",
             str(folder),
             "run `litlab prepare` with this run's overrides, or give it a data.name of its own",
         )
     return folder, spec
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return nested settings by dotted name, so that a message can name the one that differs."""
+    flat: dict[str, object] = {}
+    for key, value in settings.items():
+        name = prefix + key
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+from safetensors import SafetensorError
 
 from litlab.data.arrays import write_split
 from litlab.data.spec import Array, DataSpec, Raw
 from litlab.data.split import Part, cut, split_hash
-from litlab.data.validate import check_raw, check_splits
+from litlab.data.validate import check_disjoint, check_raw, check_splits
+from litlab.errors import ConfigError, EnvironmentFault
 from litlab.schema import DataConfig
 from litlab.targets import build
 
@@ -22,31 +24,49 @@ def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) ->
     Raises:
         ConfigError: The settings do not fit the source.
         DataError: The data are not fit to train on.
-        EnvironmentFault: The data are neither on disk nor to be had from the network.
+        EnvironmentFault: The data are neither on disk nor to be had from the network, or the
+            folder cannot be written.
     """
     source = build(config.source, where="data.source", trust=trust or ())
-    raw: Raw = source.read()
+    raw = source.read()
+    if not isinstance(raw, Raw):
+        raise ConfigError(
+            f"its read() gives {type(raw).__name__}, not litlab.data.spec.Raw",
+            "data.source._target_",
+            "return a Raw",
+        )
     check_raw(raw, str(config.source["_target_"]))
     splits = cut(raw, config)
     for message in check_splits(raw, {name: y for name, (_, y, _) in splits.items()}):
         warnings.warn(message, stacklevel=2)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    check_disjoint(splits)
     try:
-        staged.chmod(0o755)
-        spec = _write(raw, splits, config, staged)
-        _replace(folder, staged)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            staged.chmod(0o755)
+            spec = _write(raw, splits, config, staged)
+            _replace(folder, staged)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise EnvironmentFault(
+            f"cannot write: {error}", str(folder), "free some space, or mend its permissions"
+        ) from None
     return spec
 
 
 def _replace(folder: Path, staged: Path) -> None:
-    """Put the finished folder in its place; a reader sees the old one or the new one."""
+    """Put the finished folder in its place; should that fail, the old one is put back."""
     old = staged.with_name(staged.name + ".old")
     if folder.exists():
         folder.rename(old)
-    staged.rename(folder)
+    try:
+        staged.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -60,8 +80,9 @@ def _write(raw: Raw, splits: dict[str, Part], config: DataConfig, folder: Path) 
         )
         for name, (inputs, targets, index) in splits.items()
     }
-    mean, std = _statistics(raw, x)
+    mean, std = _statistics(raw, x.astype(dtype))  # of what is stored, not of finer floats
     regression = raw.task == "regression"
+    target_mean, target_std = _moments(y.astype(target_type), (0,)) if regression else ((), ())
     spec = DataSpec(
         name=config.name,
         source=str(config.source["_target_"]),
@@ -74,8 +95,8 @@ def _write(raw: Raw, splits: dict[str, Part], config: DataConfig, folder: Path) 
         features=tuple(raw.features),
         mean=mean,
         std=std,
-        target_mean=_floats(y.mean(0, dtype=np.float64)) if regression else (),
-        target_std=_floats(_nonzero(y.std(0, dtype=np.float64))) if regression else (),
+        target_mean=target_mean,
+        target_std=target_std,
         class_counts=() if regression else _ints(np.bincount(y, minlength=len(raw.classes))),
         vocabulary=tuple(raw.vocabulary),
         vocab_size=len(raw.vocabulary) or None,
@@ -100,15 +121,20 @@ def _statistics(raw: Raw, x: Array) -> tuple[tuple[float, ...], tuple[float, ...
     """Mean and deviation of the train split alone: a channel's, or a feature's."""
     if raw.kind == "text":
         return (), ()
-    axes = (0, *range(2, x.ndim))
-    scale = 255.0 if raw.kind == "image" else 1.0
+    return _moments(x, (0, *range(2, x.ndim)), 255.0 if raw.kind == "image" else 1.0)
+
+
+def _moments(
+    x: Array, axes: tuple[int, ...], scale: float = 1.0
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation in units of `scale`.
+
+    A constant column has nothing to divide by; its deviation becomes 1, so that it turns into
+    zeros, not NaN. So does one that varies so little that 1/std overflows float32.
+    """
     mean, std = x.mean(axes, dtype=np.float64), x.std(axes, dtype=np.float64)
-    return _floats(mean / scale), _floats(_nonzero(std) / scale)
-
-
-def _nonzero(std: Any) -> Any:
-    """A constant column has nothing to divide by; it becomes zeros, not NaN."""
-    return np.where(std > 0, std, 1.0)
+    std = np.where(std > np.finfo(np.float32).tiny, std, scale)
+    return _floats(mean / scale), _floats(std / scale)
 
 
 def _floats(values: Any) -> tuple[float, ...]:

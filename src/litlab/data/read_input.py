@@ -1,7 +1,8 @@
 """Reads a user's new data, of the kind and shape a network was trained on."""
 
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from litlab.data.spec import Array, DataSpec
 from litlab.errors import DataError, nearest
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by the number of channels
 TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -32,66 +34,96 @@ def read_input(path: Path, spec: DataSpec, *, resize: bool = False) -> tuple[lis
         names, values = _numbered(path, _read_numpy(path))
     elif spec.kind == "image":
         names, values = _read_images(path, spec, resize)
-    elif suffix in TABLES:
-        read: Callable[[Path, DataSpec], Array] = (
-            _read_features if spec.kind == "tabular" else _read_rows
-        )
-        names, values = _numbered(path, read(path, spec))
-    elif spec.kind == "text":
+    elif spec.kind == "text" and path.is_file():
         names, values = _numbered(path, _read_lines(path, spec))
+    elif spec.kind != "text" and suffix in TABLES:
+        by_name = spec.kind == "tabular" and spec.features
+        values = _read_features(path, spec) if by_name else _read_rows(path, spec)
+        names, values = _numbered(path, values)
     else:
-        known = ", ".join((".npy", ".npz", *TABLES))
+        known = "a text file" if spec.kind == "text" else ", ".join((".npy", ".npz", *TABLES))
         raise DataError(f"cannot read {spec.kind} data from it", str(path), f"use {known}")
     values = _shaped(values, spec, path)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        rows = np.unique(np.argwhere(~np.isfinite(values))[:, 0])[:5]
-        where = ", ".join(names[row] for row in rows)
-        raise DataError(f"missing or infinite values ({where})", str(path), "fill or drop them")
-    return names, values.astype(spec.dtype)
+    if spec.kind == "text":
+        _check_ids(values, spec, path)
+    with np.errstate(over="ignore"):
+        stored = values.astype(spec.dtype)
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+        rows = np.unique(np.argwhere(~np.isfinite(stored))[:, 0])
+        first = ", ".join(names[row] for row in rows[:5])
+        raise DataError(
+            f"missing or infinite values in {len(rows)} samples, first {first}",
+            str(path),
+            "fill or drop them",
+        )
+    return names, stored
 
 
 def _numbered(path: Path, values: Array) -> tuple[list[str], Array]:
     return [f"{path.name}:{row}" for row in range(len(values))], values
 
 
+def _check_ids(values: Array, spec: DataSpec, path: Path) -> None:
+    number = spec.vocab_size or 0
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= number:
+        raise DataError(
+            f"not token ids: {values.dtype} from {values.min()} to {values.max()}",
+            str(path),
+            f"give integers from 0 to {number - 1}",
+        )
+
+
 def _read_numpy(path: Path) -> Array:
+    fix = "save it with numpy.save, or numpy.savez as x"
     try:
-        content = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read: {error}", str(path), "save it with numpy.save") from None
-    if isinstance(content, np.ndarray):
-        return content
-    key = "x" if "x" in content.files else content.files[0]
-    array: Array = content[key]
-    return array
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return np.atleast_1d(content)
+            name = content.files[0] if len(content.files) == 1 else "x"
+            if name in content.files:
+                return np.atleast_1d(content[name])
+    except Exception as error:  # a damaged header makes numpy and zipfile raise nearly anything
+        raise DataError(f"cannot be read: {error}", str(path), fix) from None
+    raise DataError(f"holds {content.files} and no x", str(path), fix)
 
 
 def _read_images(path: Path, spec: DataSpec, resize: bool) -> tuple[list[str], Array]:
+    if path.is_file() and path.suffix.lower() in (*TABLES, ".txt"):
+        raise DataError("not an image", str(path), f"use {', '.join(IMAGES)}, .npy, .npz or IDX")
     if path.is_file() and path.suffix.lower() not in IMAGES:
         return _numbered(path, read_idx(path))
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if _is_image(f))
     if not files:
         raise DataError("there are no images in it", str(path), f"use {', '.join(IMAGES)}")
     root = path.parent if path.is_file() else path
-    images = np.stack([_read_image(file, spec, resize) for file in files])
-    return [str(file.relative_to(root)) for file in files], images
+    converted: Counter[str] = Counter()
+    images = np.stack([_read_image(file, spec, resize, converted) for file in files])
+    if converted:
+        counts = ", ".join(f"{count} {mode}" for mode, count in sorted(converted.items()))
+        warnings.warn(f"images converted to {MODES[spec.shape[0]]}: {counts}", stacklevel=2)
+    return [file.relative_to(root).as_posix() for file in files], images
 
 
 def _is_image(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in IMAGES
 
 
-def _read_image(path: Path, spec: DataSpec, resize: bool) -> Array:
+def _read_image(path: Path, spec: DataSpec, resize: bool, counts: Counter[str]) -> Array:
     from PIL import Image
 
     channels, height, width = spec.shape
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
-    if mode is None:
+    if channels not in MODES:
         raise DataError(f"no picture has {channels} channels", str(path), "use .npy")
     try:
         with Image.open(path) as image:
-            converted: Any = image.convert(mode)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+            if image.mode == "F":
+                raise ValueError("its pixels are floats of an unknown range")
+            if image.mode != MODES[channels]:
+                counts[image.mode] += 1
+            wide = image.mode.startswith("I")
+            converted: Any = (_to_bytes(image) if wide else image).convert(MODES[channels])
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"not a readable image: {error}", str(path), "mend or remove it") from None
     if converted.size != (width, height):
         if not resize:
@@ -103,6 +135,14 @@ def _read_image(path: Path, spec: DataSpec, resize: bool) -> Array:
         converted = converted.resize((width, height), Image.Resampling.BILINEAR)
     array = np.asarray(converted, dtype=np.uint8)
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def _to_bytes(image: Any) -> Any:
+    """16-bit grey in 8 bits; Pillow's own conversion cuts off at 255."""
+    from PIL import Image
+
+    values = np.asarray(image, dtype=np.float64) / 257
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
 def _read_table(path: Path, *, header: int | None) -> Any:
@@ -128,15 +168,24 @@ def _read_features(path: Path, spec: DataSpec) -> Array:
             str(path),
             nearest(missing[0], columns),
         )
+    twice = [name for name in spec.features if columns.count(name) > 1]
+    if twice:
+        raise DataError(f"column '{twice[0]}' is there twice", str(path), "rename or drop one")
     return _numbers(table[list(spec.features)], path)
 
 
 def _read_rows(path: Path, spec: DataSpec) -> Array:
-    """A row a sequence; a first line that is not of numbers is a header."""
+    """A row a sample; a first line that is not of numbers is a header."""
     table = _read_table(path, header=None)
+    if path.suffix.lower() == ".parquet":
+        return _numbers(table, path)
     try:
-        table.iloc[:1].astype(float)
+        first = table.iloc[0].to_numpy(dtype=np.float64)
     except ValueError:
+        return _numbers(table.iloc[1:], path)
+    if len(table) > 1 and len(first) > 1 and np.array_equal(first, np.arange(len(first))):
+        # pandas writes the numbers of the columns when they have no names.
+        warnings.warn(f"{path.name}: its first line, 0, 1, 2, ..., is a header", stacklevel=2)
         table = table.iloc[1:]
     return _numbers(table, path)
 
@@ -152,15 +201,20 @@ def _numbers(table: Any, path: Path) -> Array:
 def _read_lines(path: Path, spec: DataSpec) -> Array:
     known = {word: i for i, word in enumerate(spec.vocabulary)}
     length, pad = spec.shape[0], spec.pad_id or 0
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
     rows, cut = [], 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
         words = line.split()
         unknown = [word for word in words if word not in known]
         if unknown:
+            hint = nearest(unknown[0], known)
             raise DataError(
                 f"line {number}: '{unknown[0]}' is not in the vocabulary",
                 str(path),
-                nearest(unknown[0], known),
+                hint if len(known) < 20 or "mean" in hint else f"use its {len(known)} words",
             )
         cut += len(words) > length
         ids = [known[word] for word in words[:length]]
@@ -183,9 +237,8 @@ def _shaped(values: Array, spec: DataSpec, path: Path) -> Array:
     if spec.kind == "image" and values.ndim == 4 and values.shape[1:] != spec.shape:
         values = values.transpose(0, 3, 1, 2)  # (N, H, W, C)
     if values.shape[1:] != spec.shape or not len(values):
+        wanted = ", ".join(("N", *map(str, spec.shape)))
         raise DataError(
-            f"samples of shape {values.shape[1:]}, {len(values)} of them",
-            str(path),
-            f"'{spec.name}' has samples of shape {spec.shape}",
+            f"an array of shape {values.shape}", str(path), f"'{spec.name}' wants ({wanted})"
         )
     return values

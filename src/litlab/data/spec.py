@@ -58,7 +58,8 @@ class DataSpec(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write the spec as `spec.json` into a folder of prepared arrays."""
-        (folder / FILE_NAME).write_text(self.model_dump_json(indent=2) + "\n")
+        text = self.model_dump_json(indent=2) + "\n"
+        (folder / FILE_NAME).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "DataSpec":
@@ -70,21 +71,23 @@ class DataSpec(BaseModel):
         path = folder / FILE_NAME
         if not path.is_file():
             raise DataError("there are no prepared data", str(folder), "run `litlab prepare`")
+        text, fix = path.read_bytes(), "run `litlab prepare` again"
         try:
-            spec = cls.model_validate_json(path.read_text())
+            # The version first: another schema may have other fields.
+            version = _Versioned.model_validate_json(text).schema_version
+            if version != SCHEMA:
+                what = f"prepared by schema {version}, this is schema {SCHEMA}"
+                raise DataError(what, str(path), fix)
+            return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "the file"
-            raise DataError(
-                f"not a data spec: {field}: {first['msg']}", str(path), "run `litlab prepare` again"
-            ) from None
-        if spec.schema_version != SCHEMA:
-            raise DataError(
-                f"prepared by schema {spec.schema_version}, this is schema {SCHEMA}",
-                str(path),
-                "run `litlab prepare` again",
-            )
-        return spec
+            what = f"not a data spec: {field}: {first['msg']}"
+            raise DataError(what, str(path), fix) from None
+
+
+class _Versioned(BaseModel):
+    schema_version: int
 
 
 @dataclass

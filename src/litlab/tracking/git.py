@@ -7,17 +7,19 @@ RECORDED = ("params.yaml", "dvc.lock")
 
 
 def git_state(root: Path) -> dict[str, str]:
-    """Return the commit of a checkout and whether its tracked files differ from it.
+    """Return the commit of a project and whether its tracked files differ from it.
 
-    Empty where there is no git, no repository, or no commit yet.
+    Empty where there is no git, no repository, or no commit yet. `dirty` is "true", "false", or
+    "unknown" where git does not answer.
     """
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return {}
-    excluded = [f":(exclude,top){name}" for name in RECORDED]
+    excluded = [f":(exclude){name}" for name in RECORDED]
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *excluded)
+    dirty = "unknown" if changed is None else str(bool(changed)).lower()
     branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD") or "HEAD"
-    return {"commit": commit, "dirty": str(bool(changed)).lower(), "branch": branch}
+    return {"commit": commit, "dirty": dirty, "branch": branch}
 
 
 def _git(root: Path, *arguments: str) -> str | None:

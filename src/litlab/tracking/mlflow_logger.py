@@ -2,6 +2,8 @@
 
 import logging
 import os
+import posixpath
+import re
 import tempfile
 import time
 import warnings
@@ -14,11 +16,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from litlab.errors import ConfigError, EnvironmentFault
-from litlab.tracking.redact import redact
+from litlab.tracking.redact import MARK, redact
 
-# An unreachable server costs minutes by default; here the run goes on without it.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 for _name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
@@ -26,13 +25,29 @@ from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 
+# An unreachable server costs minutes a request by default; here the run goes on without it.
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 PARAM_LENGTH = 6000  # longer values are cut here; the configuration artifact is whole
+TAG_LENGTH = 5000
+NAME_LENGTH = 250
 BATCH = 100  # parameters or tags a request
+SQLITE = re.compile(r"sqlite:///(?=[^/:])(?![A-Za-z]:)")  # and a relative path
+SERVERS = ("http:", "https:", "databricks", "uc:")  # choose where artifacts go by themselves
 
 
 def tracking_uri(configured: str | None, root: Path) -> str:
-    """Return where runs are recorded: as configured, as `mlflow run` says, else root/mlflow.db."""
-    return configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+    """Return where runs are recorded: as configured, as `mlflow run` says, else root/mlflow.db.
+
+    A recorded URI has lost its password. MLFLOW_TRACKING_URI gives it again where it names the same
+    place; else it is left to MLFLOW_TRACKING_USERNAME and _PASSWORD.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if configured and f"://{MARK}@" in configured:
+        same = given and redact(given) == configured
+        return given if given and same else configured.replace(f"{MARK}@", "")
+    if configured:
+        return SQLITE.sub(f"sqlite:///{root.as_posix()}/", configured)
+    return given or f"sqlite:///{root / 'mlflow.db'}"
 
 
 class MLflowLogger(Logger):
@@ -40,6 +55,10 @@ class MLflowLogger(Logger):
 
     What cannot be sent is kept and tried again with the next epoch; training never waits for it
     longer than one request, and never dies of it.
+
+    Attributes:
+        pending: Metrics not yet sent.
+        missing: Names of the artifacts that could not be stored.
 
     Args:
         uri: Tracking URI.
@@ -53,6 +72,8 @@ class MLflowLogger(Logger):
         self.uri, self._experiment_name, self._artifact_root = uri, experiment, artifact_root
         self.run_id = run_id
         self.pending: list[Metric] = []
+        self.missing: list[str] = []
+        self._behind = False
         self._client: MlflowClient | None = None
 
     @property
@@ -74,11 +95,13 @@ class MLflowLogger(Logger):
             EnvironmentFault: The store cannot be opened.
         """
         if self._client is None:
+            for name, value in IMPATIENT.items():
+                os.environ.setdefault(name, value)
             try:
                 self._client = MlflowClient(self.uri)
             except MlflowException as error:
                 raise ConfigError(
-                    first_line(error),
+                    redact(first_line(error)),
                     f"tracking.uri={redact(self.uri)}",
                     "name a store MLflow knows",
                 ) from None
@@ -107,7 +130,7 @@ class MLflowLogger(Logger):
                 run = self.client.create_run(experiment_id, run_name=run_name)
                 self.run_id = run.info.run_id
             else:
-                self.client.set_tag(self.run_id, "mlflow.runName", run_name)
+                self._adopt(run_name)
             self._send_in_batches(params, tags)
         except (ConfigError, EnvironmentFault):
             raise
@@ -115,16 +138,19 @@ class MLflowLogger(Logger):
             raise self._fault(error) from None
         return self.run_id
 
+    def _adopt(self, run_name: str) -> None:
+        experiment = self.client.get_run(self.run_id).info.experiment_id
+        self._experiment_name = self.client.get_experiment(experiment).name
+        self.client.set_tag(self.run_id, "mlflow.runName", run_name)
+
     def _experiment_id(self) -> str:
-        given = os.environ.get("MLFLOW_EXPERIMENT_ID")
-        if given:
-            return given
         found = self.client.get_experiment_by_name(self._experiment_name)
         if found is not None:
             return str(found.experiment_id)
         # Absolute, and fixed for good when the experiment is made; a server chooses its own.
-        local = self.uri.startswith("sqlite:")
-        location = (self._artifact_root / self._experiment_name).as_uri() if local else None
+        folder = re.sub(r"[^\w-]", "_", self._experiment_name)  # "../x" stays inside
+        local = not self.uri.startswith(SERVERS)
+        location = (self._artifact_root / folder).as_uri() if local else None
         try:
             return str(self.client.create_experiment(self._experiment_name, location))
         except MlflowException:  # another process was faster
@@ -135,16 +161,25 @@ class MLflowLogger(Logger):
 
     def _send_in_batches(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         taken = set(self.client.get_run(self.run_id).data.params)  # `mlflow run -P` logs its own
-        fresh = {k: str(v) for k, v in params.items() if k not in taken}
+        named = {valid_name(k): str(v) for k, v in params.items()}
+        fresh = {k: v for k, v in named.items() if k not in taken}
         for key in (k for k, v in fresh.items() if len(v) > PARAM_LENGTH):
             warnings.warn(
                 f"parameter {key} is cut in MLflow; config.yaml has it whole", stacklevel=2
             )
         items = [Param(k, v[:PARAM_LENGTH]) for k, v in fresh.items()]
-        labels = [RunTag(k, v) for k, v in tags.items()]
+        labels = [RunTag(valid_name(k), v[:TAG_LENGTH]) for k, v in tags.items()]
         for start in range(0, max(len(items), len(labels)), BATCH):
             part = slice(start, start + BATCH)
             self.client.log_batch(self.run_id, params=items[part], tags=labels[part])
+
+    def has_run(self) -> bool:
+        """Whether the store has the run."""
+        try:
+            self.client.get_run(self.run_id)
+        except Exception:
+            return False
+        return True
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Sent by `start`, whole."""
@@ -155,23 +190,24 @@ class MLflowLogger(Logger):
         epoch = int(metrics.get("epoch", step or 0))
         now = int(time.time() * 1000)
         self.pending += [
-            Metric(k, float(v), now, epoch) for k, v in metrics.items() if k != "epoch"
+            Metric(valid_name(k), float(v), now, epoch) for k, v in metrics.items() if k != "epoch"
         ]
         self.flush()
 
     def flush(self) -> bool:
         """Send what is pending and say whether nothing is left."""
-        was_behind = len(self.pending) > BATCH
         try:
             while self.pending:
                 self.client.log_batch(self.run_id, metrics=self.pending[:BATCH])
                 del self.pending[:BATCH]
+            self._behind = False
         except Exception as error:
-            if not was_behind:
+            if not self._behind:  # one warning an outage, not one an epoch
                 reason = redact(first_line(error))
                 warnings.warn(
                     f"MLflow does not take metrics, kept for later: {reason}", stacklevel=2
                 )
+            self._behind = True
         return not self.pending
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
@@ -179,7 +215,9 @@ class MLflowLogger(Logger):
         try:
             self.client.log_artifact(self.run_id, str(path), folder)
         except Exception as error:
-            warnings.warn(f"{path.name} is not in MLflow: {first_line(error)}", stacklevel=2)
+            self.missing.append(path.name)
+            reason = redact(first_line(error))
+            warnings.warn(f"{path.name} is not in MLflow: {reason}", stacklevel=2)
 
     def log_text(self, text: str, name: str) -> None:
         """Write a text into the run's artifacts."""
@@ -190,20 +228,27 @@ class MLflowLogger(Logger):
 
     def finish(self, status: str) -> bool:
         """Close the run as FINISHED, FAILED or KILLED, and say whether all of it was recorded."""
-        done = self.flush()
+        done = self.flush() and not self.missing
         try:
             self.client.set_terminated(self.run_id, status)
         except Exception as error:
-            warnings.warn(f"MLflow shows the run as running: {first_line(error)}", stacklevel=2)
+            reason = redact(first_line(error))
+            warnings.warn(f"MLflow shows the run as running: {reason}", stacklevel=2)
             return False
         return done
 
     def _fault(self, error: Exception) -> EnvironmentFault:
         return EnvironmentFault(
-            f"the MLflow store cannot be reached: {redact(first_line(error))}",
-            f"tracking.uri={redact(self.uri)}",
+            f"the MLflow store cannot be used: {redact(first_line(error))}",
+            f"tracking.uri={redact(self.uri)}, tracking.experiment={self._experiment_name}",
             "start the server, or set tracking.uri=null for a local store",
         )
+
+
+def valid_name(key: str) -> str:
+    """Return a key as MLflow takes it: no odd characters, no path that climbs, 250 at most."""
+    name = posixpath.normpath(re.sub(r"[^\w./ -]", "_", key)).lstrip("./")
+    return name[:NAME_LENGTH] or "_"
 
 
 def first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Everything that is written down about one run, in its folder and in MLflow."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -15,13 +16,13 @@ from litlab import environment
 from litlab.data.spec import DataSpec
 from litlab.errors import EnvironmentFault
 from litlab.output import say
-from litlab.paths import store_root
+from litlab.paths import project_root, store_root
 from litlab.run_folder import RunRecord
 from litlab.schema import Config
 from litlab.tracking.git import git_state
 from litlab.tracking.history import History
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
-from litlab.tracking.redact import redact
+from litlab.tracking.redact import redact, redact_spec
 
 
 class Recording:
@@ -46,10 +47,10 @@ class Recording:
             experiment=config.tracking.experiment,
             tracking_uri=redact(uri),
             data={"name": spec.name, "checksum": data_checksum(spec), "split": spec.split_hash},
-            git=git_state(root),
+            git=git_state(project_root()),  # of the code that runs: DVC may run a copy
             dvc_experiment=os.environ.get("DVC_EXP_NAME"),
             environment=environment.describe(),
-            command=command,
+            command=redact(command),
         )
 
     @property
@@ -74,12 +75,15 @@ class Recording:
         """
         parameters = (p for p in model.parameters() if p.requires_grad)
         self.record.num_parameters = sum(p.numel() for p in parameters)
+        self.record.save(self.folder)  # first of all: by it an aborted run's folder is known
         content = redact(self.config.model_dump(mode="json"))
         text = configuration.dump(content)
         (self.folder / "config.yaml").write_text(text)
         self.record.run_id = self.mlflow.start(self.config.run_name, flatten(content), self._tags())
         self.mlflow.log_text(text, "config.yaml")
-        self.mlflow.log_text(self.spec.model_dump_json(indent=2), "data_spec.json")
+        self.record.experiment = self.mlflow.name
+        spec = redact_spec(self.spec.model_dump(mode="json"))
+        self.mlflow.log_text(json.dumps(spec, indent=2), "data_spec.json")
         self.record.save(self.folder)
         say(self._introduction())
 
@@ -100,6 +104,8 @@ class Recording:
             if self.config.tracking.log_checkpoint:
                 self.mlflow.log_artifact(best, "checkpoints")
         self.record.save(self.folder)
+        if not self.record.run_id:  # the store was never reached
+            return False
         if self.history.path.is_file():
             self.mlflow.log_artifact(self.history.path)
         summary = {f"best/{k}": v for k, v in self.record.metrics.items()}
@@ -110,13 +116,10 @@ class Recording:
 
     def _note_best(self, mode: str) -> None:
         """Take over the values of the epoch whose checkpoint was kept: the first of equals."""
-        measured = [
-            (row[self.config.monitor], epoch)
-            for epoch, row in self.history.rows.items()
-            if row.get(self.config.monitor) is not None
-        ]
+        column = {epoch: row.get(self.config.monitor) for epoch, row in self.history.rows.items()}
+        measured = [(value, epoch) for epoch, value in column.items() if value is not None]
         sign = -1.0 if mode == "max" else 1.0
-        epoch = min(measured, key=lambda pair: (sign * (pair[0] or 0.0), pair[1]))[1]
+        epoch = min(measured, key=lambda pair: (sign * pair[0], pair[1]))[1]
         row = self.history.rows[epoch]
         self.record.best_epoch = epoch
         self.record.metrics = {k: v for k, v in row.items() if "/" in k and v is not None}
@@ -145,7 +148,7 @@ class Recording:
             git["mlflow.source.git.commit"] = self.record.git["commit"]
         experiment = self.record.dvc_experiment
         return {
-            **self.config.tracking.tags,
+            **redact(self.config.tracking.tags),
             **git,
             "data.name": self.spec.name,
             "data.checksum": self.record.data["checksum"],

@@ -21,6 +21,8 @@ class Erasing(Augmentation):
         self, spec: DataSpec, *, p: Fraction = 0.25, area: tuple[Fraction, Fraction] = (0.02, 0.2)
     ) -> None:
         super().__init__(spec)
+        if area[0] > area[1]:
+            raise ValueError(f"area={list(area)}: the smaller share comes first")
         self.erase = K.RandomErasing(scale=tuple(area), p=p)
 
     def change(self, x: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@ import hashlib
 import os
 import tempfile
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from litlab.data.sources.idx import find_idx, read_idx
@@ -10,6 +11,7 @@ from litlab.errors import DataError, EnvironmentFault
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+ELSEWHERE = "apt-get install dataset-fashion-mnist, or set data.source.folder"
 # SHA-256 of each array's bytes (no header): that what was fetched is what was published.
 FILES = {
     "train-images-idx3-ubyte": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
@@ -62,24 +64,18 @@ class FashionMNIST:
         )
 
     def _array(self, stem: str) -> Array:
-        path = self._path(stem)
-        array = read_idx(path)
-        if self.folder is None and hashlib.sha256(array.tobytes()).hexdigest() != FILES[stem]:
-            raise DataError("not the published file", str(path), "delete it and fetch it again")
-        return array
-
-    def _path(self, stem: str) -> Path:
-        if self.folder is not None:
-            found = find_idx(self.folder, stem)
-            if found is None:
-                raise DataError(
-                    f"there is no {stem} (or .gz)",
-                    f"data.source.folder={self.folder}",
-                    "name the folder that holds the four IDX files",
-                )
-            return found
-        cache = cache_folder() / "fashion-mnist"
-        return find_idx(DEBIAN, stem) or find_idx(cache, stem) or _download(f"{stem}.gz", cache)
+        if self.folder is None:
+            cache = cache_folder() / "fashion-mnist"
+            found = find_idx(DEBIAN, stem) or find_idx(cache, stem)
+            return _read_published(found, stem) if found else _download(stem, cache)
+        found = find_idx(self.folder, stem)
+        if found is None:
+            raise DataError(
+                f"there is no {stem} (or .gz)",
+                f"data.source.folder={self.folder}",
+                "name the folder that holds the four IDX files",
+            )
+        return read_idx(found)
 
 
 def cache_folder() -> Path:
@@ -87,22 +83,33 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "litlab"
 
 
-def _download(name: str, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+def _read_published(path: Path, stem: str) -> Array:
+    array = read_idx(path)
+    if hashlib.sha256(array.tobytes()).hexdigest() != FILES[stem]:
+        raise DataError("not the published file", str(path), "delete it and fetch it again")
+    return array
+
+
+def _download(stem: str, folder: Path) -> Array:
+    """Fetch one file; it reaches the cache only when it is what was published."""
+    name = f"{stem}.gz"
     try:
-        with (
-            urllib.request.urlopen(DOWNLOAD + name, timeout=20) as answer,
-            tempfile.NamedTemporaryFile(dir=folder, delete=False) as file,
-        ):
-            file.write(answer.read())
-    except OSError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            fetched = Path(temporary) / name
+            with urllib.request.urlopen(DOWNLOAD + name, timeout=20) as answer:
+                fetched.write_bytes(answer.read())
+            array = _read_published(fetched, stem)
+            fetched.replace(folder / name)
+    except (OSError, HTTPException) as error:
         raise EnvironmentFault(
             f"Fashion-MNIST is not on this machine and cannot be downloaded ({error})",
             DOWNLOAD + name,
-            "apt-get install dataset-fashion-mnist, or set data.source.folder",
+            ELSEWHERE,
         ) from None
-    Path(file.name).replace(folder / name)
-    return folder / name
+    except DataError as error:
+        raise DataError(f"downloaded, but {error.what}", DOWNLOAD + name, ELSEWHERE) from None
+    return array
 
 
 def _pair(arrays: dict[str, Array], part: str) -> tuple[Array, Array]:

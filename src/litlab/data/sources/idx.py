@@ -1,6 +1,7 @@
 """The IDX format of MNIST and its kin: big-endian arrays of bytes behind a short header."""
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -32,7 +33,7 @@ def read_idx(path: Path) -> Array:
     if len(content) < start:
         raise DataError("its header is cut short", str(path), "fetch the file again")
     shape = struct.unpack(f">{content[3]}I", content[4:start])
-    if len(content) - start != int(np.prod(shape, dtype=np.int64)):
+    if len(content) - start != math.prod(shape):
         raise DataError(
             f"announces {'x'.join(map(str, shape))} bytes and holds {len(content) - start}",
             str(path),

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 
 from litlab.data.spec import Raw
@@ -20,7 +22,12 @@ class MNIST1D:
 
         arguments = get_dataset_args()
         arguments.seed = self.seed
-        data = make_dataset(arguments)
+        states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the generator's own
+        try:
+            data = make_dataset(arguments)  # it seeds the global generators
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
         return Raw(
             kind="sequence",
             task="classification",

@@ -1,0 +1,179 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from made_data import make_raw, prepare_raw
+from torch import nn
+
+from litlab.data.arrays import file_of
+from litlab.data.datamodule import ArrayDataModule
+from litlab.data.spec import DataSpec
+from litlab.errors import ConfigError, DataError
+from litlab.schema import LoaderConfig
+
+
+class Mark(nn.Module):
+    """An augmentation that says what it saw and leaves a mark."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.seen.append(x)
+        return x + 100, y
+
+
+class Watch(pl.LightningModule):
+    """A module that keeps what reaches it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.seen: dict[str, list[torch.Tensor]] = {"train": [], "val": [], "test": []}
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.seen["train"].append(batch[0])
+        return self.layer(torch.zeros(1, 1)).sum()
+
+    def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        self.seen["val"].append(batch[0])
+
+    def test_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        self.seen["test"].append(batch[0])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, DataSpec]:
+    return tmp_path, prepare_raw(make_raw("image"), tmp_path, monkeypatch)
+
+
+def make_module(prepared, *, batch_size=8, drop_last=True, resident="memory", **settings):
+    loader = LoaderConfig(
+        batch_size=batch_size, eval_batch_size=5, drop_last=drop_last, resident=resident
+    )
+    return ArrayDataModule(*prepared, loader, **settings)
+
+
+def make_trainer(folder: Path, **settings) -> pl.Trainer:
+    return pl.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"max_epochs": 2, "log_every_n_steps": 1} | settings,
+    )
+
+
+QUIET = (
+    # Lightning's own, about its own choices.
+    "ignore:.*does not have many workers.*",
+    "ignore:.*treespec, LeafSpec.*:FutureWarning",
+    "ignore:.*isinstance.*LeafSpec.*:FutureWarning",
+)
+
+
+@pytest.mark.filterwarnings(*QUIET)
+@pytest.mark.parametrize("resident", ["memory", "device", "auto"])
+def test_batches_are_augmented_only_while_training(prepared, resident) -> None:
+    folder, spec = prepared
+    mark, watch = Mark(), Watch()
+    data = make_module(prepared, augmentations=[mark], resident=resident)
+    make_trainer(folder).fit(watch, data)
+    per_epoch = spec.sizes["train"] // 8
+    assert len(watch.seen["train"]) == len(mark.seen) == 2 * per_epoch
+    assert all((x >= 0).all() and (x <= 1).all() for x in mark.seen)  # before normalization
+    offset = 100 / spec.std[0]
+    assert all(x.mean() > offset / 2 for x in watch.seen["train"])
+    assert all(x.mean().abs() < 3 for x in watch.seen["val"])
+    # Two epochs and the sanity check of at most two batches.
+    assert len(watch.seen["val"]) >= 2 * len(data.val_dataloader())
+    # Each epoch has its own order.
+    first, second = mark.seen[:per_epoch], mark.seen[per_epoch:]
+    assert not torch.equal(torch.cat(first), torch.cat(second))
+
+
+@pytest.mark.filterwarnings(*QUIET)
+def test_the_test_split_is_not_augmented(prepared) -> None:
+    mark, watch = Mark(), Watch()
+    data = make_module(prepared, augmentations=[mark], splits=["test"])
+    make_trainer(prepared[0]).test(watch, data, verbose=False)
+    seen = torch.cat(watch.seen["test"])
+    assert mark.seen == []
+    assert torch.equal(seen, data.preprocess(data.arrays["test"].x))
+
+
+def test_training_cannot_open_the_test_split(prepared) -> None:
+    folder, _ = prepared
+    file_of(folder, "test").unlink()
+    data = make_module(prepared)
+    data.setup("fit")  # the file is not even looked at
+    assert set(data.arrays) == {"train", "val"}
+    with pytest.raises(AssertionError, match="'test' is not among"):
+        data.test_dataloader()
+
+
+def test_evaluation_opens_nothing_else(prepared) -> None:
+    data = make_module(prepared, splits=["test"])
+    data.open()
+    assert set(data.arrays) == {"test"}
+    with pytest.raises(AssertionError, match="'train' is not among"):
+        data.train_dataloader()
+
+
+def test_a_batch_larger_than_the_data_is_refused(prepared) -> None:
+    number = prepared[1].sizes["train"]
+    data = make_module(prepared, batch_size=number + 1)
+    data.open()
+    with pytest.raises(ConfigError, match="leave no step") as caught:
+        data.train_dataloader()
+    assert caught.value.where == "loader.batch_size"
+    assert str(number) in caught.value.fix
+    data = make_module(prepared, batch_size=number + 1, drop_last=False)
+    data.open()
+    (batch,) = data.train_dataloader()
+    assert len(batch[0]) == number
+
+
+def test_evaluation_sees_every_sample_in_order(prepared) -> None:
+    data = make_module(prepared)
+    data.open()
+    x = torch.cat([x for x, _ in data.val_dataloader()])
+    assert torch.equal(x, data.arrays["val"].x)
+
+
+def test_an_altered_file_is_found_on_opening(prepared) -> None:
+    path = file_of(prepared[0], "val")
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(DataError, match="checksum differs"):
+        make_module(prepared).open()
+
+
+def test_the_order_is_the_seeds(prepared) -> None:
+    def order(seed: int) -> torch.Tensor:
+        data = make_module(prepared, seed=seed)
+        data.open()
+        return torch.cat([y for _, y in data.train_dataloader()])
+
+    assert torch.equal(order(1), order(1))
+    assert not torch.equal(order(1), order(2))
+
+
+def test_each_process_takes_its_share(prepared) -> None:
+    data = make_module(prepared)
+    data.open()
+    whole = [y for _, y in data.train_dataloader()]
+    shares = []
+    for rank in range(2):
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        shares.append([y for _, y in data.train_dataloader()])
+    for batch, a, b in zip(whole, *shares, strict=True):
+        assert torch.equal(batch[0::2], a)
+        assert torch.equal(batch[1::2], b)

@@ -1,0 +1,77 @@
+"""Small trainings for the tests of whole runs: seconds each, in a project folder of their own."""
+
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from litlab.config import load
+from litlab.schema import Config
+from litlab.train import Result, train
+
+torch.set_num_threads(1)  # nets this small only lose by sharing a step between cores
+# What libraries say to one another; -W error would make it ours.
+THIRD_PARTY = [
+    pytest.mark.filterwarnings(f"ignore:{message}")
+    for message in (
+        ".*noload.* loader strategy is deprecated",  # SQLAlchemy to MLflow
+        ".*isinstance.treespec, LeafSpec",  # torch to Lightning
+        ".*GPU available but not used",
+    )
+]
+SMALL = (
+    "data=synthetic",
+    "data.source.num_samples=150",
+    "trainer=debug",
+    "trainer.accelerator=cpu",
+    "trainer.progress=none",
+    "loader.batch_size=16",
+    "model=simple_nn",
+    "model.width=8",
+    "optimizer.lr=0.01",
+)
+
+
+def small(*overrides: str, **parts: Any) -> Config:
+    """Return a configuration that trains in well under a second, with `parts` put in as they are."""
+    return load([*SMALL, *overrides]).model_copy(update=parts)
+
+
+def small_run(project: Path, *overrides: str, out: Path | None = None, **parts: Any) -> Result:
+    """Train it, recorded in the project's own store."""
+    ready_store(project)
+    return train(small(*overrides, **parts), out)
+
+
+def mlflow_run(project: Path, run_id: str) -> Any:
+    """Return a run as the project's store has it."""
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(ready_store(project)).get_run(run_id)
+
+
+def only_run(project: Path) -> Path:
+    """Return the folder of the one run of a project."""
+    (folder,) = (project / "runs").iterdir()
+    return folder
+
+
+def ready_store(project: Path) -> str:
+    """Put an empty MLflow store into a project (making its tables anew takes two seconds)."""
+    path = project / "mlflow.db"
+    if not path.exists():
+        shutil.copy(_empty_store(), path)
+    return f"sqlite:///{path}"
+
+
+@cache
+def _empty_store() -> Path:
+    from mlflow.tracking import MlflowClient
+
+    path = Path(tempfile.mkdtemp()) / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path

@@ -1,0 +1,223 @@
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from litlab import config
+from litlab.config import compose, dump, load, read, write_params
+from litlab.errors import ConfigError, EnvironmentFault
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def refusal(*overrides: str) -> ConfigError:
+    with pytest.raises(ConfigError) as error:
+        load(list(overrides))
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("override", "says", "fix"),
+    [
+        ("modle=cnn", "no setting 'modle'", "did you mean 'model'?"),
+        ("model.kernal_size=3", "no setting 'model.kernal_size'", "'kernel_size'? (in model)"),
+        ("seed.x=3", "no setting 'seed.x'", "seed holds a value and no further settings"),
+        ("~model.hidden", "no setting 'model.hidden'", "one of: activation"),
+        ("model=cnnn", "model has no choice 'cnnn'", "did you mean 'cnn'?"),
+        ("model=null", "model has no choice 'null'", "one of: cnn"),
+        ("model=???", "model has no choice '???'", "one of: cnn"),
+        ("augment=3", "augment has no choice '3'", "one of: affine"),
+        ("metrics=[accuracy,ff1]", "metrics has no choice 'ff1'", "did you mean 'f1'?"),
+        ("experiment=foo", "experiment has no choice 'foo'", ""),
+        ("model@foo=mlp", "no setting 'model@foo'", "leave out '@...'"),
+        ("tracking.tags={a:1}", "no setting 'tracking.tags'", "+tracking.tags.KEY=VALUE"),
+        ("seed=???", "seed has no value", "seed=VALUE"),
+        ("seed", "Error parsing override 'seed'", "key=value"),
+        ("=", "Could not override ''", "key=value"),
+        ("seed=[", "no viable alternative", "key=value"),
+        ("seed=1,2", "Ambiguous value", "key=[1,2]"),
+        ("name=${nope}", "Interpolation key 'nope' not found", "key=value"),
+        ("hydra.run.dir=x", "Hydra's own settings do nothing here", "leave it out"),
+        ("+hydra/launcher=x", "Hydra's own settings do nothing here", "leave it out"),
+    ],
+)
+def test_refused_overrides(project: Path, override: str, says: str, fix: str) -> None:
+    error = refusal(override)
+    assert says in error.what
+    assert fix in error.fix
+
+
+def test_a_damaged_choice_is_named(project: Path) -> None:
+    (project / "conf" / "model" / "odd.yaml").write_text("a: [")
+    assert refusal("model=odd").exit_code == 2
+    (project / "conf" / "model" / "odd.yaml").write_text("defaults: [none_such]")
+    assert refusal("model=odd").what == "model has no choice 'none_such'"
+
+
+def test_later_groups_follow_the_data_and_the_task(project: Path) -> None:
+    checked = load(["data=diabetes", "model=mlp"])
+    assert checked.task["_target_"] == "litlab.task.RegressionTask"
+    assert set(checked.metrics) == {"mae", "rmse", "r2"}
+    assert load(["data=diabetes", "model=mlp", "loss=huber"]).loss["delta"] == 1.0
+    assert checked.run_name == "diabetes-mlp"
+    assert load(["name=mine"]).run_name == "mine"
+
+
+def test_params_hold_what_hydra_composed(project: Path) -> None:
+    path = project / "params.yaml"
+    overrides = ["model=mlp", "optimizer.lr=3e-4", "+tracking.tags.purpose='x: y \u00e9'"]
+    written = write_params(overrides, path)
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == compose(overrides)
+    assert load(params=path) == written == load(overrides)
+    assert [p.name for p in project.iterdir() if p.name != "conf"] == ["params.yaml"]
+
+
+def test_a_refused_order_leaves_the_old_one(project: Path) -> None:
+    path = project / "params.yaml"
+    path.write_text("old")
+    with pytest.raises(ConfigError):
+        write_params(["seed=x"], path)
+    assert path.read_text() == "old"
+
+
+def test_a_failed_write_leaves_the_old_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *_: Any, **__: Any) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    path = project / "params.yaml"
+    path.write_text("old")
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(EnvironmentFault, match="No space left on device"):
+        write_params([], path)
+    assert path.read_text() == "old"
+    assert sorted(p.name for p in project.iterdir()) == ["conf", "params.yaml"]
+
+
+def shuffled(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    items = [(key, shuffled(value)) for key, value in node.items()]
+    random.Random(0).shuffle(items)
+    return dict(items)
+
+
+def test_spelling_and_order_do_not_matter(project: Path) -> None:
+    content = compose(["optimizer.lr=0.001", "augment=mixup"])
+    other = dump(shuffled(content)).replace("lr: 0.001", "lr: 1e-03").replace("64", "+64")
+    assert other != dump(content)
+    (project / "a.yaml").write_text(dump(content))
+    (project / "b.yaml").write_text(other)
+    (project / "c.yaml").write_text(other.replace("1e-03", "'1E-3'"))
+    assert load(params=project / "a.yaml") == load(params=project / "b.yaml")
+    assert load(params=project / "a.yaml") == load(params=project / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [", "not valid YAML"),
+        ("a: 1\na: 2", "not valid YAML"),
+        ("a: ${b}", "Interpolation key 'b' not found"),
+        ("- a", "not a mapping"),
+        ("3", "cannot be read"),
+        ("", "name has no value"),
+        ("a: ???", "a has no value"),
+        ("name: \udcff", "not valid YAML"),
+    ],
+)
+def test_damaged_params(project: Path, text: str, says: str) -> None:
+    path = project / "params.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError, match=says) as error:
+        load(params=path)
+    assert error.value.where == str(path)
+
+
+def test_params_that_are_not_there(project: Path) -> None:
+    for path in (project / "none.yaml", project / "conf"):
+        with pytest.raises(ConfigError, match="there is no such file"):
+            read(path)
+
+
+def test_params_and_overrides_exclude_each_other(project: Path) -> None:
+    path = project / "params.yaml"
+    write_params([], path)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load(["seed=1"], path)
+
+
+def test_a_misspelt_key_in_params(project: Path) -> None:
+    content = compose()
+    content["trainer"]["max_epoch"] = content["trainer"].pop("max_epochs")
+    (project / "params.yaml").write_text(dump(content))
+    with pytest.raises(ConfigError, match="did you mean 'max_epochs'") as error:
+        load(params=project / "params.yaml")
+    assert error.value.where.endswith("params.yaml")
+
+
+def paths_of(node: dict[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for key, value in node.items():
+        found.append((*prefix, key))
+        if isinstance(value, dict):
+            found += paths_of(value, (*prefix, key))
+    return found
+
+
+DEFAULT = compose()
+LONG = [p for p in paths_of(DEFAULT) if len(p[-1]) >= 5 and not p[-1].startswith("_")]
+
+
+@st.composite
+def misspelt(draw: st.DrawFn) -> tuple[tuple[str, ...], str]:
+    """A path of the default configuration, and its last key with one edit."""
+    path = draw(st.sampled_from(LONG))
+    key, letter = path[-1], draw(st.sampled_from(LETTERS))
+    at = draw(st.integers(0, len(key) - 1))
+    swapped = key[:at] + key[at : at + 2][::-1] + key[at + 2 :]
+    dropped, changed = key[:at] + key[at + 1 :], key[:at] + letter + key[at + 1 :]
+    inserted = key[:at] + letter + key[at:]
+    return path, draw(st.sampled_from([swapped, dropped, changed, inserted]))
+
+
+def siblings(path: tuple[str, ...]) -> dict[str, Any]:
+    node: dict[str, Any] = DEFAULT
+    for part in path[:-1]:
+        node = node[part]
+    return node
+
+
+@settings(max_examples=200, deadline=None)
+@given(misspelt())
+def test_any_misspelt_key_is_refused_with_the_right_hint(
+    case: tuple[tuple[str, ...], str],
+) -> None:
+    path, wrong = case
+    if wrong in siblings(path):
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "compose", lambda overrides: DEFAULT)  # a hundred times faster
+        hint = config._near_key(".".join([*path[:-1], wrong]), [])
+    assert f"'{path[-1]}'" in hint
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(misspelt())
+def test_any_misspelt_override_exits_with_2(
+    project: Path, case: tuple[tuple[str, ...], str]
+) -> None:
+    path, wrong = case
+    if wrong in siblings(path):
+        return
+    error = refusal(f"{'.'.join([*path[:-1], wrong])}=1")
+    assert error.exit_code == 2
+    assert f"'{path[-1]}'" in error.fix

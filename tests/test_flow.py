@@ -1,0 +1,155 @@
+"""The pipeline as a user runs it: DVC, in a repository of its own. Long, and worth it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+CARRIED = ("src", "conf", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
+TINY = ("data=synthetic", "data.source.num_samples=200", "model=mlp", "trainer.max_epochs=2")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
+]
+
+
+def run(*command, cwd, check=True):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0 or not check, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def repository(folder):
+    """A commit of this checkout's files with a tiny order in params.yaml."""
+    for name in CARRIED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(
+                source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
+        else:
+            shutil.copy(source, target)
+    run("git", "init", "-q", "-b", "main", cwd=folder)
+    run("git", "config", "user.name", "Test", cwd=folder)
+    run("git", "config", "user.email", "test@example.org", cwd=folder)
+    run(sys.executable, "src/litlab", "params", *TINY, cwd=folder)
+    run("git", "add", "-A", cwd=folder)
+    run("git", "commit", "-q", "-m", "start", cwd=folder)
+    return folder
+
+
+def dvc(*arguments, cwd):
+    return run(sys.executable, "-m", "dvc", *arguments, cwd=cwd)
+
+
+def runs(folder):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("litlab")
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+
+
+def recorded(folder):
+    return json.loads((folder / "reports" / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    folder = repository(tmp_path_factory.mktemp("flow"))
+    dvc("repro", cwd=folder)
+    run("git", "add", "-A", cwd=folder)
+    run("git", "commit", "-q", "-m", "first results", cwd=folder)
+    return folder
+
+
+def test_repro_leaves_metrics_report_and_a_run(pipeline):
+    metrics = json.loads((pipeline / "reports" / "metrics.json").read_text())
+    assert 0 <= metrics["test"]["accuracy"] <= 1
+    assert metrics["test"]["loss"] > 0
+    assert "<html" in (pipeline / "reports" / "report.html").read_text()
+    (only,) = runs(pipeline)
+    assert only.info.status == "FINISHED"
+    assert only.info.run_id == recorded(pipeline)["run_id"]
+    assert only.data.tags["git.dirty"] == "false"
+    assert only.data.metrics["test/accuracy"] == pytest.approx(metrics["test"]["accuracy"])
+    # Nothing that git tracks was changed by running, and no result is untracked.
+    assert run("git", "status", "--porcelain", cwd=pipeline) == ""
+
+
+def test_a_second_repro_does_nothing_and_says_so(pipeline):
+    output = dvc("repro", cwd=pipeline)
+    assert output.count("didn't change, skipping") == 3
+    assert len(runs(pipeline)) == 1
+
+
+def test_metrics_and_plots_are_there_for_dvc(pipeline):
+    assert "test.accuracy" in dvc("metrics", "show", cwd=pipeline)
+    page = dvc("plots", "show", "--out", "dvc_plots", cwd=pipeline)
+    html = (pipeline / "dvc_plots" / "index.html").read_text()
+    assert "index.html" in page
+    assert "train/loss" in html
+    assert "learning_curves.png" in html
+
+
+def test_another_learning_rate_trains_again_without_preparing_and_the_first_can_come_back(pipeline):
+    first = recorded(pipeline)["run_id"]
+    output = dvc(
+        "exp", "run", "-S", "optimizer.lr=0.01", *sum((["-S", o] for o in TINY), []), cwd=pipeline
+    )
+    assert "Stage 'prepare' didn't change" in output
+    assert "Running stage 'train'" in output
+    second = recorded(pipeline)
+    assert second["run_id"] != first
+    assert second["dvc_experiment"]
+    assert "0.01" in dvc("params", "diff", cwd=pipeline)
+    assert "test.loss" in dvc("metrics", "diff", cwd=pipeline)
+    # Back to the first order: restored from the cache, without a run, and it names the first run.
+    run("git", "checkout", "-q", "params.yaml", cwd=pipeline)
+    output = dvc("repro", cwd=pipeline)
+    assert "Running stage" not in output
+    assert recorded(pipeline)["run_id"] == first
+    assert len(runs(pipeline)) == 2
+
+
+def test_queued_experiments_record_in_the_original_repository(pipeline):
+    run("git", "checkout", "-q", ".", cwd=pipeline)
+    before = len(runs(pipeline))
+    settings = sum((["-S", o] for o in TINY), [])
+    dvc("exp", "run", "--queue", *settings, "-S", "model.dropout=0.1,0.2", cwd=pipeline)
+    dvc("exp", "run", "--run-all", cwd=pipeline)
+    new = runs(pipeline)[before:]
+    assert len(new) == 2
+    assert {r.data.params["model.dropout"] for r in new} == {"0.1", "0.2"}
+    assert {r.info.status for r in new} == {"FINISHED"}
+    assert len({r.data.tags["dvc.experiment"] for r in new}) == 2
+    assert all(r.info.artifact_uri.startswith(f"file://{pipeline}/mlartifacts") for r in new)
+    table = dvc("exp", "show", "--csv", cwd=pipeline)
+    assert all(r.data.tags["dvc.experiment"] in table for r in new)
+
+
+def test_stage_parameters_and_code_exist():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    composed = yaml.safe_load((ROOT / "params.yaml").read_text())
+    used = {name for stage in stages.values() for name in stage.get("params", [])}
+    for name in used:
+        assert name in composed, name
+    for stage in stages.values():
+        for dependency in stage["deps"]:
+            if dependency.startswith("src/"):
+                assert (ROOT / dependency).exists(), dependency
+    # `plot` only chooses a template; `trust` only says what may run.
+    assert set(composed) - used == {"plot", "trust"}

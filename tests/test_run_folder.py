@@ -1,0 +1,182 @@
+import json
+import os
+
+import pytest
+
+from litlab.errors import CheckpointError, EnvironmentFault
+from litlab.run_folder import RunRecord, find, make_folder, read_results, write_json
+
+
+def make_run(project, name, run_id="", started="2026-01-01", run_name="tea", checkpoint=True):
+    folder = project / "runs" / name
+    folder.mkdir(parents=True)
+    RunRecord(run_id, run_name, "exp", "sqlite://", started=started).save(folder)
+    if checkpoint:
+        (folder / "best.ckpt").write_bytes(b"x")
+    return folder
+
+
+def test_a_record_reads_back_as_it_was_written(project):
+    record = RunRecord("id", "name", "exp", "uri", metrics={"val/loss": 0.1}, git={"dirty": "no"})
+    record.save(project)
+    assert RunRecord.load(project) == record
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"run_id": 1, "odd": 2}'])
+def test_a_damaged_record(project, content):
+    (project / "run.json").write_text(content)
+    with pytest.raises(CheckpointError, match="not the folder of a run"):
+        RunRecord.load(project)
+
+
+def test_found_by_folder_file_name_id_and_last(project, monkeypatch):
+    first = make_run(project, "one", "abcd1111", "2026-01-01T00:00:00.100", run_name="coffee")
+    second = make_run(project, "two", "abcd2222", "2026-01-01T00:00:00.200")
+    other = second / "last.ckpt"
+    other.write_bytes(b"y")
+    assert find(str(first)).checkpoint == first / "best.ckpt"
+    assert find("runs/one").folder == first
+    assert find(str(other)).checkpoint == other
+    assert find(str(other)).folder == second
+    assert find("two").folder == second
+    assert find("coffee").folder == first
+    assert find("abcd11").folder == first
+    assert find("last").folder == second
+    (project / "below").mkdir()
+    monkeypatch.chdir(project / "below")
+    assert find("two").folder == second
+
+
+def test_ambiguous_names_are_listed(project):
+    make_run(project, "one", "abcd1111")
+    make_run(project, "two", "abcd2222")
+    for reference in ("abcd", "tea"):
+        with pytest.raises(CheckpointError, match="several runs match: one, two"):
+            find(reference)
+
+
+def test_a_short_id_is_no_id(project):
+    make_run(project, "one", "abcd1111")
+    with pytest.raises(CheckpointError, match="no such run"):
+        find("abc")
+
+
+def test_the_nearest_name_is_offered(project):
+    make_run(project, "digits-cnn")
+    with pytest.raises(CheckpointError, match="did you mean 'digits-cnn'") as caught:
+        find("digits-cnm")
+    assert caught.value.exit_code == 4
+
+
+def test_nothing_trained_yet(project):
+    for reference in ("last", "any"):
+        with pytest.raises(CheckpointError, match="train one first"):
+            find(reference)
+
+
+def test_a_run_without_checkpoint(project):
+    make_run(project, "failed", checkpoint=False)
+    with pytest.raises(CheckpointError, match=r"left no best\.ckpt"):
+        find("failed")
+
+
+def test_a_damaged_run_does_not_hide_the_others(project):
+    good = make_run(project, "good", "abcd1111")
+    bad = make_run(project, "bad", started="2027")
+    (bad / "run.json").write_text("{")
+    assert find("last").folder == find("abcd11").folder == good
+
+
+def test_a_checkpoint_without_its_run(project):
+    (project / "moved.ckpt").write_bytes(b"x")
+    found = find("moved.ckpt")
+    assert found.folder == project
+    assert found.record is None
+
+
+def test_a_new_folder_each_time(project):
+    made = [make_folder(None, "tea") for _ in range(3)]
+    assert len(set(made)) == 3
+    assert all(f.is_dir() and f.parent == project / "runs" and not list(f.iterdir()) for f in made)
+
+
+def fill(folder):
+    RunRecord("id", "name", "exp", "uri").save(folder)
+    for name in ("config.yaml", "best.ckpt", "history.csv", ".history.csv.tmp"):
+        (folder / name).write_text("x")
+    (folder / "report" / "figures").mkdir(parents=True)
+    (folder / "report" / "figures" / "confusion_matrix.png").write_text("x")
+    (folder / "report" / "report.html").write_text("x")
+    (folder / "tensorboard").mkdir()
+    (folder / "tensorboard" / "events.out.tfevents.1.host").write_text("x")
+
+
+def test_an_earlier_run_makes_room(project):
+    out = project / "out"
+    out.mkdir()
+    fill(out)
+    assert make_folder(out, "tea") == out
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "foreign", ["notes.txt", "report/draft.tex", "photos/me.jpg", ".git/HEAD", "best.ckpt.old"]
+)
+def test_foreign_files_are_never_deleted(project, foreign):
+    out = project / "out"
+    out.mkdir()
+    fill(out)
+    path = out / foreign
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    before = sorted(out.rglob("*"))
+    with pytest.raises(EnvironmentFault, match="other things than a run") as caught:
+        make_folder(out, "tea")
+    assert caught.value.exit_code == 5
+    assert sorted(out.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "report/report.html", "photos/"])
+def test_a_folder_that_was_never_a_run_is_left_alone(project, name):
+    out = project / "out"
+    out.mkdir()
+    path = out / name
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if name.endswith("/") else path.write_text("mine")
+    with pytest.raises(EnvironmentFault, match="other things"):
+        make_folder(out, "tea")
+    assert path.exists()
+
+
+def test_a_link_is_not_followed(project):
+    out, elsewhere = project / "out", project / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "report.html").write_text("mine")
+    RunRecord("id", "name", "exp", "uri").save(out)
+    (out / "report").symlink_to(elsewhere)
+    with pytest.raises(EnvironmentFault, match="other things"):
+        make_folder(out, "tea")
+    assert (elsewhere / "report.html").exists()
+
+
+def test_a_place_that_cannot_be_written(project):
+    (project / "file").write_text("x")
+    for out in (project / "file", project / "file" / "below"):
+        with pytest.raises(EnvironmentFault, match="cannot write there") as caught:
+            make_folder(out, "tea")
+        assert caught.value.exit_code == 5
+
+
+def test_json_is_written_whole_or_not_at_all(project):
+    path = project / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(project).count("x.json") == 1
+
+
+def test_results_that_are_not_there(project):
+    with pytest.raises(CheckpointError, match="no results there"):
+        read_results(project)

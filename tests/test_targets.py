@@ -1,0 +1,98 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from litlab import targets
+from litlab.errors import ConfigError
+
+REFUSED = [
+    "os.system",
+    "subprocess.Popen",
+    "torch.hub.load",
+    "torch.load",
+    "litlab",
+    "litlabx.models.Net",
+    "litlab.targets.build",  # would build what its own arguments name
+    "litlab.targets.locate",
+    "litlab.metrics.build_metrics",
+    "litlab.run_folder.make_folder",
+    "litlab.cli.main",
+    "torch.nn._reduction.get_enum",
+    "litlab.data.sources.fashion_mnist._download",
+    "builtins.eval",
+    "os.system('true')",
+    "litlab.models.mlp.MLP ",
+    "../litlab.models.mlp.MLP",
+    "litlab.models.mlp.MLP\n",
+    "",
+    None,
+    3,
+    ["litlab.models.mlp.MLP"],
+]
+
+
+@pytest.mark.parametrize("target", REFUSED)
+def test_refuses_by_name(target: object) -> None:
+    with pytest.raises(ConfigError) as error:
+        targets.check(target, "model._target_", ())
+    assert error.value.where == "model._target_"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "litlab.models.cnn.prod",  # math's
+        "litlab.models.mlp.nn",  # a module
+        "litlab.models.layers.CONVOLUTIONS",  # a dict
+        "litlab.task.Any",
+        "litlab.data.sources.fashion_mnist.urllib",
+    ],
+)
+def test_refuses_what_is_defined_elsewhere(target: str) -> None:
+    with pytest.raises(ConfigError, match="not a class or function of a package that may run"):
+        targets.locate(target, "model", ())
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("litlab.task.torch.hub.load", "no module"),
+        ("litlab.models.mlp.nn.Linear", "no module"),
+        ("litlab.models.mlpp.MLP", "no module"),
+        ("litlab.models.mlp.MLPP", "did you mean 'MLP'"),
+    ],
+)
+def test_paths_that_lead_nowhere(target: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        targets.locate(target, "model", ())
+
+
+def test_a_users_module_needs_trust(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    (project / "my_nets.py").write_text("class Net:\n    def __init__(self, spec, *, x=1): ...\n")
+    with pytest.raises(ConfigError, match=r"trust=\[my_nets\]"):
+        targets.locate("my_nets.Net", "model", ())
+    assert "my_nets" not in sys.modules
+    built = targets.build({"_target_": "my_nets.Net"}, None, where="model", trust=["my_nets"])
+    assert type(built).__name__ == "Net"
+    with pytest.raises(ConfigError):
+        targets.check("my_nets_too.Net", "model", ["my_nets"])
+    del sys.modules["my_nets"]
+
+
+@pytest.mark.parametrize("room", ["metrics.x", "data.source", "model"])
+def test_a_strangers_configuration_cannot_build_its_own_way_out(room: str, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    inner = {"_target_": "pathlib.Path.touch", "self": str(canary)}
+    node = {"_target_": "litlab.targets.build", "node": inner, "where": "x", "trust": ["pathlib"]}
+    with pytest.raises(ConfigError, match="outside the packages that may run"):
+        targets.build(node, where=room)
+    assert not canary.exists()
+
+
+def test_a_refused_hyperparameter_is_a_configuration_error() -> None:
+    node = {"_target_": "litlab.data.sources.synthetic.Synthetic", "colour": "red"}
+    with pytest.raises(ConfigError, match="colour") as error:
+        targets.build(node, where="data.source")
+    assert "choose another 'data'" in error.value.fix

@@ -1,0 +1,238 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from run_helpers import SMALL, THIRD_PARTY, mlflow_run, only_run, ready_store, small, small_run
+
+from litlab.checkpoint.card import load
+from litlab.config import read
+from litlab.errors import ConfigError, DataError, EnvironmentFault
+from litlab.run_folder import RunRecord
+from litlab.tracking.history import read_rows
+from litlab.train import train
+
+pytestmark = THIRD_PARTY
+SRC = Path(__file__).parents[1] / "src"
+
+
+def test_what_a_run_leaves(project):
+    result = small_run(project, "trainer.max_epochs=3", "name=tea")
+    names = {path.name for path in result.folder.iterdir()}
+    assert names == {"best.ckpt", "last.ckpt", "config.yaml", "history.csv", "run.json"}
+    assert result.folder.parent == project / "runs"
+    assert result.folder.name.endswith("-tea")
+    assert result.checkpoint == result.folder / "best.ckpt"
+    assert result.all_sent
+    config = small("trainer.max_epochs=3", "name=tea")
+    assert read(result.folder / "config.yaml") == config.model_dump(mode="json")
+
+
+def test_the_record_is_true(project):
+    ready_store(project)
+    typed = ["litlab", "train", "tracking.uri=http://me:geheim@host"]
+    result = train(small("trainer.max_epochs=3"), command=typed)
+    record = RunRecord.load(result.folder)
+    assert record == result.record
+    rows = read_rows(result.folder / "history.csv")
+    assert (record.status, record.epochs) == ("FINISHED", 3)
+    best = min(rows, key=lambda row: row["val/loss"])
+    assert record.best_epoch == best["epoch"]
+    assert record.metrics == {k: v for k, v in best.items() if "/" in k}
+    assert {"train/loss", "val/loss", "val/accuracy", "val/f1"} <= set(record.metrics)
+    assert 0 < record.seconds < 60
+    assert record.tracking_uri == f"sqlite:///{project}/mlflow.db"
+    assert record.command == ["litlab", "train", "tracking.uri=http://***@host"]
+    assert record.environment["torch"] == torch.__version__
+    assert record.data["name"] == "synthetic"
+    assert record.run_id == load(result.checkpoint).card.run_id
+    content = json.loads((result.folder / "run.json").read_text())
+    assert content["run_id"] == record.run_id
+
+
+def test_the_same_seed_gives_the_same_run(project):
+    dropout = {"_target_": "litlab.models.mlp.MLP", "hidden": [8], "dropout": 0.3}
+    noise = {"noise": {"_target_": "litlab.data.augment.noise.Noise"}}
+    again = [small_run(project, model=dropout, augment=noise) for _ in range(2)]
+    other = small_run(project, "seed=1", model=dropout, augment=noise)
+    first, second = (load(r.folder / "last.ckpt").weights for r in again)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert again[0].record.metrics == again[1].record.metrics
+    assert (again[0].folder / "history.csv").read_text() == (
+        again[1].folder / "history.csv"
+    ).read_text()
+    third = load(other.folder / "last.ckpt").weights
+    assert any(not torch.equal(first[name], third[name]) for name in first)
+    assert other.record.metrics != again[0].record.metrics
+    assert other.record.data == again[0].record.data  # the split has a seed of its own
+
+
+def test_the_seed_holds_whatever_was_drawn_before(project):
+    first = small_run(project).record.metrics
+    torch.rand(100)
+    assert small_run(project).record.metrics == first
+
+
+def test_the_test_split_is_never_opened(project):
+    small_run(project)
+    (project / "data/prepared/synthetic/test.safetensors").unlink()
+    small_run(project)
+
+
+def test_damaged_data_are_found_before_anything_is_recorded(project):
+    small_run(project)
+    path = project / "data/prepared/synthetic/val.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="checksum"):
+        train(small())
+    assert only_run(project)
+
+
+def test_a_failure_is_recorded_as_one(project, monkeypatch):
+    def fail(self):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("litlab.task.Task.on_train_epoch_end", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        small_run(project)
+    record = RunRecord.load(only_run(project))
+    assert record.status == mlflow_run(project, record.run_id).info.status == "FAILED"
+
+
+def test_ctrl_c_before_the_first_step_is_killed(project, monkeypatch):
+    def press(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("litlab.train.make_trainer", press)
+    with pytest.raises(KeyboardInterrupt):
+        small_run(project)
+    record = RunRecord.load(only_run(project))
+    assert record.status == mlflow_run(project, record.run_id).info.status == "KILLED"
+
+
+def test_a_folder_of_choice_is_used_again(project):
+    first = small_run(project, out=project / "mine")
+    second = small_run(project, "seed=2", out=project / "mine")
+    assert first.folder == second.folder == project / "mine"
+    assert RunRecord.load(second.folder).run_id == second.record.run_id != first.record.run_id
+    assert not (project / "runs").exists()
+
+
+def test_batches_larger_than_the_data(project):
+    with pytest.warns(UserWarning, match="each epoch is one step"):
+        result = small_run(project, "loader.batch_size=5000", "loader.drop_last=false")
+    assert result.record.status == "FINISHED"
+    with pytest.raises(ConfigError, match="leave no step"):
+        small_run(project, "loader.batch_size=5000")
+
+
+def test_tensorboard_events(project):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = small_run(project, "tracking=tensorboard", "trainer.max_epochs=3")
+    events = EventAccumulator(str(result.folder / "tensorboard")).Reload()
+    assert [e.value for e in events.Scalars("val/loss")] == pytest.approx(
+        [row["val/loss"] for row in read_rows(result.folder / "history.csv")]
+    )
+    small_run(project, "tracking=tensorboard", out=result.folder)  # its files count as its own
+
+
+def test_tensorboard_that_is_not_installed(project, monkeypatch):
+    monkeypatch.setattr("litlab.tracking.recording.find_spec", lambda name: None)
+    with pytest.raises(EnvironmentFault, match=r"not installed.*litlab\[tensorboard\]"):
+        small_run(project, "tracking=tensorboard")
+    record = RunRecord.load(only_run(project))
+    assert record.status == mlflow_run(project, record.run_id).info.status == "FAILED"
+
+
+@pytest.mark.parametrize("progress", ["lines", "bar"])
+def test_progress_is_shown_on_standard_error(project, capfd, progress):
+    small_run(project, f"trainer.progress={progress}", "trainer.max_epochs=3")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "144" not in err.splitlines()[0]
+    if progress == "lines":
+        lines = [line for line in err.splitlines() if line.startswith("epoch")]
+        assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
+        rows = read_rows(only_run(project) / "history.csv")
+        for line, row in zip(lines, rows, strict=True):
+            assert f"val/loss {row['val/loss']:.4g}" in line
+            assert f"train/loss {row['train/loss']:.4g}" in line
+
+
+def test_progress_of_a_long_training_is_ten_lines(project, capfd):
+    small_run(project, "trainer.progress=lines", "trainer.max_epochs=40")
+    lines = [x for x in capfd.readouterr().err.splitlines() if x.startswith("epoch")]
+    assert [int(line.split()[1].partition("/")[0]) for line in lines] == list(range(4, 41, 4))
+
+
+# In processes of their own
+
+
+def command_line(*overrides: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "litlab", "train", *SMALL, *overrides],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_process_with_its_code(project, number, code):
+    ready_store(project)
+    process = command_line("trainer.max_epochs=100000")
+    try:
+        deadline = time.monotonic() + 120
+        while not list(project.glob("runs/*/last.ckpt")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: stopped by ")
+    record = RunRecord.load(only_run(project))
+    assert record.status == mlflow_run(project, record.run_id).info.status == "KILLED"
+    assert load(only_run(project) / "last.ckpt").epoch + 1 == record.epochs
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(project):
+    ready_store(project)
+    process = command_line("trainer=ddp_cpu", "trainer.max_epochs=2", "--json")
+    try:
+        out, err = process.communicate(timeout=250)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    (line,) = out.splitlines()  # the second process says nothing
+    answer = json.loads(line)
+    record = RunRecord.load(only_run(project))
+    assert answer["run_id"] == record.run_id
+    assert (record.status, record.epochs) == ("FINISHED", 2)
+    assert err.count("best epoch") == 1
+    run = mlflow_run(project, record.run_id)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(ready_store(project))
+    assert len(client.search_runs([run.info.experiment_id])) == 1
+    # What is in a batch does not depend on the number of processes, nor do its metrics.
+    alone = small_run(
+        project, "trainer=ddp_cpu", "trainer.devices=1", "trainer.strategy=auto",
+        "trainer.max_epochs=2", "trainer.progress=none",
+    )  # fmt: skip
+    assert record.metrics == pytest.approx(alone.record.metrics, abs=1e-4)
