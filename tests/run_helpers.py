@@ -37,7 +37,7 @@ SMALL = (
 
 
 def small(*overrides: str, **parts: Any) -> Config:
-    """Return a configuration that trains in well under a second, with `parts` put in as they are."""
+    """Return a configuration that trains in a second, with `parts` put in as they are."""
     return load([*SMALL, *overrides]).model_copy(update=parts)
 
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from run_helpers import THIRD_PARTY, small
 from torch import nn
 
 from litlab.assemble import build_augmentations, build_model, build_task
@@ -9,6 +8,7 @@ from litlab.data.open import open_or_prepare
 from litlab.data.spec import DataSpec
 from litlab.errors import ConfigError
 from litlab.train import train
+from run_helpers import THIRD_PARTY, small
 
 pytestmark = THIRD_PARTY
 TRUST = {"trust": ["test_assemble"]}

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_helpers import THIRD_PARTY
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from litlab.config import load
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.open import open_or_prepare
 from litlab.trainer import fit, make_trainer
+from run_helpers import THIRD_PARTY
 
 pytestmark = THIRD_PARTY
 
@@ -69,12 +69,10 @@ def hand_model(config) -> nn.Module:
 
 def two_groups(model):
     """Weights, which decay; biases, norms and positions, which do not."""
-    norms = {id(p) for m in model.modules() if type(m).__name__.endswith(("Norm", "Norm1d", "Norm2d"))
-             for p in m.parameters(recurse=False)}  # fmt: skip
-    plain = {id(p) for n, p in model.named_parameters() if p.ndim < 2 or "position" in n}
-    apart = norms | plain
-    weights = [p for p in model.parameters() if id(p) not in apart]
-    others = [p for p in model.parameters() if id(p) in apart]
+    weights, others = [], []
+    for name, p in model.named_parameters():
+        plain = p.ndim < 2 or "position" in name or "norm" in name
+        (others if plain else weights).append(p)
     return [
         {"params": weights, "weight_decay": DECAY},
         {"params": others, "weight_decay": 0.0},

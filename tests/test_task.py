@@ -21,9 +21,7 @@ def make_spec(**more) -> DataSpec:
 
 
 FLOWERS = make_spec(task="classification", classes=("a", "b", "c"))
-HOUSES = make_spec(
-    task="regression", targets=("price",), target_mean=(200.0,), target_std=(50.0,)
-)
+HOUSES = make_spec(task="regression", targets=("price",), target_mean=(200.0,), target_std=(50.0,))
 PAIRS = make_spec(
     task="regression", targets=("u", "v"), target_mean=(1.0, -3.0), target_std=(2.0, 4.0)
 )

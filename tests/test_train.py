@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_helpers import SMALL, THIRD_PARTY, mlflow_run, only_run, ready_store, small, small_run
 
 from litlab.checkpoint.card import load
 from litlab.config import read
@@ -16,6 +15,7 @@ from litlab.errors import ConfigError, DataError, EnvironmentFault
 from litlab.run_folder import RunRecord
 from litlab.tracking.history import read_rows
 from litlab.train import train
+from run_helpers import SMALL, THIRD_PARTY, mlflow_run, only_run, ready_store, small, small_run
 
 pytestmark = THIRD_PARTY
 SRC = Path(__file__).parents[1] / "src"

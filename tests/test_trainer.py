@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_helpers import THIRD_PARTY, mlflow_run, only_run, small, small_run
 from torch import nn
 from torchmetrics import Metric
 
@@ -13,6 +12,7 @@ from litlab.checkpoint.card import load
 from litlab.errors import ConfigError, Interrupted, NonFiniteError
 from litlab.run_folder import RunRecord
 from litlab.trainer import check_devices, is_first_process
+from run_helpers import THIRD_PARTY, mlflow_run, only_run, small, small_run
 
 pytestmark = THIRD_PARTY
 
@@ -204,4 +204,3 @@ def test_one_process_of_many_records(monkeypatch, name):
     assert is_first_process()
     monkeypatch.setenv(name, "1")
     assert not is_first_process()
-

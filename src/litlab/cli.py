@@ -94,7 +94,7 @@ def train(
             num_parameters=record.num_parameters,
         )
     metrics = "  ".join(f"{k} {number(v)}" for k, v in record.metrics.items() if "val/" in k)
-    say(f"best epoch {(record.best_epoch or 0) + 1} of {record.epochs}: {metrics}")
+    say(f"best epoch {record.best_epoch} (from 0) of {record.epochs}: {metrics}")
     say(f"{record.seconds:.1f} s; run {record.run_id} in {_short(result.folder)}")
     say(f"next: litlab evaluate {_short(result.folder)}")
     _exit_if_unsent(result.all_sent)
@@ -111,6 +111,7 @@ def evaluate(
     """Measure a run on the test split, and write its report. Nothing else opens the test split."""
     _trust_of_project(trust := list(trust or []))
     from litlab.evaluate import evaluate as measure
+    from litlab.output import number, say
 
     result = measure(run, out, trust)
     if json:
@@ -121,7 +122,9 @@ def evaluate(
             seconds=result.record.seconds,
             report=str(result.folder / "report.html"),
         )
-    _show_summary(result.folder)
+    values = "  ".join(f"test/{name} {number(value)}" for name, value in result.metrics.items())
+    say(f"{result.record.run_name}: {values}")
+    say(f"report: {_short(result.folder / 'report.html')}")
     _exit_if_unsent(result.all_sent)
 
 
@@ -205,6 +208,7 @@ def _trust_of_project(trust: list[str]) -> None:
 def _show_summary(folder: Path) -> None:
     """Print the short table of an evaluation: read from its files, nothing is computed."""
     from litlab.output import console, number, table
+    from litlab.paths import project_root
     from litlab.run_folder import read_results
 
     metrics, run = read_results(folder)
@@ -215,7 +219,7 @@ def _show_summary(folder: Path) -> None:
         interval = f"  (95 %: {number(low_high[0])} to {number(low_high[1])})" if low_high else ""
         rows[f"test {name}"] = number(value) + interval
     rows["report"] = _short(folder / "report.html")
-    rows["checkpoint"] = _short(Path(run["checkpoint"]))
+    rows["checkpoint"] = _short(project_root() / run["checkpoint"])
     rows["run"] = f"{run['run_id']} in experiment {run['experiment']}"
     rows["compare"] = "litlab ui   (or: mlflow ui, then http://127.0.0.1:5000)"
     console.print(table(run["run_name"], rows))

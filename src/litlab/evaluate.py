@@ -55,7 +55,8 @@ def evaluate(reference: str, out: Path | None = None, trust: Sequence[str] = ())
     record = found.record or _bare_record(loaded, task)
     folder = out or found.folder / "report"
     try:
-        files = write_results(Results(loaded, record, task, split, outputs, metrics), folder, found)
+        results = Results(found, folder, loaded, record, task, split, outputs, metrics)
+        files = write_results(results)
     except OSError as error:
         raise EnvironmentFault(
             f"cannot write there: {error.strerror}", str(folder), "choose another --out"

@@ -41,6 +41,13 @@ def make_importable() -> None:
         sys.path.append(root)
 
 
+def relative(path: Path) -> Path:
+    """Return a path as seen from the project's root, where it lies below it: records travel."""
+    path = path.resolve()
+    root = project_root().resolve()
+    return path.relative_to(root) if path.is_relative_to(root) else path
+
+
 def prepared_folder(name: str) -> Path:
     """Return the folder of one data set's prepared arrays."""
     return project_root() / "data" / "prepared" / name

@@ -13,6 +13,7 @@ from litlab import config as configuration
 from litlab.checkpoint.card import Loaded
 from litlab.data.arrays import Split
 from litlab.inference import Outputs
+from litlab.paths import relative
 from litlab.report import figures
 from litlab.report.intervals import bootstrap_interval, wilson
 from litlab.report.page import Mistake, ReportRecord, render
@@ -27,8 +28,10 @@ MISTAKES = 12
 
 @dataclass(frozen=True)
 class Results:
-    """An evaluation before it is written."""
+    """An evaluation, before it is written into `folder`."""
 
+    found: Found
+    folder: Path
     loaded: Loaded
     record: RunRecord
     task: Task
@@ -36,23 +39,30 @@ class Results:
     outputs: Outputs
     metrics: dict[str, float]
 
+    @property
+    def history(self) -> list[Any]:
+        """The run's epochs; none for a checkpoint without its run."""
+        return read_rows(self.found.folder / "history.csv") if self.found.record else []
 
-def write_results(results: Results, folder: Path, found: Found) -> list[Path]:
-    """Write everything into a folder and return the files that belong to the run's artifacts."""
+
+def write_results(results: Results) -> list[Path]:
+    """Write everything and return the files that belong to the run's artifacts."""
+    folder = results.folder
     folder.mkdir(parents=True, exist_ok=True)
-    history = read_rows(found.folder / "history.csv") if found.record else []
     by_split = _by_split(results)
     intervals = _intervals(results)
     metrics = folder / "metrics.json"
     write_json(
         metrics, {**by_split, "test_interval_95": {k: list(v) for k, v in intervals.items()}}
     )
-    write_json(folder / "run.json", {**asdict(results.record), "checkpoint": str(found.checkpoint)})
+    checkpoint = str(relative(results.found.checkpoint))
+    write_json(folder / "run.json", {**asdict(results.record), "checkpoint": checkpoint})
+    (folder / "config.yaml").write_text(_configuration(results), encoding="utf-8")
     predictions = folder / "predictions.csv"
     write_rows(predictions, _prediction_rows(results))
     page = folder / "report.html"
-    page.write_text(render(_page(results, by_split, intervals, history, found)))
-    return [page, metrics, predictions, *_figures(results, history, folder / "figures")]
+    page.write_text(render(_page(results, by_split, intervals)), encoding="utf-8")
+    return [page, metrics, predictions, *_figures(results)]
 
 
 def _by_split(results: Results) -> dict[str, dict[str, float]]:
@@ -72,9 +82,8 @@ def _intervals(results: Results) -> dict[str, tuple[float, float]]:
     for name, metric in results.task.parts.metrics.items():
         if name == "accuracy" and results.loaded.card.spec.classes:
             hits = int((raw.argmax(1) == targets).sum())
-            if (
-                abs(hits / len(targets) - results.metrics[name]) < 1e-6
-            ):  # plain accuracy, not by class
+            plain = abs(hits / len(targets) - results.metrics[name]) < 1e-6  # not averaged by class
+            if plain:
                 found[name] = wilson(hits, len(targets))
                 continue
         measure = partial(_measure, metric)
@@ -120,7 +129,8 @@ def _prediction_rows(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _figures(results: Results, history: list[Any], folder: Path) -> list[Path]:
+def _figures(results: Results) -> list[Path]:
+    folder, history = results.folder / "figures", results.history
     folder.mkdir(exist_ok=True)
     actual, predicted, _ = _labels(results)
     spec = results.loaded.card.spec
@@ -164,8 +174,6 @@ def _page(
     results: Results,
     by_split: dict[str, dict[str, float]],
     intervals: dict[str, tuple[float, float]],
-    history: list[Any],
-    found: Found,
 ) -> ReportRecord:
     record, config = results.record, results.loaded.card.config
     actual, predicted, confidence = _labels(results)
@@ -175,16 +183,16 @@ def _page(
         model_name=config.model["_target_"].rpartition(".")[2],
         num_parameters=record.num_parameters,
         model_text=str(results.task.model),
-        config_yaml=configuration.dump(redact(config.model_dump(mode="json"))),
+        config_yaml=_configuration(results),
         metrics=by_split,
-        history=history,
+        history=results.history,
         best_epoch=record.best_epoch,
         actual=actual,
         predicted=predicted,
         confidence=confidence,
         intervals=intervals,
-        run=_run_facts(record, found),
-        repeat=_repeat(record, found),
+        run=_run_facts(record, results.found),
+        repeat=_repeat(record, results.folder),
         mistakes=_mistakes(results),
     )
 
@@ -198,7 +206,7 @@ def _run_facts(record: RunRecord, found: Found) -> dict[str, str]:
         "started": record.started,
         "duration_seconds": str(record.seconds),
         "data_checksum": record.data.get("checksum", ""),
-        "checkpoint": str(found.checkpoint),
+        "checkpoint": str(relative(found.checkpoint)),
         **{f"git_{key}": value for key, value in record.git.items()},
         **record.environment,
     }
@@ -207,10 +215,15 @@ def _run_facts(record: RunRecord, found: Found) -> dict[str, str]:
     return {key: value for key, value in facts.items() if value}
 
 
-def _repeat(record: RunRecord, found: Found) -> list[str]:
+def _configuration(results: Results) -> str:
+    config = results.loaded.card.config
+    return configuration.dump(redact(config.model_dump(mode="json")))
+
+
+def _repeat(record: RunRecord, folder: Path) -> list[str]:
     """Commands that make the same run again."""
     commands = []
     if record.git.get("commit"):
         commands.append(f"git checkout {record.git['commit']}")
-    commands.append(f"litlab train --params {found.folder / 'config.yaml'}")
+    commands.append(f"litlab train --params {relative(folder / 'config.yaml')}")
     return commands

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_helpers import THIRD_PARTY, small, small_run
 
 from litlab.checkpoint.card import KEY, load, load_weights
 from litlab.errors import CheckpointError
 from litlab.inference import load_task
+from run_helpers import THIRD_PARTY, small, small_run
 
 pytestmark = THIRD_PARTY
 

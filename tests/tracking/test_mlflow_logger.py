@@ -4,7 +4,6 @@ import time
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
-from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run
 
 from litlab import train as training
 from litlab.errors import ConfigError, EnvironmentFault
@@ -12,6 +11,7 @@ from litlab.paths import store_root
 from litlab.run_folder import RunRecord
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri, valid_name
 from litlab.tracking.recording import data_checksum, flatten
+from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run
 
 pytestmark = THIRD_PARTY
 
@@ -173,7 +173,7 @@ def test_a_server_that_dies_and_comes_back(project, monkeypatch):
 
     monkeypatch.setattr(MLflowLogger, "start", start)
     monkeypatch.setattr("litlab.task.Task.on_train_epoch_start", end_of_epoch)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="MLflow") as caught:
         result = small_run(project, "trainer.max_epochs=4")
     about = [str(w.message) for w in caught if "does not take metrics" in str(w.message)]
     assert len(about) == 1  # an outage
@@ -186,9 +186,7 @@ def test_a_server_that_dies_and_comes_back(project, monkeypatch):
 
 
 def test_a_server_that_never_comes_back(project, monkeypatch):
-    monkeypatch.setattr(
-        MLflowLogger, "flush", lambda self: not self.pending
-    )
+    monkeypatch.setattr(MLflowLogger, "flush", lambda self: not self.pending)
     result = small_run(project)
     assert not result.all_sent
     assert result.record.status == RunRecord.load(result.folder).status == "FINISHED"
@@ -257,7 +255,9 @@ def test_numbers_that_are_none_do_not_stop_the_others(logger, value):
     assert history(logger, "fine") == [(0, 1.0)]
 
 
-@pytest.mark.parametrize("key", ["f1@0.5", "top(5)", "../up", "a//b", "/abs", "a:b", "ü ö", "", "x" * 999])
+@pytest.mark.parametrize(
+    "key", ["f1@0.5", "top(5)", "../up", "a//b", "/abs", "a:b", "ü ö", "", "x" * 999]
+)
 def test_odd_names_are_taken(logger, key):  # fmt: skip
     logger.start("tea", {key: 1}, {key: "t"})
     logger.log_metrics({key: 1.0, "epoch": 0})

@@ -1,0 +1,228 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from safetensors.numpy import load_file
+from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_score
+
+from litlab.checkpoint.card import load
+from litlab.config import load as load_config
+from litlab.errors import CheckpointError, DataError, EnvironmentFault
+from litlab.evaluate import evaluate
+from litlab.train import train
+from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run
+
+pytestmark = THIRD_PARTY
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch):
+    monkeypatch.setattr("litlab.results.ROUNDS", 20)  # of the bootstrap, which has its own tests
+
+
+MODELS = {
+    "mlp": ["model=mlp", "model.hidden=[8]"],
+    "cnn": ["model=cnn", "model.channels=[4,8]"],
+    "transformer": ["model=transformer", "model.embed_dim=8", "model.depth=1", "model.ffn_dim=8",
+                    "model.num_heads=2"],
+}  # fmt: skip
+REGRESSION = ("data.source.num_classes=0", "data.stratify=false", "task=regression")
+
+
+def rows(folder):
+    with (folder / "predictions.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_are_those_of_the_predictions(project):
+    small_run(project, "trainer.limit_train_batches=null", "data.source.num_samples=300")
+    result = evaluate("last")
+    arrays = load_file(project / "data/prepared/synthetic/test.safetensors")
+    table = rows(result.folder)
+    assert [int(row["index"]) for row in table] == arrays["source_index"].tolist()
+    actual = arrays["y"]
+    assert [row["actual"] for row in table] == [f"class{i}" for i in actual]
+    predicted = np.array([int(row["predicted"].removeprefix("class")) for row in table])
+    assert result.metrics["accuracy"] == pytest.approx(accuracy_score(actual, predicted))
+    assert result.metrics["f1"] == pytest.approx(
+        f1_score(actual, predicted, average="macro"), abs=1e-6
+    )
+    assert 0.5 < result.metrics["accuracy"] <= 1  # it learned: chance is a third
+
+
+def test_loss_and_confidence_equal_a_network_run_by_hand(project):
+    run = small_run(project)
+    result = evaluate("last")
+    arrays = load_file(project / "data/prepared/synthetic/test.safetensors")
+    spec, weights = load(run.checkpoint).card.spec, load(run.checkpoint).weights
+    w = {name: tensor.numpy().astype(np.float64) for name, tensor in weights.items()}
+    names = list(w)
+    x = (arrays["x"] / 255.0 - spec.mean[0]) / spec.std[0]
+    hidden = np.maximum(x.reshape(len(x), -1) @ w[names[0]].T + w[names[1]], 0)
+    logits = hidden @ w[names[2]].T + w[names[3]]
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    loss = -np.log(p[np.arange(len(p)), arrays["y"]]).mean()
+    assert result.metrics["loss"] == pytest.approx(loss, rel=1e-4)
+    confidence = [float(row["confidence"]) for row in rows(result.folder)]
+    assert confidence == pytest.approx(list(p.max(1)), abs=1e-4)
+
+
+def test_regression_is_measured_in_its_own_unit(project):
+    small_run(project, *REGRESSION)
+    result = evaluate("last")
+    arrays = load_file(project / "data/prepared/synthetic/test.safetensors")
+    predicted = np.array([float(row["predicted"]) for row in rows(result.folder)])
+    actual = np.array([float(row["actual"]) for row in rows(result.folder)])
+    assert actual == pytest.approx(arrays["y"][:, 0])
+    assert result.metrics["mae"] == pytest.approx(mean_absolute_error(actual, predicted), rel=1e-5)
+    assert result.metrics["r2"] == pytest.approx(r2_score(actual, predicted), abs=1e-4)
+    assert "loss" in result.metrics
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("kind", ["tabular", "sequence", "image", "text", "regression"])
+def test_every_model_on_every_kind(project, model, kind):
+    ready_store(project)
+    made = REGRESSION if kind == "regression" else (f"data.source.kind={kind}",)
+    config = load_config(
+        ["data=synthetic", "data.source.num_samples=90", "trainer=debug", "trainer.max_epochs=1",
+         "trainer.accelerator=cpu", "trainer.progress=none", "loader.batch_size=16", *made,
+         *MODELS[model]]
+    )  # fmt: skip
+    train(config)
+    result = evaluate("last")
+    assert result.all_sent
+    assert all(np.isfinite(value) for value in result.metrics.values())
+    assert len(rows(result.folder)) == 18
+    assert "<html" in (result.folder / "report.html").read_text()
+
+
+def test_what_an_evaluation_leaves(project):
+    run = small_run(project)
+    result = evaluate(run.folder.name)
+    assert result.folder == run.folder / "report"
+    names = {p.relative_to(result.folder).as_posix() for p in result.folder.rglob("*.*")}
+    assert names == {
+        "report.html", "metrics.json", "run.json", "predictions.csv",
+        "figures/learning_curves.png", "figures/confusion_matrix.png",
+    }  # fmt: skip
+    metrics = json.loads((result.folder / "metrics.json").read_text())
+    assert metrics["test"] == result.metrics
+    assert metrics["val"]["loss"] == run.record.metrics["val/loss"]
+    low, high = metrics["test_interval_95"]["accuracy"]
+    assert low <= result.metrics["accuracy"] <= high
+    record = json.loads((result.folder / "run.json").read_text())
+    assert record["run_id"] == run.record.run_id
+    assert record["checkpoint"] == str(run.checkpoint)
+
+
+def test_the_run_in_mlflow_gains_test_metrics_and_the_report(project):
+    run = small_run(project, "trainer.max_epochs=3")
+    before = mlflow_run(project, run.record.run_id)
+    assert not any(key.startswith("test/") for key in before.data.metrics)
+    result = evaluate("last")
+    after = mlflow_run(project, run.record.run_id)
+    for name, value in result.metrics.items():
+        assert after.data.metrics[f"test/{name}"] == pytest.approx(value)
+    assert after.info.status == "FINISHED"
+    client = MlflowClient(ready_store(project))
+    (point,) = client.get_metric_history(run.record.run_id, "test/loss")
+    assert point.step == run.record.best_epoch
+    names = [a.path for a in client.list_artifacts(run.record.run_id, "report")]
+    assert {"report/report.html", "report/metrics.json", "report/predictions.csv"} <= set(names)
+
+
+def test_evaluating_twice_gives_the_same(project):
+    small_run(project)
+    assert evaluate("last").metrics == evaluate("last").metrics
+
+
+def test_data_prepared_again_are_refused(project):
+    run = small_run(project)
+    shutil.rmtree(project / "data")
+    small_run(project, "data.split_seed=7")
+    with pytest.raises(DataError, match="prepared again") as caught:
+        evaluate(str(run.folder))
+    assert caught.value.exit_code == 3
+    assert not (run.folder / "report").exists()
+    evaluate("last")
+
+
+def test_an_altered_test_split_is_refused(project):
+    small_run(project)
+    path = project / "data/prepared/synthetic/test.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="checksum"):
+        evaluate("last")
+
+
+def test_no_such_run(project):
+    with pytest.raises(CheckpointError):
+        evaluate("absent")
+
+
+def test_a_folder_that_cannot_be_written(project):
+    small_run(project)
+    (project / "file").write_text("x")
+    with pytest.raises(EnvironmentFault, match="cannot write there") as caught:
+        evaluate("last", project / "file")
+    assert caught.value.exit_code == 5
+
+
+def test_the_last_checkpoint_can_be_measured_too(project):
+    run = small_run(project, "trainer.max_epochs=6", "optimizer=sgd", "optimizer.lr=3")
+    best = evaluate("last")
+    last = evaluate(str(run.folder / "last.ckpt"), project / "other")
+    assert last.metrics != best.metrics
+    assert last.found.checkpoint.name == "last.ckpt"
+
+
+def test_a_checkpoint_by_itself_in_its_own_project(project):
+    run = small_run(project)
+    shutil.copy(run.checkpoint, project / "moved.ckpt")
+    result = evaluate("moved.ckpt", project / "out")
+    assert result.all_sent
+    assert result.record.run_id == run.record.run_id
+    assert "test/loss" in mlflow_run(project, run.record.run_id).data.metrics
+    assert (project / "out" / "report.html").is_file()
+
+
+def test_a_strangers_checkpoint_does_not_choose_where_results_go(project):
+    run = small_run(project)
+    content = torch.load(run.checkpoint, weights_only=True)
+    elsewhere = f"sqlite:///{project}/elsewhere.db"
+    content["litlab"]["config"]["tracking"]["uri"] = elsewhere
+    content["litlab"]["run_id"] = "0" * 32
+    torch.save(content, project / "stranger.ckpt")
+    with pytest.warns(UserWarning, match="not in the tracking store"):
+        result = evaluate("stranger.ckpt", project / "out")
+    assert result.all_sent  # nothing is left to send
+    assert not (project / "elsewhere.db").exists()
+
+
+def test_a_store_that_is_down_is_said(project, monkeypatch):
+    small_run(project)
+
+    def refuse(*_, **__):
+        raise ConnectionError("down")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
+    with pytest.warns(UserWarning, match="kept for later"):
+        result = evaluate("last")
+    assert not result.all_sent
+    assert (result.folder / "report.html").is_file()
+
+
+def test_passwords_stay_out_of_the_report(project):
+    tracking = small().tracking.model_copy(update={"tags": {"api_key": "geheim"}})
+    small_run(project, tracking=tracking)
+    result = evaluate("last")
+    for path in result.folder.rglob("*.*"):
+        assert b"geheim" not in path.read_bytes()
