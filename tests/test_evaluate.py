@@ -108,7 +108,7 @@ def test_what_an_evaluation_leaves(project):
     assert result.folder == run.folder / "report"
     names = {p.relative_to(result.folder).as_posix() for p in result.folder.rglob("*.*")}
     assert names == {
-        "report.html", "metrics.json", "run.json", "predictions.csv",
+        "report.html", "metrics.json", "run.json", "config.yaml", "predictions.csv",
         "figures/learning_curves.png", "figures/confusion_matrix.png",
     }  # fmt: skip
     metrics = json.loads((result.folder / "metrics.json").read_text())
@@ -118,7 +118,7 @@ def test_what_an_evaluation_leaves(project):
     assert low <= result.metrics["accuracy"] <= high
     record = json.loads((result.folder / "run.json").read_text())
     assert record["run_id"] == run.record.run_id
-    assert record["checkpoint"] == str(run.checkpoint)
+    assert project / record["checkpoint"] == run.checkpoint
 
 
 def test_the_run_in_mlflow_gains_test_metrics_and_the_report(project):

@@ -12,6 +12,7 @@ import torch
 from litlab.checkpoint.card import load
 from litlab.config import read
 from litlab.errors import ConfigError, DataError, EnvironmentFault
+from litlab.evaluate import evaluate
 from litlab.run_folder import RunRecord
 from litlab.tracking.history import read_rows
 from litlab.train import train
@@ -119,6 +120,7 @@ def test_ctrl_c_before_the_first_step_is_killed(project, monkeypatch):
 
 def test_a_folder_of_choice_is_used_again(project):
     first = small_run(project, out=project / "mine")
+    evaluate(str(project / "mine"))  # what an evaluation adds is the run's own as well
     second = small_run(project, "seed=2", out=project / "mine")
     assert first.folder == second.folder == project / "mine"
     assert RunRecord.load(second.folder).run_id == second.record.run_id != first.record.run_id

@@ -96,7 +96,8 @@ def train(
     metrics = "  ".join(f"{k} {number(v)}" for k, v in record.metrics.items() if "val/" in k)
     say(f"best epoch {record.best_epoch} (from 0) of {record.epochs}: {metrics}")
     say(f"{record.seconds:.1f} s; run {record.run_id} in {_short(result.folder)}")
-    say(f"next: litlab evaluate {_short(result.folder)}")
+    if out is None:  # a pipeline's next stage evaluates by itself
+        say(f"next: litlab evaluate {_short(result.folder)}")
     _exit_if_unsent(result.all_sent)
 
 

@@ -44,6 +44,7 @@ def evaluate(reference: str, out: Path | None = None, trust: Sequence[str] = ())
     Raises:
         CheckpointError: There is no such run, or its checkpoint cannot be used.
         DataError: The prepared data are not those the run was trained on.
+        EnvironmentFault: The results cannot be written.
     """
     found = find(reference)
     loaded, task = load_task(found.checkpoint, trust)

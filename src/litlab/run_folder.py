@@ -119,7 +119,7 @@ def _unused(folder: Path) -> Path:
 OWN_FILES = re.compile(  # of a run, by their path in its folder
     r"run\.json|config\.yaml|history\.csv|\.(run\.json|history\.csv)\.tmp|\.probe"
     r"|(best|last)\.ckpt"
-    r"|report/(report\.html|metrics\.json|run\.json|predictions\.csv|\.[\w.]+\.tmp)"
+    r"|report/(report\.html|metrics\.json|run\.json|config\.yaml|predictions\.csv|\.[\w.]+\.tmp)"
     r"|report/figures/\w[^/]*\.png"
     r"|tensorboard/(events\.out\.tfevents[^/]*|hparams\.yaml)"
     r"|report(/figures)?|tensorboard"

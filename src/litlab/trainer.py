@@ -2,8 +2,6 @@
 
 import logging
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,7 +110,7 @@ def fit(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataMod
         ConfigError: A setting of the Trainer does not fit the data or the task.
     """
     where, fix = "training", "the checkpoints in the run's folder are of the last whole epoch"
-    with _plain_warnings(), _same_ctrl_c():
+    with _plain_warnings():
         try:
             trainer.fit(task, datamodule=data)
         except MisconfigurationException as error:
@@ -175,16 +173,3 @@ def _plain_warnings() -> Iterator[None]:
         for message in IRRELEVANT:
             warnings.filterwarnings("ignore", message=message)
         yield
-
-
-@contextmanager
-def _same_ctrl_c() -> Iterator[None]:
-    """Put the Ctrl-C handler back: after one Lightning ignores all others, for good."""
-    if threading.current_thread() is not threading.main_thread():  # where handlers cannot be set
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
