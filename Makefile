@@ -10,10 +10,10 @@ help: ## list the targets
 
 run: $(SETUP) ## dvc repro (prepare, train, evaluate), then the results
 	@dvc repro
-	@litlab report
+	@litlab report runs/pipeline
 
 test: $(SETUP) ## the whole test suite
-	@pytest
+	@OMP_NUM_THREADS=1 pytest -n 2 --cov=litlab --cov-report=term:skip-covered --cov-fail-under=90
 
 check: $(SETUP) ## linting, formatting and types: what pre-commit and CI run
 	ruff check .

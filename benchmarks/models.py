@@ -48,7 +48,9 @@ def main() -> None:
         print(table)
     if not arguments.quick:
         name = f"models-{datetime.now(UTC):%Y-%m-%d}.md"
-        (ROOT / "benchmarks" / "results" / name).write_text(table)
+        folder = ROOT / "benchmarks" / "results"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(table)
 
 
 def measure(data: str, model: str, seeds: range, extra: list[str]) -> dict[str, object]:

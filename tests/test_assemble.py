@@ -104,9 +104,9 @@ def test_a_loss_that_gives_no_single_number(project):
     assert "not one number" in str(error)
 
 
-@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+@pytest.mark.parametrize("loss", ["MSE", "MAE", "Huber"])
 def test_a_regression_loss_on_classes(project, loss):
-    config = small(f"loss={loss}")
+    config = small(loss={"_target_": f"litlab.losses.regression.{loss}"})
     with pytest.raises(ConfigError, match="cross_entropy"):
         build_task(config, spec_of(config))
 
@@ -136,9 +136,29 @@ def test_refused_before_anything_is_recorded(project):
     assert not (project / "mlflow.db").exists()
 
 
-def test_the_trial_leaves_no_trace(project):
-    cnn = {"_target_": "litlab.models.cnn.CNN", "channels": [4], "dropout": 0.5}
-    config = small(model=cnn)
+def test_an_optimizer_that_refuses_the_model(project):
+    cnn = {"_target_": "litlab.models.cnn.CNN", "channels": [4]}
+    with pytest.raises(ConfigError, match="no hidden matrix") as caught:
+        train(small("optimizer=muon", model=cnn))
+    assert caught.value.where.startswith("optimizer")
+    assert not (project / "runs").exists()
+    assert not (project / "mlflow.db").exists()
+
+
+class Drawing(Frozen):
+    """Draws numbers in eval mode too."""
+
+    def forward(self, x):
+        return super().forward(x + torch.randn_like(x))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize(
+    "model",
+    [{"_target_": "litlab.models.cnn.CNN", "channels": [4], "dropout": 0.5}, own("Drawing")],
+)
+def test_the_trial_leaves_no_trace(project, model, optimizer):
+    config = small(f"optimizer={optimizer}", model=model, **TRUST)
     spec = spec_of(config)
     torch.manual_seed(1)
     tried = build_task(config, spec)
@@ -148,7 +168,8 @@ def test_the_trial_leaves_no_trace(project):
     assert torch.equal(torch.rand(1), after)
     mine, other = tried.state_dict(), untried.state_dict()
     assert all(torch.equal(mine[name], other[name]) for name in other)
-    assert all(m.training for m in tried.model.modules())
+    other_modes = [m.training for m in untried.model.modules()]
+    assert [m.training for m in tried.model.modules()] == other_modes
     assert all(p.grad is None for p in tried.parameters())
 
 

@@ -5,7 +5,7 @@ import pytest
 from litlab import check
 from litlab.check import check_config
 from litlab.complaints import words
-from litlab.config import compose
+from litlab.config import compose, load
 from litlab.errors import ConfigError
 from litlab.schema import Config, TrainerConfig
 
@@ -199,3 +199,23 @@ def test_words() -> None:
     assert words(dict[str, int]) == "a mapping"
     assert words(list[str]) == "a list, each text"
     assert words(object) == "another value"
+
+
+@pytest.mark.parametrize("setting", ["seed", "loader.batch_size", "optimizer.lr", "task.l1"])
+def test_true_is_no_number(project, setting):
+    with pytest.raises(ConfigError, match=setting.replace(".", r"\.") + "=true"):
+        load([f"{setting}=true"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data=diabetes", "loss=cross_entropy"],
+        ["data=diabetes", "metrics=[accuracy]"],
+        ["loss=mse"],
+        ["metrics=[mae]"],
+    ],
+)
+def test_shipped_parts_of_the_other_task_are_refused_before_anything_is_built(project, overrides):
+    with pytest.raises(ConfigError, match=r"is not for (classification|regression)"):
+        load(overrides)

@@ -68,9 +68,16 @@ def _eight_gpus(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("litlab.check._count_cuda", lambda: 8)
 
 
+REGRESSION = {"loss=mse", "loss=mae", "loss=huber", "metrics=mae", "metrics=rmse", "metrics=r2"}
+
+
+def task_of(choice: str) -> list[str]:
+    return ["task=regression"] if choice in REGRESSION else []
+
+
 @pytest.mark.parametrize("choice", EVERY)
 def test_composes_and_passes_the_checks(choice: str) -> None:
-    load([choice])
+    load([choice, *task_of(choice)])
 
 
 @pytest.mark.parametrize("choice", ["trainer=gpu", "trainer=ddp"])
@@ -130,7 +137,7 @@ def test_builds_models(choice: str, kind: Kind) -> None:
 def test_builds_losses(choice: str) -> None:
     from litlab.targets import build
 
-    config = load([f"loss={choice}"])
+    config = load([f"loss={choice}", *task_of(f"loss={choice}")])
     task = "regression" if ".regression." in config.loss["_target_"] else "classification"
     build(config.loss, make_spec("tabular", task), where="loss")
 
@@ -161,7 +168,7 @@ def test_builds_schedulers(choice: str) -> None:
 
     config = load([f"scheduler={choice}"])
     optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=0.1)
-    horizon = Horizon(total_steps=100, steps_per_epoch=10, monitor="val/loss", mode="min")
+    horizon = Horizon(total_steps=100, monitor="val/loss", mode="min")
     entry = build(config.scheduler, optimizer, horizon, where="scheduler")
     assert entry["interval"] in ("step", "epoch")
 
@@ -170,7 +177,7 @@ def test_builds_schedulers(choice: str) -> None:
 def test_builds_metrics(choice: str) -> None:
     from litlab.metrics import build_metrics
 
-    config = load([f"metrics={choice}"])
+    config = load([f"metrics={choice}", *task_of(f"metrics={choice}")])
     regression = any(".regression." in node["_target_"] for node in config.metrics.values())
     built = build_metrics(config.metrics, 0 if regression else 3, [])
     assert list(built) == list(config.metrics)

@@ -13,6 +13,7 @@ from litlab.checkpoint.card import load
 from litlab.config import load as load_config
 from litlab.errors import CheckpointError, DataError, EnvironmentFault
 from litlab.evaluate import evaluate
+from litlab.tracking.history import read_rows
 from litlab.train import train
 from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run
 
@@ -179,9 +180,30 @@ def test_a_folder_that_cannot_be_written(project):
 def test_the_last_checkpoint_can_be_measured_too(project):
     run = small_run(project, "trainer.max_epochs=6", "optimizer=sgd", "optimizer.lr=3")
     best = evaluate("last")
-    last = evaluate(str(run.folder / "last.ckpt"), project / "other")
+    with pytest.warns(UserWarning, match="stay out of MLflow"):
+        last = evaluate(str(run.folder / "last.ckpt"))
     assert last.metrics != best.metrics
     assert last.found.checkpoint.name == "last.ckpt"
+    assert last.folder != best.folder
+    # Its validation values are those of its own epoch, not of the best one.
+    assert last.record.best_epoch == 5
+    history = read_rows(run.folder / "history.csv")
+    assert last.record.metrics["val/loss"] == history[5]["val/loss"]
+
+
+def test_a_checkpoint_in_another_runs_folder_is_not_credited_to_that_run(project):
+    first, second = small_run(project), small_run(project, "seed=1")
+    shutil.copy(first.checkpoint, second.folder / "best.ckpt")
+    done = evaluate(str(second.folder), project / "other")
+    assert done.record.run_id == first.record.run_id
+    assert done.record.status == "UNKNOWN"
+
+
+def test_the_pipelines_results_lie_outside_what_dvc_keeps_of_its_run(project):
+    small_run(project, out=project / "runs" / "pipeline")
+    done = evaluate("last")
+    assert done.folder == project / "reports"
+    assert not (project / "runs" / "pipeline" / "report").exists()
 
 
 def test_a_checkpoint_by_itself_in_its_own_project(project):

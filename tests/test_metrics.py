@@ -122,6 +122,31 @@ def test_the_mean_is_over_the_samples_of_all_processes():
     assert meter.compute(lambda mine: mine + other)["loss"] == (3 * 1.0 + 8.0) / 4
 
 
+def test_weights_are_those_of_the_batches():
+    meter = EpochMeter({})
+    for loss, weight in ((1.0, 0.5), (4.0, 2.5)):
+        meter.add(torch.tensor(loss), torch.randn(3, 4), torch.zeros(3), torch.tensor(weight))
+    assert meter.compute()["loss"] == (1.0 * 0.5 + 4.0 * 2.5) / 3
+
+
+class OnMPS(torch.Tensor):
+    """A tensor on a device that has no float64."""
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_device_without_float64():
+    meter = EpochMeter({})
+    for loss, weight in ((1.0, 1.0), (3.0, 3.0)):
+        numbers = (torch.tensor(n).as_subclass(OnMPS) for n in (loss, weight))
+        meter.add(next(numbers), torch.randn(2, 4), torch.zeros(2), next(numbers))
+    assert meter.compute()["loss"] == 2.5
+
+
 @pytest.mark.parametrize("name", ["forward", "train", "metrics", "top.1", "a b", ""])
 def test_any_name_will_do(name):
     meter = EpochMeter({name: MulticlassAccuracy(4)})
@@ -140,7 +165,7 @@ def test_direction():
 def test_the_number_of_classes_is_told_to_those_who_ask():
     nodes = {
         "accuracy": {"_target_": "torchmetrics.classification.MulticlassAccuracy"},
-        "facade": {"_target_": "torchmetrics.Accuracy", "task": "multiclass"},
+        "facade": {"_target_": "torchmetrics.classification.Accuracy", "task": "multiclass"},
         "mine": {"_target_": "torchmetrics.classification.MulticlassAccuracy", "num_classes": 9},
         "mae": {"_target_": "torchmetrics.regression.MeanAbsoluteError"},
     }

@@ -1,10 +1,18 @@
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from litlab.errors import CheckpointError, EnvironmentFault
-from litlab.run_folder import RunRecord, find, make_folder, read_results, write_json
+from litlab.run_folder import (
+    RunRecord,
+    find,
+    latest_results,
+    make_folder,
+    read_results,
+    write_json,
+)
 
 
 def make_run(project, name, run_id="", started="2026-01-01", run_name="tea", checkpoint=True):
@@ -100,6 +108,16 @@ def test_a_new_folder_each_time(project):
     assert all(f.is_dir() and f.parent == project / "runs" and not list(f.iterdir()) for f in made)
 
 
+def test_runs_that_begin_at_once_get_a_folder_each(project, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pathlib.Path.exists", lambda self: False
+        )  # each looks before any has made it
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda _: make_folder(None, "tea"), range(16)))
+    assert len(set(made)) == 16
+
+
 def fill(folder):
     RunRecord("id", "name", "exp", "uri").save(folder)
     for name in ("config.yaml", "best.ckpt", "history.csv", ".history.csv.tmp"):
@@ -180,3 +198,16 @@ def test_json_is_written_whole_or_not_at_all(project):
 def test_results_that_are_not_there(project):
     with pytest.raises(CheckpointError, match="no results there"):
         read_results(project)
+
+
+def test_the_latest_results_are_the_newest_evaluation(project):
+    with pytest.raises(CheckpointError, match="nothing has been evaluated"):
+        latest_results()
+    for number, folder in enumerate(("reports", "runs/a/report", "runs/b/report")):
+        path = project / folder / "metrics.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        os.utime(path, (number, number))
+    assert latest_results() == project / "runs/b/report"
+    os.utime(project / "reports" / "metrics.json", (9, 9))
+    assert latest_results() == project / "reports"

@@ -24,7 +24,7 @@ BY_STEP = BUILDERS[:4]
 
 
 def make_horizon(total, mode="min"):
-    return Horizon(total_steps=total, steps_per_epoch=1, monitor="val/loss", mode=mode)
+    return Horizon(total_steps=total, monitor="val/loss", mode=mode)
 
 
 def make_optimizer(lr=0.5):
@@ -221,7 +221,7 @@ class Module(pl.LightningModule):
     def configure_optimizers(self):
         build_optimizer, build_schedule = self.builders
         optimizer = build_optimizer(self.model, lr=0.5)
-        horizon = Horizon(int(self.trainer.estimated_stepping_batches), 4, "val/loss", "min")
+        horizon = Horizon(int(self.trainer.estimated_stepping_batches), "val/loss", "min")
         return {"optimizer": optimizer, "lr_scheduler": build_schedule(optimizer, horizon)}
 
 

@@ -11,6 +11,10 @@ REFUSED = [
     "subprocess.Popen",
     "torch.hub.load",
     "torch.load",
+    "torchmetrics.text.BERTScore",  # downloads weights by name
+    "torchmetrics.image.fid.FrechetInceptionDistance",
+    "torchmetrics.Accuracy",
+    "lightning.pytorch.callbacks.LambdaCallback",
     "litlab",
     "litlabx.models.Net",
     "litlab.targets.build",  # would build what its own arguments name
@@ -66,6 +70,14 @@ def test_refuses_what_is_defined_elsewhere(target: str) -> None:
 def test_paths_that_lead_nowhere(target: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         targets.locate(target, "model", ())
+
+
+def test_other_metrics_need_trust() -> None:
+    for target in ("classification.MulticlassF1Score", "regression.R2Score"):
+        targets.locate(f"torchmetrics.{target}", "metrics.x", ())
+    with pytest.raises(ConfigError, match=r"trust=\[torchmetrics\]"):
+        targets.check("torchmetrics.MeanMetric", "metrics.x", ())
+    targets.locate("torchmetrics.MeanMetric", "metrics.x", ["torchmetrics"])
 
 
 def test_a_users_module_needs_trust(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

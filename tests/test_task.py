@@ -1,7 +1,10 @@
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lightning.pytorch import LightningModule
 from torch import nn
 from torch.nn import functional as F
@@ -9,9 +12,13 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
 from litlab.data.spec import DataSpec
+from litlab.evaluate import evaluate
+from litlab.losses.binary_cross_entropy import BinaryCrossEntropy
 from litlab.losses.cross_entropy import CrossEntropy
-from litlab.losses.regression import MSE
-from litlab.task import ClassificationTask, Parts, RegressionTask
+from litlab.losses.focal import Focal
+from litlab.losses.regression import MAE, MSE, Huber
+from litlab.task import ClassificationTask, Parts, RegressionTask, Task
+from run_helpers import THIRD_PARTY, small_run
 
 
 def make_spec(**more) -> DataSpec:
@@ -114,17 +121,84 @@ def test_splits_are_measured_apart():
     batch = torch.randn(6, 2), torch.arange(6) % 3
     task.training_step(batch, 0)
     task.validation_step((batch[0] * 9, batch[1]), 0)
-    task.test_step((batch[0] * -9, batch[1]), 0)
-    losses = {task._meter(split).compute()["loss"] for split in ("train", "val", "test")}
-    assert len(losses) == 3
+    losses = {task._meter(split).compute()["loss"] for split in ("train", "val")}
+    assert len(losses) == 2
 
 
-def test_prediction_step_returns_predictions_and_truth():
-    task = make_task(HOUSES, 1)
-    x, y = torch.randn(3, 2), torch.randn(3, 1)
-    predictions, truth = task.predict_step((x, y), 0)
-    assert torch.equal(predictions, task.model(x) * 50 + 200)
-    assert truth is y
+def test_no_second_door_to_the_test_split():
+    for name in ("test_step", "on_test_epoch_end"):
+        assert getattr(Task, name) is getattr(LightningModule, name)
+
+
+LOSSES = [
+    (FLOWERS, CrossEntropy, {"class_weights": [0.1, 1.0, 8.0], "label_smoothing": 0.1}),
+    (FLOWERS, CrossEntropy, {}),
+    (FLOWERS, Focal, {"alpha": [0.1, 1.0, 8.0]}),
+    (FLOWERS, Focal, {}),
+    (FLOWERS, BinaryCrossEntropy, {"pos_weight": 3.0}),
+    (PAIRS, MSE, {}),
+    (PAIRS, MAE, {}),
+    (PAIRS, Huber, {"delta": 0.5}),
+]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(("spec", "loss", "settings_"), LOSSES)
+@given(size=st.integers(1, 41), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15, deadline=None)
+def test_the_epochs_loss_is_that_of_all_samples_at_once(spec, loss, settings_, soft, size, seed):
+    task = make_task(spec, spec.num_outputs)
+    task.loss = loss(spec, **settings_)
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(40, 2, generator=rng)
+    y = 9 * torch.randn(40, 2, generator=rng)
+    if spec is FLOWERS:
+        y = torch.randint(3, (40,), generator=rng)
+        y = torch.rand(40, 3, generator=rng).softmax(1) if soft else y
+    for batch in zip(x.split(size), y.split(size), strict=True):
+        task.validation_step(batch, 0)
+    whole = task.loss(task.model(x), task.targets_for_loss(y)).item()
+    assert task._meter("val").compute()["loss"] == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_one_versus_rest_loss_is_predicted_with_its_sigmoids():
+    task = make_task(FLOWERS, 3)
+    task.loss = BinaryCrossEntropy(FLOWERS)
+    logits = torch.randn(20, 3) * 3
+    sigmoids = logits.sigmoid()
+    torch.testing.assert_close(task.predict(logits), sigmoids / sigmoids.sum(1, keepdim=True))
+    sure = task.predict(torch.full((1, 3), -500.0))  # each sigmoid is 0 in float32
+    torch.testing.assert_close(sure, torch.full((1, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_any_precision_of_the_model(dtype):
+    for spec, loss in ((HOUSES, nn.MSELoss()), (FLOWERS, nn.CrossEntropyLoss())):
+        task = make_task(spec, spec.num_outputs, {}).to(dtype)
+        task.loss = loss  # torch's own want outputs and targets of one type
+        x = torch.randn(6, 2, dtype=dtype)
+        y = torch.rand(6, 1) if spec is HOUSES else torch.rand(6, 3).softmax(1)
+        task.training_step((x, y), 0).backward()
+        assert task.model.weight.grad.dtype == dtype
+        assert task._meter("train").compute()["loss"] > 0
+
+
+def test_standardization_is_not_rounded_with_the_model():
+    spec = make_spec(task="regression", targets=("year",), target_mean=(2003.7,), target_std=(1.3,))
+    task = make_task(spec, 1).to(torch.bfloat16)
+    assert task.predict(torch.zeros(1, 1, dtype=torch.bfloat16)).item() == pytest.approx(2003.7)
+    assert task.targets_for_loss(torch.tensor([[2005.0]])).item() == pytest.approx(1, rel=1e-3)
+
+
+@THIRD_PARTY[1]
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_a_run_in_true_precision_trains_and_is_evaluated(project, precision, kind):
+    numbers = ("data.source.num_classes=0", "data.stratify=false", "task=regression")
+    more = numbers if kind == "regression" else ("loss.class_weights=balanced",)
+    result = small_run(project, f"trainer.precision={precision}", *more)
+    values = evaluate(result.folder.name).metrics
+    assert all(math.isfinite(value) for value in values.values())
 
 
 def test_only_weights_are_saved():
@@ -138,5 +212,5 @@ def test_the_schedule_is_as_long_as_the_training():
     task = make_task(FLOWERS, 3)
     task._trainer = SimpleNamespace(estimated_stepping_batches=35.0, max_epochs=5)
     horizon = task.configure_optimizers()["lr_scheduler"]  # this scheduler is its horizon
-    assert (horizon.total_steps, horizon.steps_per_epoch) == (35, 7)
+    assert horizon.total_steps == 35
     assert (horizon.monitor, horizon.mode) == ("val/loss", "min")

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ import torch
 
 from litlab.checkpoint.card import load
 from litlab.config import read
-from litlab.errors import ConfigError, DataError, EnvironmentFault
+from litlab.errors import ConfigError, DataError, EnvironmentFault, Interrupted
 from litlab.evaluate import evaluate
 from litlab.run_folder import RunRecord
 from litlab.tracking.history import read_rows
+from litlab.tracking.recording import Recording
 from litlab.train import train
 from run_helpers import SMALL, THIRD_PARTY, mlflow_run, only_run, ready_store, small, small_run
 
@@ -131,8 +133,152 @@ def test_batches_larger_than_the_data(project):
     with pytest.warns(UserWarning, match="each epoch is one step"):
         result = small_run(project, "loader.batch_size=5000", "loader.drop_last=false")
     assert result.record.status == "FINISHED"
-    with pytest.raises(ConfigError, match="leave no step"):
-        small_run(project, "loader.batch_size=5000")
+
+
+BATCH_NORM = {"_target_": "litlab.models.mlp.MLP", "hidden": [8], "norm": "batch"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "model", "says", "where"),
+    [
+        (["loader.batch_size=5000"], None, "leave no step", "loader.batch_size"),
+        (["loader.batch_size=1"], BATCH_NORM, "one sample at a time", "loader.batch_size"),
+        (
+            ["loader.batch_size=19", "loader.drop_last=false", "trainer.limit_train_batches=1.0"],
+            BATCH_NORM,
+            "a last one of a single sample",
+            "loader.batch_size, loader.drop_last",
+        ),
+        (["trainer.devices=3"], None, "shared equally by 3", "loader.batch_size"),
+        (["trainer.num_nodes=3"], None, "shared equally by 3", "loader.batch_size"),
+        (["trainer.devices=2", "loader.drop_last=false"], None, "shared", "loader.drop_last"),
+        (["trainer.devices=16"], BATCH_NORM, "one sample at a time", "loader.batch_size"),
+    ],
+)
+def test_batches_that_cannot_be_are_refused_before_the_run(project, overrides, model, says, where):
+    ready_store(project)
+    parts = {"model": model} if model else {}
+    with pytest.raises(ConfigError, match=says) as caught:
+        train(small("loader.batch_size=16", *overrides, **parts))
+    assert caught.value.where == where
+    assert not (project / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["loader.batch_size=19"],
+        ["loader.batch_size=19", "loader.drop_last=false", "trainer.limit_train_batches=5"],
+        ["loader.batch_size=19", "loader.drop_last=false", "trainer.limit_train_batches=0.5"],
+    ],
+)
+def test_a_last_batch_of_one_that_is_never_reached(project, overrides):
+    assert small_run(project, *overrides, model=BATCH_NORM).record.status == "FINISHED"
+
+
+def test_parts_are_refused_before_the_data_are_read(project, monkeypatch):
+    monkeypatch.setattr("litlab.data.datamodule.open_split", lambda *_: pytest.fail("read"))
+    odd = {"noise": {"_target_": "litlab.data.augment.noise.Noise", "std": "much"}}
+    with pytest.raises(ConfigError):
+        small_run(project, augment=odd)
+
+
+def test_a_checkpoint_that_was_not_written_is_a_failure(project, monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.Trainer.save_checkpoint", lambda *_, **__: None)
+    with pytest.raises(EnvironmentFault, match="checkpoint was not written"):
+        small_run(project)
+    assert_ended(project, "FAILED")
+
+
+def assert_ended(project, status):
+    record = RunRecord.load(only_run(project))
+    assert record.status == mlflow_run(project, record.run_id).info.status == status
+
+
+def test_a_record_that_cannot_be_written_hides_nothing(project, monkeypatch):
+    def fail(self):
+        monkeypatch.setattr(RunRecord, "save", full)
+        raise RuntimeError("a bug")
+
+    def full(self, folder):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("litlab.task.Task.on_train_epoch_end", fail)
+    with (
+        pytest.warns(UserWarning, match="not complete: disk full"),
+        pytest.raises(RuntimeError, match="a bug"),
+    ):
+        small_run(project)
+    run_id = RunRecord.load(only_run(project)).run_id
+    assert mlflow_run(project, run_id).info.status == "FAILED"
+
+
+def test_a_best_epoch_that_was_not_measured(project, monkeypatch):
+    monkeypatch.setattr("litlab.tracking.history.History.log_metrics", lambda *_, **__: None)
+    assert small_run(project).record.best_epoch is None
+    assert_ended(project, "FINISHED")
+
+
+def test_a_start_that_fails_half_way_is_closed(project, monkeypatch):
+    def fail(*_):
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr("litlab.tracking.mlflow_logger.MLflowLogger._send_in_batches", fail)
+    with pytest.raises(EnvironmentFault, match="gone"):
+        small_run(project)
+    assert_ended(project, "FAILED")
+
+
+@pytest.mark.parametrize("place", ["litlab.train.make_trainer", "litlab.train.WriteCard"])
+def test_sigterm_before_the_fit_is_killed(project, monkeypatch, place):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(place, lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted) as caught:
+        small_run(project)
+    assert caught.value.exit_code == 143
+    assert_ended(project, "KILLED")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_is_not_forgiven_with_the_store(project, monkeypatch):
+    def log_text(self, *_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception:
+            pytest.fail("swallowed")
+
+    monkeypatch.setattr("litlab.tracking.mlflow_logger.MLflowLogger.log_text", log_text)
+    with pytest.raises(Interrupted):
+        small_run(project)
+    assert_ended(project, "KILLED")
+
+
+def test_sigterm_at_the_end_waits_for_the_record(project, monkeypatch):
+    whole = Recording._note_best
+
+    def note_best(self, mode):
+        os.kill(os.getpid(), signal.SIGTERM)
+        whole(self, mode)
+
+    monkeypatch.setattr(Recording, "_note_best", note_best)
+    with pytest.raises(Interrupted):
+        small_run(project)
+    assert_ended(project, "FINISHED")
+
+
+def test_training_outside_the_main_thread(project):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(small_run, project).result().record.status == "FINISHED"
+
+
+def test_ctrl_c_works_again_after_it_ended_a_fit(project, monkeypatch):
+    def press(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("litlab.task.Task.on_train_epoch_end", press)
+    with pytest.raises(Interrupted):
+        small_run(project)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_tensorboard_events(project):
@@ -148,11 +294,10 @@ def test_tensorboard_events(project):
 
 
 def test_tensorboard_that_is_not_installed(project, monkeypatch):
-    monkeypatch.setattr("litlab.tracking.recording.find_spec", lambda name: None)
+    monkeypatch.setattr("litlab.feasible.find_spec", lambda name: None)
     with pytest.raises(EnvironmentFault, match=r"not installed.*litlab\[tensorboard\]"):
         small_run(project, "tracking=tensorboard")
-    record = RunRecord.load(only_run(project))
-    assert record.status == mlflow_run(project, record.run_id).info.status == "FAILED"
+    assert not (project / "runs").exists()
 
 
 @pytest.mark.parametrize("progress", ["lines", "bar"])

@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from litlab.checkpoint.card import load
 from litlab.errors import ConfigError, Interrupted, NonFiniteError
 from litlab.run_folder import RunRecord
-from litlab.trainer import check_devices, is_first_process
+from litlab.trainer import check_devices, is_first_process, make_trainer, seed_apart
 from run_helpers import THIRD_PARTY, mlflow_run, only_run, small, small_run
 
 pytestmark = THIRD_PARTY
@@ -204,3 +204,19 @@ def test_one_process_of_many_records(monkeypatch, name):
     assert is_first_process()
     monkeypatch.setenv(name, "1")
     assert not is_first_process()
+
+
+def test_each_process_draws_noise_of_its_own(project, monkeypatch):
+    def draw(*overrides):
+        torch.manual_seed(7)
+        config = small("seed=5", *overrides)
+        seed_apart(config.seed, make_trainer(config, "min", project, []))
+        return torch.rand(4).tolist()
+
+    alone = draw()
+    torch.manual_seed(7)
+    assert alone == torch.rand(4).tolist()  # left as it was
+    first = draw("trainer=ddp_cpu", "trainer.progress=none")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    second = draw("trainer=ddp_cpu", "trainer.progress=none")
+    assert first != second

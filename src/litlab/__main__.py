@@ -11,6 +11,8 @@ if not __package__:
     # Started as a folder: Python put the package itself on the path, where `report` or `data`
     # would shadow other modules.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    # With a spec, Lightning's ddp would start its other processes as `python -m __main__`.
+    __spec__ = None
 
 from litlab.cli import main
 

@@ -27,7 +27,7 @@ def build_model(config: Config, spec: DataSpec) -> nn.Module:
 
 
 def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
-    """Build the model and the task around it, and try one forward and loss on made-up samples.
+    """Build the model and the task around it, and try the parts on made-up samples.
 
     Args:
         config: The configuration.
@@ -50,9 +50,11 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
     model = build_model(config, spec)
     task: Task = build(config.task, model, spec, parts, where="task", trust=config.trust)
     if trial:
-        with warnings.catch_warnings():
+        # A user's model may draw numbers even in eval mode; the task is still on the CPU.
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # of metrics, about three samples that are all alike
             _try(task, spec)
+            parts.optimizer(task.model)  # some refuse a model, and the fit would make it too late
     return task
 
 

@@ -38,6 +38,7 @@ def check_config(content: dict[str, Any], origin: str, *, device: bool = True) -
         }
     )
     _check_monitor(config)
+    _check_task(config)
     if device:
         check_device(config.trainer)
     return config
@@ -111,6 +112,23 @@ def _check_monitor(config: Config) -> None:
     else:
         fix = nearest(config.monitor, known)
     raise ConfigError(f"nothing called '{config.monitor}' is measured", "monitor", fix)
+
+
+def _check_task(config: Config) -> None:
+    """Refuse shipped losses and metrics of the other task; a user's own are tried when built."""
+    task = config.task["_target_"].removeprefix("litlab.task.")
+    of_regression = ("litlab.losses.regression.", "torchmetrics.regression.")
+    of_classification = ("litlab.losses.", "torchmetrics.classification.")
+    for where, node in _components(config):
+        target = node["_target_"]
+        if target.startswith(of_regression):
+            misfit = task == "ClassificationTask"
+        else:
+            misfit = task == "RegressionTask" and target.startswith(of_classification)
+        if misfit:
+            name, kind = target.rpartition(".")[2], task.removesuffix("Task").lower()
+            fix = f"choose another {where.partition('.')[0]}, or another task"
+            raise ConfigError(f"{name} is not for {kind}", where, fix)
 
 
 def check_device(trainer: TrainerConfig) -> None:

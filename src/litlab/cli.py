@@ -50,7 +50,7 @@ def params(overrides: Overrides = None, debug: Debug = False) -> None:
 
     path = project_root() / "params.yaml"
     config = write_params(overrides or [], path)
-    say(f"wrote {path.name} for {config.run_name}; `dvc repro` runs it")
+    say(f"wrote {_short(path)} for {config.run_name}; `dvc repro` runs it")
 
 
 @app.command()
@@ -125,20 +125,23 @@ def evaluate(
         )
     values = "  ".join(f"test/{name} {number(value)}" for name, value in result.metrics.items())
     say(f"{result.record.run_name}: {values}")
-    say(f"report: {_short(result.folder / 'report.html')}")
+    say(f"report: {_short(result.folder / 'report.html')}; `litlab report` shows it all again")
     _exit_if_unsent(result.all_sent)
 
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(metavar="[RUN]")] = "reports", debug: Debug = False
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="As for evaluate; the latest evaluation if left out."),
+    ] = None,
+    debug: Debug = False,
 ) -> None:
     """Show an evaluated run's test metrics, and where its report, checkpoint and record are."""
-    from litlab.paths import project_root
-    from litlab.run_folder import find
+    from litlab.paths import results_folder
+    from litlab.run_folder import find, latest_results
 
-    folder = project_root() / "reports"
-    _show_summary(folder if run == "reports" else find(run).folder / "report")
+    _show_summary(latest_results() if run is None else results_folder(find(run).folder))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from litlab.check import check_config
 from litlab.errors import ConfigError, EnvironmentFault, nearest
 from litlab.paths import project_root
 from litlab.schema import Config
+from litlab.tracking.redact import redact
 
 HEADER = "# Written by `litlab params` and by `dvc exp run`; conf/ is what to edit.\n"
 
@@ -28,7 +29,9 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
             " ".join(overrides),
             f"leave out --params, or write them into {params} with `litlab params`",
         )
-    return check_config(read(params), origin=str(params))
+    content = read(params)
+    _refuse_secrets(content, params)
+    return check_config(content, origin=str(params))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -100,6 +103,7 @@ def write_params(overrides: Sequence[str], path: Path) -> Config:
     """
     content = compose(overrides)
     config = check_config(content, origin="the command line and conf/")
+    _refuse_secrets(content, path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(HEADER + dump(content), encoding="utf-8")
@@ -110,6 +114,14 @@ def write_params(overrides: Sequence[str], path: Path) -> Config:
     finally:
         temporary.unlink(missing_ok=True)
     return config
+
+
+def _refuse_secrets(content: dict[str, Any], path: Path) -> None:
+    """Keep credentials out of a file that git and DVC keep for good."""
+    if redact(content) != content:
+        what = "a setting holds credentials, and this file is kept in git and by DVC"
+        fix = "leave them out; give the address in the environment variable MLFLOW_TRACKING_URI"
+        raise ConfigError(what, str(path), fix)
 
 
 def _explain(error: Exception, overrides: list[str]) -> ConfigError:

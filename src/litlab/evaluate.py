@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,10 +14,11 @@ from litlab.data.spec import DataSpec
 from litlab.errors import DataError, EnvironmentFault
 from litlab.inference import Outputs, load_task, run
 from litlab.metrics import EpochMeter
-from litlab.paths import prepared_folder, store_root
-from litlab.results import Results, write_results
-from litlab.run_folder import Found, RunRecord, find
+from litlab.paths import prepared_folder, results_folder, store_root
+from litlab.results import UNKNOWN, Results, write_results
+from litlab.run_folder import BEST, LAST, Found, RunRecord, find
 from litlab.task import Task
+from litlab.tracking.history import read_rows
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
 from litlab.tracking.redact import redact
 
@@ -38,7 +39,7 @@ def evaluate(reference: str, out: Path | None = None, trust: Sequence[str] = ())
 
     Args:
         reference: Run or checkpoint, as `run_folder.find` takes it.
-        out: Folder for the results; `report/` in the run's folder if None.
+        out: Folder for the results; see `paths.results_folder` if None.
         trust: The user's own packages that the checkpoint may name.
 
     Raises:
@@ -53,8 +54,10 @@ def evaluate(reference: str, out: Path | None = None, trust: Sequence[str] = ())
     batches = torch.split(split.x, loaded.card.config.loader.eval_batch_size)
     outputs = run(task, Preprocess(spec), batches)
     metrics = measure(task, outputs, split.y)
-    record = found.record or _bare_record(loaded, task)
-    folder = out or found.folder / "report"
+    record = _record(found, loaded, task)
+    folder = out or results_folder(found.folder)
+    if found.checkpoint.name != BEST and out is None:  # its numbers are not the run's
+        folder = folder.with_name(f"{folder.name}-{found.checkpoint.stem}")
     try:
         results = Results(found, folder, loaded, record, task, split, outputs, metrics)
         files = write_results(results)
@@ -93,15 +96,22 @@ def _test_split(spec: DataSpec) -> Split:
     return open_split(folder, present, "test")
 
 
-def _bare_record(loaded: Loaded, task: Task) -> RunRecord:
-    """What a checkpoint alone tells of its run."""
-    card = loaded.card
+def _record(found: Found, loaded: Loaded, task: Task) -> RunRecord:
+    """The run's own record, if the checkpoint is of that run; else what the checkpoint tells."""
+    record, card = found.record, loaded.card
+    if record is not None and record.run_id == card.run_id:
+        if found.checkpoint.name == BEST:
+            return record
+        rows = {row.get("epoch"): row for row in read_rows(found.folder / "history.csv")}
+        row = rows.get(float(loaded.epoch), {})
+        values = {k: v for k, v in row.items() if "/" in k and v is not None}
+        return replace(record, best_epoch=loaded.epoch, metrics=values)
     return RunRecord(
         run_id=card.run_id,
         run_name=card.config.run_name,
         experiment=card.config.tracking.experiment,
         tracking_uri=redact(tracking_uri(None, store_root())),
-        status="UNKNOWN",
+        status=UNKNOWN,
         best_epoch=loaded.epoch,
         num_parameters=sum(p.numel() for p in task.model.parameters() if p.requires_grad),
         data={"name": card.spec.name},
@@ -116,6 +126,9 @@ def _send(
     files: list[Path],
 ) -> bool:
     """Add test metrics and files to the run; say whether the store took them."""
+    if found.checkpoint.name == LAST:
+        warnings.warn(f"{LAST} is not the run's best: its metrics stay out of MLflow", stacklevel=3)
+        return True
     tracking = loaded.card.config.tracking
     # A checkpoint by itself may come from a stranger, who does not choose where results are sent.
     uri = tracking_uri(tracking.uri if found.record else None, store_root())

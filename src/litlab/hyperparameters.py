@@ -6,14 +6,23 @@ file, without importing torch, and refuses a bad value before anything else happ
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-Probability = Annotated[float, Field(ge=0, lt=1)]  # of dropping, in [0, 1)
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool):  # Python would take `true` for 1
+        raise ValueError("true and false are no numbers")
+    return value
+
+
+NOT_BOOL = BeforeValidator(_refuse_bool)
+
+Probability = Annotated[float, NOT_BOOL, Field(ge=0, lt=1)]  # of dropping, in [0, 1)
+Fraction = Annotated[float, NOT_BOOL, Field(ge=0, le=1)]
+Positive = Annotated[float, NOT_BOOL, Field(gt=0)]
+NonNegative = Annotated[float, NOT_BOOL, Field(ge=0)]
+Count = Annotated[int, NOT_BOOL, Field(ge=1)]
+Index = Annotated[int, NOT_BOOL, Field(ge=0)]
 Betas = tuple[Probability, Probability]  # Adam's decay rates of the first and second moment
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]

@@ -68,14 +68,28 @@ class EpochMeter(nn.Module):
 
     def _clear(self) -> None:
         self._losses: list[torch.Tensor] = []
-        self._counts: list[int] = []
+        self._weights: list[torch.Tensor] = []
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._bytes = 0
 
-    def add(self, loss: torch.Tensor, outputs: torch.Tensor, targets: torch.Tensor) -> None:
-        """Take in one batch: its mean loss, outputs `(B, C)` and targets."""
+    def add(
+        self,
+        loss: torch.Tensor,
+        outputs: torch.Tensor,
+        targets: torch.Tensor,
+        weight: torch.Tensor | None = None,
+    ) -> None:
+        """Take in one batch.
+
+        Args:
+            loss: Its mean loss.
+            outputs: `(B, C)`.
+            targets: `(B,)` or `(B, C)`.
+            weight: What the loss was divided by, a scalar; None is the number of samples. Given
+                for all batches of an epoch, or for none.
+        """
         self._losses.append(loss.detach())
-        self._counts.append(len(targets))
+        self._weights.append(torch.tensor(len(targets)) if weight is None else weight.detach())
         if not self._names:
             return
         self._outputs.append((outputs.detach(), targets))
@@ -99,10 +113,11 @@ class EpochMeter(nn.Module):
             reduce: Sums a tensor over all processes. (torchmetrics does its own.)
         """
         self._flush()
-        losses = torch.stack(self._losses).double()
-        counts = torch.tensor(self._counts, device=losses.device, dtype=torch.float64)
+        # On the CPU, for MPS has no float64; one transfer an epoch.
+        losses = torch.stack(self._losses).cpu().double()
+        weights = torch.stack(self._weights).cpu().double()
         # A batch of nothing (this process's share of a short last batch) has no mean.
-        total = reduce(torch.stack([losses[counts > 0] @ counts[counts > 0], counts.sum()]))
+        total = reduce(torch.stack([losses[weights > 0] @ weights[weights > 0], weights.sum()]))
         values = {"loss": (total[0] / total[1]).item()}
         for name, metric in self.metrics.items():
             values[name] = float(metric.compute())

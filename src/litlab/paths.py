@@ -41,6 +41,16 @@ def make_importable() -> None:
         sys.path.append(root)
 
 
+def results_folder(run: Path) -> Path:
+    """Return where a run's evaluation lies: in its folder; the pipeline's, in reports/.
+
+    What DVC keeps of runs/pipeline would be changed by anything written into it.
+    """
+    root = project_root()
+    pipeline = (root / "runs" / "pipeline").resolve()
+    return root / "reports" if run.resolve() == pipeline else run / "report"
+
+
 def relative(path: Path) -> Path:
     """Return a path as seen from the project's root, where it lies below it: records travel."""
     path = path.resolve()

@@ -23,6 +23,7 @@ from litlab.tracking.history import read_rows, write_rows
 from litlab.tracking.redact import redact
 
 ROUNDS = 500  # of the bootstrap
+UNKNOWN = "UNKNOWN"  # status of a run of which there is only a checkpoint
 MISTAKES = 12
 
 
@@ -42,7 +43,8 @@ class Results:
     @property
     def history(self) -> list[Any]:
         """The run's epochs; none for a checkpoint without its run."""
-        return read_rows(self.found.folder / "history.csv") if self.found.record else []
+        known = self.record.status != UNKNOWN
+        return read_rows(self.found.folder / "history.csv") if known else []
 
 
 def write_results(results: Results) -> list[Path]:
@@ -111,7 +113,7 @@ def _labels(results: Results) -> tuple[Any, Any, NDArray[Any] | None]:
 
 
 def _prediction_rows(results: Results) -> list[dict[str, Any]]:
-    """One row a test sample, `index` being its place in the source."""
+    """One row a test sample (and target), `index` being its place in the source."""
     actual, predicted, confidence = _labels(results)
     index = results.split.source_index.tolist()
     if confidence is not None:
@@ -119,12 +121,9 @@ def _prediction_rows(results: Results) -> list[dict[str, Any]]:
             {"index": i, "actual": a, "predicted": p, "confidence": round(float(c), 6)}
             for i, a, p, c in zip(index, actual, predicted, confidence, strict=True)
         ]
-    targets = results.loaded.card.spec.targets
-    suffix = [""] if len(targets) == 1 else [f"_{name}" for name in targets]
     return [
-        {"index": i}
-        | {f"actual{s}": float(v) for s, v in zip(suffix, a, strict=True)}
-        | {f"predicted{s}": float(v) for s, v in zip(suffix, p, strict=True)}
+        {"index": i, "target": name, "actual": float(a[t]), "predicted": float(p[t])}
+        for t, name in enumerate(results.loaded.card.spec.targets)
         for i, a, p in zip(index, actual, predicted, strict=True)
     ]
 
@@ -226,4 +225,5 @@ def _repeat(record: RunRecord, folder: Path) -> list[str]:
     if record.git.get("commit"):
         commands.append(f"git checkout {record.git['commit']}")
     commands.append(f"litlab train --params {relative(folder / 'config.yaml')}")
+    commands.append("# the same configuration is below, and an artifact of the run in MLflow")
     return commands

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.errors import CheckpointError, EnvironmentFault, nearest
-from litlab.paths import runs_folder
+from litlab.paths import project_root, runs_folder
 
 RUN_FILE = "run.json"
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -95,10 +95,13 @@ def make_folder(out: Path | None, run_name: str) -> Path:
         EnvironmentFault: It cannot be written to, or holds something else than a run.
     """
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    folder = out or _unused(runs_folder() / f"{stamp}-{run_name}")
+    folder = out or runs_folder() / f"{stamp}-{run_name}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _empty(folder)
+        if out is None:
+            folder = _make_new(folder)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            _empty(folder)
         probe = folder / ".probe"
         probe.write_bytes(b"")
         probe.unlink()
@@ -109,11 +112,17 @@ def make_folder(out: Path | None, run_name: str) -> Path:
     return folder.resolve()
 
 
-def _unused(folder: Path) -> Path:
+def _make_new(folder: Path) -> Path:
+    """Make a folder, with a number after its name where another run was faster."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     number, candidate = 2, folder
-    while candidate.exists():
-        candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
-    return candidate
+    while True:
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+        else:
+            return candidate
 
 
 OWN_FILES = re.compile(  # of a run, by their path in its folder
@@ -202,6 +211,20 @@ def _with_checkpoint(folder: Path) -> Found:
     if not checkpoint.is_file():
         raise CheckpointError(f"this run left no {BEST}", str(folder), "train it again")
     return Found(folder, checkpoint)
+
+
+def latest_results() -> Path:
+    """Return the folder of the newest evaluation, the pipeline's or a run's.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    root = project_root()
+    found = [*root.glob("reports/metrics.json"), *root.glob("runs/*/report/metrics.json")]
+    if not found:
+        fix = "run `litlab evaluate` (or `dvc repro`) first"
+        raise CheckpointError("nothing has been evaluated yet", str(root), fix)
+    return max(found, key=lambda path: path.stat().st_mtime).parent
 
 
 def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

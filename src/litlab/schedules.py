@@ -22,22 +22,20 @@ class Horizon:
 
     Attributes:
         total_steps: Optimizer steps of the whole training, T.
-        steps_per_epoch: Optimizer steps of one epoch.
         monitor: The logged metric that decides, by its full name.
         mode: Whether that metric is better small or large.
     """
 
     total_steps: int
-    steps_per_epoch: int
     monitor: str
     mode: Literal["min", "max"]
 
     def __post_init__(self) -> None:
         # An endless Trainer estimates -1 or infinity.
-        if not 1 <= self.total_steps < math.inf or self.steps_per_epoch < 1:
+        if not 1 <= self.total_steps < math.inf:
             raise ValueError(
-                f"a schedule needs a finite training, not {self.total_steps} steps with"
-                f" {self.steps_per_epoch} an epoch; set trainer.max_epochs"
+                f"a schedule needs a finite training, not {self.total_steps} steps;"
+                " set trainer.max_epochs"
             )
 
 

@@ -4,17 +4,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from litlab.hyperparameters import Count, Index, NonNegative, Positive
+from litlab.hyperparameters import NOT_BOOL, Count, Index, NonNegative, Positive
 
 Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
 Precision = Literal[
     "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "transformer-engine"
 ]
+# Not ddp_spawn nor ddp_fork: what their workers record is lost to the process that reports.
 Strategy = Literal[
     "auto",
     "ddp",
-    "ddp_spawn",
-    "ddp_fork",
     "ddp_find_unused_parameters_true",
     "ddp_find_unused_parameters_false",
     "fsdp",
@@ -31,7 +30,7 @@ Name = Annotated[
 MetricName = Annotated[
     str, Field(pattern=r"^\w+$", description="a name of letters, digits and '_'")
 ]
-Share = Annotated[float, Field(gt=0, lt=1)]  # of the samples, in (0, 1)
+Share = Annotated[float, NOT_BOOL, Field(gt=0, lt=1)]  # of the samples, in (0, 1)
 Portion = Annotated[float, Field(gt=0, le=1)]  # of the batches; 1.0 is all of them, 1 is one
 
 
@@ -102,7 +101,7 @@ class Config(_Strict):
     """A whole configuration, resolved and checked."""
 
     name: Name | None
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Annotated[int, NOT_BOOL, Field(ge=0, lt=2**32)]
     monitor: str
     plot: Literal["confusion", "confusion_normalized", "scatter"]
     trust: list[str]

@@ -33,6 +33,10 @@ class Check:
     optional: bool = False
 
 
+class _NotSo(Exception):
+    """A check found otherwise."""
+
+
 def selftest() -> list[Check]:
     """Run every check, say what came of each as it ends, and return them."""
     checks = []
@@ -69,7 +73,7 @@ def _run(name: str, function: Callable[[], str], optional: bool) -> Check:
     began = time.monotonic()
     try:
         detail, ok = function(), True
-    except LitlabError as error:
+    except (LitlabError, _NotSo) as error:
         detail, ok = str(error), False
     except Exception as error:  # whatever it is, the user wants to read which check it broke
         detail, ok = f"{type(error).__name__}: {error}", False
@@ -105,14 +109,14 @@ def _accelerator() -> str:
 
     kind = device().type
     if kind == "cpu":
-        raise RuntimeError(f"none; training runs on the CPU ({describe()['cpu']})")
+        raise _NotSo(f"none; training runs on the CPU ({describe()['cpu']})")
     return describe().get("gpu", kind)
 
 
 def _program(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        raise RuntimeError("not on the PATH; `dvc repro` needs it")
+        raise _NotSo("not on the PATH; `dvc repro` needs it")
     return path
 
 
@@ -131,7 +135,7 @@ def _train(root: Path, model: str, kind: str, precision: str = "32-true") -> str
         result = train(load([*QUICK, *overrides]), root / "runs" / name)
     accuracy = result.record.metrics["val/accuracy"]
     if accuracy < 0.5:  # three classes: a third is chance
-        raise RuntimeError(f"trained, but learned nothing: val/accuracy {accuracy:.2f}")
+        raise _NotSo(f"trained, but learned nothing: val/accuracy {accuracy:.2f}")
     return f"val/accuracy {accuracy:.2f} in {result.record.seconds:.1f} s"
 
 
@@ -155,7 +159,7 @@ def _predict(root: Path) -> str:
     )
     lines = (root / "labels.csv").read_text().splitlines()
     if len(lines) != len(rows) + 1:
-        raise RuntimeError(f"{len(lines) - 1} rows for {len(rows)} inputs")
+        raise _NotSo(f"{len(lines) - 1} rows for {len(rows)} inputs")
     return f"{number} rows labelled"
 
 
@@ -170,7 +174,7 @@ def _altered(root: Path) -> str:
         _train(root, "mlp", "text")
     except DataError as error:
         return error.what
-    raise RuntimeError("a flipped bit went unnoticed")
+    raise _NotSo("a flipped bit went unnoticed")
 
 
 def _recorded(root: Path) -> str:
@@ -179,10 +183,10 @@ def _recorded(root: Path) -> str:
     client = MLflowLogger(tracking_uri(None, root), "litlab", root / "mlartifacts").client
     experiment = client.get_experiment_by_name("litlab")
     if experiment is None:
-        raise RuntimeError("there is no experiment in the store")
+        raise _NotSo("there is no experiment in the store")
     statuses = [run.info.status for run in client.search_runs([experiment.experiment_id])]
     if set(statuses) != {"FINISHED"}:
-        raise RuntimeError(f"statuses {statuses}")
+        raise _NotSo(f"statuses {statuses}")
     return f"{len(statuses)} runs, all FINISHED"
 
 

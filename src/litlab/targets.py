@@ -1,8 +1,8 @@
 """Import paths in the configuration (`_target_`): which are allowed, and how they are built.
 
 Hydra's `instantiate` calls whatever it is told, behind a blocklist that is no security boundary.
-Here the list says what may run: litlab's own components, the layers, metrics, callbacks and
-augmentations of the libraries it stands on, and the packages that the user names in `trust`. It
+Here the list says what may run: litlab's own components, the layers, optimizers, metrics
+and augmentations of the libraries it stands on, and the packages that the user names in `trust`. It
 names litlab's rooms one by one: `litlab.targets.build` as a target would build anything at all.
 """
 
@@ -26,8 +26,8 @@ COMPONENTS = (
 LIBRARIES = (
     "torch.nn.",
     "torch.optim.",
-    "torchmetrics.",
-    "lightning.pytorch.callbacks.",
+    "torchmetrics.classification.",  # others may download weights by name
+    "torchmetrics.regression.",
     "kornia.augmentation.",
 )
 _PATH = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")  # nothing private

@@ -29,7 +29,8 @@ class Parts:
     """What a task is put together from, besides its model.
 
     Attributes:
-        loss: `(outputs, targets) -> mean loss of the batch`.
+        loss: `(outputs, targets) -> mean loss of the batch`. A mean that is not over samples has a
+            method `denominator(outputs, targets)`: the scalar that it divides by, None for B.
         metrics: By name; copied for each split.
         optimizer: Makes the optimizer for a model.
         scheduler: Makes Lightning's scheduler entry for an optimizer and a horizon.
@@ -65,7 +66,7 @@ class Task(pl.LightningModule):
         self.model, self.parts, self.l1 = model, parts, l1
         self.loss = parts.loss
         self.meters = nn.ModuleDict(
-            {f"{s}_split": EpochMeter(parts.metrics) for s in ("train", "val", "test")}
+            {f"{s}_split": EpochMeter(parts.metrics) for s in ("train", "val")}
         )
 
     @abstractmethod
@@ -94,19 +95,17 @@ class Task(pl.LightningModule):
         """Measure a validation batch."""
         self._step("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure a test batch."""
-        self._step("test", batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Return predictions and true targets of a batch."""
-        return self.predict(self(batch[0])), batch[1]
-
     def _step(self, split: str, batch: Batch) -> torch.Tensor:
         x, y = batch
-        outputs = self(x)
-        loss: torch.Tensor = self.loss(outputs, self.targets_for_loss(y))
-        self._meter(split).add(loss, *self.measured(outputs.detach(), y))
+        outputs, targets = self(x), self.targets_for_loss(y)
+        # Of one type, and float32 at least: the model's is another with precision=bf16-true.
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        if targets.is_floating_point():
+            targets = targets.to(outputs.dtype)
+        loss: torch.Tensor = self.loss(outputs, targets)
+        denominator = getattr(self.loss, "denominator", lambda *_: None)
+        weight = denominator(outputs.detach(), targets)
+        self._meter(split).add(loss, *self.measured(outputs.detach(), y), weight)
         return loss
 
     def _meter(self, split: str) -> EpochMeter:
@@ -121,10 +120,6 @@ class Task(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Record validation; runs before the best checkpoint is chosen."""
         self._finish("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Record the test split's loss and metrics."""
-        self._finish("test")
 
     def _finish(self, split: str, **more: float) -> None:
         values = self._meter(split).compute(self._sum_over_processes)
@@ -142,7 +137,10 @@ class Task(pl.LightningModule):
             raise NonFiniteError(what, "training", fix)
 
     def _sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
-        reduced = self.trainer.strategy.reduce(tensor, reduce_op="sum")
+        if self.trainer.world_size == 1:
+            return tensor
+        # Over NCCL only a GPU's tensors can be summed.
+        reduced = self.trainer.strategy.reduce(tensor.to(self.device), reduce_op="sum")
         assert isinstance(reduced, torch.Tensor)
         return reduced
 
@@ -152,10 +150,8 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Make the optimizer, and a schedule as long as the training."""
         optimizer = self.parts.optimizer(self.model)
-        total = int(self.trainer.estimated_stepping_batches)
         horizon = Horizon(
-            total_steps=total,
-            steps_per_epoch=max(1, total // (self.trainer.max_epochs or 1)),
+            total_steps=int(self.trainer.estimated_stepping_batches),
             monitor=self.parts.monitor,
             mode="max" if self.parts.mode == "max" else "min",
         )
@@ -174,8 +170,17 @@ class ClassificationTask(Task):
         return targets
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return class probabilities `(B, C)`."""
-        return outputs.float().softmax(1)
+        """Return class probabilities `(B, C)`.
+
+        They are the softmax of the logits, unless the loss says `link = "sigmoid"`: a loss that
+        fits each class against the rest makes `sigmoid(z_c)` the probability of class c. These do
+        not sum to 1, but a sample has exactly one class, so they are divided by their sum; the
+        softmax of such logits would be surer than what was fitted.
+        """
+        outputs = outputs.float()
+        if getattr(self.loss, "link", "softmax") == "sigmoid":
+            outputs = nn.functional.logsigmoid(outputs)  # softmax divides the sigmoids by their sum
+        return outputs.softmax(1)
 
 
 class RegressionTask(Task):
@@ -185,15 +190,17 @@ class RegressionTask(Task):
     target would set the step size.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
     def __init__(
         self, model: nn.Module, spec: "DataSpec", parts: Parts, *, l1: NonNegative = 0.0
     ) -> None:
         super().__init__(model, spec, parts, l1=l1)
-        self.register_buffer("mean", torch.tensor(spec.target_mean), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.target_std), persistent=False)
+        # No buffers: precision=bf16-true would round them, and evaluation would not.
+        self._mean, self._std = torch.tensor(spec.target_mean), torch.tensor(spec.target_std)
+
+    def _moments(self, device: torch.device) -> Batch:
+        if self._mean.device != device:
+            self._mean, self._std = self._mean.to(device), self._std.to(device)
+        return self._mean, self._std
 
     def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
         """Return both in the target's own unit, `(B, T)`; `(B,)` for a single target."""
@@ -204,8 +211,10 @@ class RegressionTask(Task):
 
     def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
         """Return standardized targets `(B, T)`."""
-        return (targets - self.mean) / self.std
+        mean, std = self._moments(targets.device)
+        return (targets - mean) / std
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return targets in their own unit `(B, T)`."""
-        return outputs.float() * self.std + self.mean
+        mean, std = self._moments(outputs.device)
+        return outputs.float() * std + mean

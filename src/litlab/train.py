@@ -1,7 +1,10 @@
 """One run: data, model and task from a configuration, fitted by Lightning, recorded in full."""
 
+import signal
+import threading
 import time
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +13,14 @@ from litlab.assemble import build_augmentations, build_task
 from litlab.checkpoint.card import Card, WriteCard
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.open import open_or_prepare
-from litlab.data.spec import DataSpec
-from litlab.errors import Interrupted
+from litlab.errors import EnvironmentFault, Interrupted
+from litlab.feasible import check_feasible
 from litlab.paths import runs_folder
 from litlab.run_folder import BEST, RunRecord, make_folder
 from litlab.schema import Config
 from litlab.task import Task
 from litlab.tracking.recording import Recording
-from litlab.trainer import check_devices, fit, is_first_process, make_trainer
+from litlab.trainer import check_devices, fit, is_first_process, make_trainer, seed_apart
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,10 @@ def train(config: Config, out: Path | None = None, command: list[str] | None = N
     """
     check_devices(config.trainer)
     folder, spec = open_or_prepare(config.data, config.trust)
-    _check_batches(config, spec)
     seeding.seed_everything(config.seed)
     task = build_task(config, spec)
     augmentations = build_augmentations(config.augment, spec, config.trust)
+    check_feasible(config, spec, task.model)
     data = ArrayDataModule(folder, spec, config.loader, augmentations, seed=config.seed)
     data.open()  # a damaged file is found before anything is recorded
     # The other processes of a run write nothing; checkpoints go where the first one's Trainer says.
@@ -69,12 +72,17 @@ def _fit(task: Task, data: ArrayDataModule, recording: Recording) -> Result:
     checkpoint = recording.folder / BEST
     status, sent, began = "FAILED", True, time.monotonic()
     try:
-        if first:
-            recording.start(task.model)
-        card = WriteCard(Card(config, recording.spec, recording.record.run_id))
-        trainer = make_trainer(config, task.parts.mode, recording.folder, recording.loggers, card)
-        began = time.monotonic()
-        fit(trainer, task, data)
+        with _sigterm(held=False):
+            if first:
+                recording.start(task.model)
+            card = WriteCard(Card(config, recording.spec, recording.record.run_id))
+            loggers = recording.loggers
+            trainer = make_trainer(config, task.parts.mode, recording.folder, loggers, card)
+            seed_apart(config.seed, trainer)
+            began = time.monotonic()
+            fit(trainer, task, data)
+            if first:
+                _require(checkpoint)
         status = "FINISHED"
     except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
@@ -82,17 +90,49 @@ def _fit(task: Task, data: ArrayDataModule, recording: Recording) -> Result:
     finally:
         if first:
             seconds = time.monotonic() - began
-            sent = recording.finish(status, seconds, checkpoint, task.parts.mode)
+            with _sigterm(held=True):
+                sent = recording.finish(status, seconds, checkpoint, task.parts.mode)
     if not first:
         raise SystemExit(0)
     return Result(recording.folder, checkpoint, recording.record, sent)
 
 
-def _check_batches(config: Config, spec: DataSpec) -> None:
-    size, available = config.loader.batch_size, spec.sizes["train"]
-    if size > available and not config.loader.drop_last:
-        warnings.warn(
-            f"loader.batch_size={size} is more than the {available} training samples: "
-            "each epoch is one step",
-            stacklevel=2,
+def _require(checkpoint: Path) -> None:
+    """Lightning goes on where it may not write, and says nothing."""
+    if not checkpoint.is_file():
+        raise EnvironmentFault(
+            "the checkpoint was not written", str(checkpoint), "make the folder writable"
         )
+
+
+class _Terminated(BaseException):
+    """No `Exception`: what forgives a failing store must not forgive this."""
+
+
+@contextmanager
+def _sigterm(*, held: bool) -> Iterator[None]:
+    """Turn SIGTERM into an error, at once or, if `held`, at the end; Lightning's fit has its own.
+
+    Raises:
+        Interrupted: It came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        came.append(number)
+        # During the fit Lightning's handler calls this one, and ends the fit after the batch.
+        if not held and signal.getsignal(signal.SIGTERM) is note:
+            raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    except _Terminated:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    if came:
+        raise Interrupted("stopped by SIGTERM", "training", "run it again", 143)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
-from litlab import progress
+from litlab import progress, seeding
 from litlab.errors import ConfigError, Interrupted
 from litlab.run_folder import BEST, LAST
 from litlab.schema import Config, TrainerConfig
@@ -110,7 +111,7 @@ def fit(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataMod
         ConfigError: A setting of the Trainer does not fit the data or the task.
     """
     where, fix = "training", "the checkpoints in the run's folder are of the last whole epoch"
-    with _plain_warnings():
+    with _plain_warnings(), _ctrl_c_kept():
         try:
             trainer.fit(task, datamodule=data)
         except MisconfigurationException as error:
@@ -123,6 +124,15 @@ def fit(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataMod
             raise
     if trainer.received_sigterm:
         raise Interrupted("stopped by SIGTERM", where, fix, 143)
+
+
+def seed_apart(seed: int, trainer: pl.Trainer) -> None:
+    """Give each of several processes noise of its own, once all have built the same weights.
+
+    Left alone, a single process goes on with the random numbers it has.
+    """
+    if trainer.world_size > 1:
+        seeding.seed_everything((seed + trainer.global_rank) % 2**32)
 
 
 def is_first_process() -> bool:
@@ -165,6 +175,18 @@ def _be_quiet() -> None:
     """Leave only Lightning's warnings: what matters of the rest, the run says in its own words."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def _ctrl_c_kept() -> Iterator[None]:
+    """Take back Ctrl-C, which Lightning leaves ignored once it was pressed."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        # Only a main thread can have changed it.
+        if before is not None and signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class Watch(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(1, 1)
-        self.seen: dict[str, list[torch.Tensor]] = {"train": [], "val": [], "test": []}
+        self.seen: dict[str, list[torch.Tensor]] = {"train": [], "val": []}
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
         self.seen["train"].append(batch[0])
@@ -40,9 +40,6 @@ class Watch(pl.LightningModule):
 
     def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
         self.seen["val"].append(batch[0])
-
-    def test_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
-        self.seen["test"].append(batch[0])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -101,29 +98,39 @@ def test_batches_are_augmented_only_while_training(prepared, resident) -> None:
 
 
 @pytest.mark.filterwarnings(*QUIET)
-def test_the_test_split_is_not_augmented(prepared) -> None:
+def test_validation_is_only_normalized(prepared) -> None:
     mark, watch = Mark(), Watch()
-    data = make_module(prepared, augmentations=[mark], splits=["test"])
-    make_trainer(prepared[0]).test(watch, data, verbose=False)
-    seen = torch.cat(watch.seen["test"])
+    data = make_module(prepared, augmentations=[mark])
+    make_trainer(prepared[0]).validate(watch, data, verbose=False)
     assert mark.seen == []
-    assert torch.equal(seen, data.preprocess(data.arrays["test"].x))
+    assert torch.equal(torch.cat(watch.seen["val"]), data.preprocess(data.arrays["val"].x))
 
 
-def test_training_cannot_open_the_test_split(prepared) -> None:
+@pytest.mark.filterwarnings(*QUIET)
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("64-true", torch.float64), ("bf16-true", torch.bfloat16), ("16-true", torch.float16)],
+)
+def test_inputs_have_the_trainers_precision(prepared, precision, dtype) -> None:
+    watch = Watch()
+    data = make_module(prepared, augmentations=[Mark()])
+    make_trainer(prepared[0], precision=precision).validate(watch, data, verbose=False)
+    assert {x.dtype for x in watch.seen["val"]} == {dtype}
+
+
+def test_training_does_not_open_the_test_split(prepared) -> None:
     folder, _ = prepared
     file_of(folder, "test").unlink()
     data = make_module(prepared)
     data.setup("fit")  # the file is not even looked at
     assert set(data.arrays) == {"train", "val"}
-    with pytest.raises(AssertionError, match="'test' is not among"):
-        data.test_dataloader()
+    assert type(data).test_dataloader is pl.LightningDataModule.test_dataloader
 
 
-def test_evaluation_opens_nothing_else(prepared) -> None:
-    data = make_module(prepared, splits=["test"])
+def test_a_split_that_was_not_named_is_not_opened(prepared) -> None:
+    data = make_module(prepared, splits=["val"])
     data.open()
-    assert set(data.arrays) == {"test"}
+    assert set(data.arrays) == {"val"}
     with pytest.raises(AssertionError, match="'train' is not among"):
         data.train_dataloader()
 

@@ -478,3 +478,12 @@ def test_a_folder_is_for_images(tmp_path, spec) -> None:
 def test_a_picture_is_for_images(tmp_path, spec) -> None:
     Image.new("L", (5, 6)).save(tmp_path / "x.png")
     assert f"cannot read {spec.kind} data" in refused(tmp_path / "x.png", spec).what
+
+
+def test_images_of_another_scale_are_pointed_out(tmp_path) -> None:
+    spec = make_spec("image", shape=(1, 2, 2), mean=(0.3,), std=(0.2,))
+    np.save(tmp_path / "x.npy", np.full((2, 2, 2), 16, np.uint8))
+    with pytest.warns(UserWarning, match="brightest value, 16"):
+        read_input(tmp_path / "x.npy", spec)
+    np.save(tmp_path / "x.npy", np.full((2, 2, 2), 200, np.uint8))
+    read_input(tmp_path / "x.npy", spec)

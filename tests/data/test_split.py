@@ -51,7 +51,10 @@ def test_stratified_splits_keep_proportions() -> None:
 
 def test_regression_is_never_stratified() -> None:
     raw = make_raw(targets=1)
-    assert len(cut(raw, make_config(stratify=True))["test"][0]) == 12
+    with pytest.warns(UserWarning, match=r"data\.stratify=true is ignored"):
+        splits = cut(raw, make_config(stratify=True))
+    assert len(splits["test"][0]) == 12
+    cut(raw, make_config(stratify=False))  # and nothing is said
 
 
 def test_the_publishers_test_split_is_kept() -> None:

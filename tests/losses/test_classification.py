@@ -104,16 +104,9 @@ def test_binary_is_torchs_on_one_hot(make_spec, pos_weight):
     torch.testing.assert_close(loss, expected)
 
 
-def test_binary_with_one_logit_is_the_ordinary_one(make_spec):
-    logits, _, _ = batch(classes=1)
-    index = torch.tensor([0, 1, 1, 0, 1, 0])
-    loss = BinaryCrossEntropy(make_spec(2))
-    expected = F.binary_cross_entropy_with_logits(logits[:, 0], index.double())
-    for target in (index, index.double()[:, None], F.one_hot(index, 2).double()):
-        torch.testing.assert_close(loss(logits, target), expected)
-    smooth = BinaryCrossEntropy(make_spec(2), label_smoothing=0.2)(logits, index)
-    expected = F.binary_cross_entropy_with_logits(logits[:, 0], index.double() * 0.8 + 0.1)
-    torch.testing.assert_close(smooth, expected)
+def test_a_single_logit_is_refused(make_spec):
+    with pytest.raises(ValueError, match="must be class indices"):
+        BinaryCrossEntropy(make_spec(2))(torch.zeros(4, 1), torch.zeros(4, 2))
 
 
 # Properties

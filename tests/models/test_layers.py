@@ -210,6 +210,6 @@ def test_positions_are_added_and_a_longer_input_is_refused():
     x = torch.randn(2, 5, 4)
     torch.testing.assert_close(positions(x), x + positions.table[:5])
     with pytest.raises(
-        ValueError, match=r"7 tokens do not fit the model's 6 .*data\.source\.max_length"
+        ValueError, match=r"7 tokens do not fit the model's 6 .*shorten the samples"
     ):
         positions(torch.randn(1, 7, 4))

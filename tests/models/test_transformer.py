@@ -218,6 +218,6 @@ def test_inputs_of_another_size_are_refused():
     with pytest.raises(ValueError, match="the input is 12 x 8 and the model was built for 8 x 12"):
         Transformer(make_spec("image"))(torch.randn(1, 3, 12, 8))
     with pytest.raises(
-        ValueError, match=r"17 tokens do not fit the model's 16 .*data\.source\.max_length"
+        ValueError, match=r"17 tokens do not fit the model's 16 .*shorten the samples"
     ):
         Transformer(make_spec("text"))(torch.ones(1, 17, dtype=torch.long))

@@ -1,3 +1,4 @@
+import multiprocessing
 import threading
 import time
 
@@ -9,6 +10,7 @@ from litlab import train as training
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.paths import store_root
 from litlab.run_folder import RunRecord
+from litlab.tracking.lock import alone
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri, valid_name
 from litlab.tracking.recording import data_checksum, flatten
 from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run
@@ -304,6 +306,49 @@ def test_several_threads_make_one_experiment(project):
     assert len(set(ids)) == 1
 
 
+def open_run(uri, root, barrier, ids):
+    barrier.wait()
+    logger = MLflowLogger(uri, "shared", root)
+    logger.start("tea", {}, {})
+    ids.put(logger.client.get_run(logger.run_id).info.experiment_id)
+
+
+@pytest.mark.slow
+def test_several_processes_make_one_store(project):
+    context = multiprocessing.get_context("spawn")
+    barrier, ids = context.Barrier(4), context.Queue()
+    given = (f"sqlite:///{project}/mlflow.db", project / "mlartifacts", barrier, ids)
+    processes = [context.Process(target=open_run, args=given) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert len({ids.get(timeout=5) for _ in processes}) == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "locked"),
+    [
+        ("sqlite:///{0}/x.db", True),
+        ("sqlite+pysqlite:///{0}/x.db?timeout=9", True),
+        ("sqlite:///:memory:", False),
+        ("sqlite:///{0}/absent/x.db", False),
+        ("http://host/x.db", False),
+    ],
+)
+def test_only_a_file_is_locked(project, uri, locked):
+    with alone(uri.format(project)):
+        assert [path.name for path in project.glob("*.lock")] == ["x.db.lock"] * locked
+
+
+def test_what_mlflow_prints_is_no_result(logger, monkeypatch, capsys):
+    logger.start("tea", {}, {})
+    monkeypatch.setattr(logger.client, "set_terminated", lambda *_: print("View run"))
+    assert logger.finish("FINISHED")
+    assert capsys.readouterr() == ("", "View run\n")
+
+
 @pytest.mark.parametrize("name", ["../../up", "/abs", "a/b", ".."])
 def test_artifacts_stay_in_their_folder(project, name):
     logger = MLflowLogger(ready_store(project), name, project / "mlartifacts")
@@ -373,6 +418,11 @@ def test_a_queued_dvc_experiment_records_in_the_repository(project, monkeypatch)
     assert store_root() == project
     monkeypatch.setenv("DVC_ROOT", "/elsewhere")
     assert store_root() == copy
+
+
+def test_a_folder_that_dvc_deletes_is_not_named(project):
+    result = small_run(project, out=project / ".dvc" / "tmp" / "exps" / "tmpabc" / "runs" / "tea")
+    assert "run.folder" not in mlflow_run(project, result.record.run_id).data.tags
 
 
 def test_flat_names():

@@ -15,6 +15,16 @@ from litlab.tracking.redact import redact, redact_spec
         ("postgresql://db/ml?user=u&password=geheim&x=1", "postgresql://db/ml?user=u&password=***&x=1"),
         ("+source.api_key=geheim", "+source.api_key=***"),
         ("tracking.uri=http://u:p@h", "tracking.uri=http://***@h"),
+        ("+store.token=ge heim", "+store.token=***"),
+        ("+store.db_pass='ge heim'", "+store.db_pass=***"),
+        ("store?token='ge heim'&x=1", "store?token=***&x=1"),
+        ('see password="ge\\" heim" there', "see password=*** there"),
+        ("+store={token: geheim, x: 1}", "+store={token: ***, x: 1}"),
+        ("+store={x: 1, token:ge heim}", "+store={x: 1, token:***}"),
+        ("+store={'db_password': 'ge, heim', x: 1}", "+store={'db_password': ***, x: 1}"),
+        ('+store={"auth": "ge} heim"}', '+store={"auth": ***}'),
+        ("+h={Authorization: Bearer geheim}", "+h={Authorization: ***}"),
+        ("model={num_tokens: 3, bypass: 1}", "model={num_tokens: 3, bypass: 1}"),
         ("http://host/path@version", "http://host/path@version"),
         ("sqlite:////home/me/mlflow.db", "sqlite:////home/me/mlflow.db"),
         ("me@example.org", "me@example.org"),
@@ -28,14 +38,17 @@ def test_uris_and_overrides(given_uri, shown):
 @pytest.mark.parametrize(
     "key",
     ["password", "db_password", "token", "API_KEY", "apikey", "client-secret", "aws.secret",
-     "aws_secret_access_key", "private_key", "pwd"],
+     "aws_secret_access_key", "private_key", "pwd", "db_pass", "credentials", "auth", "basic_auth",
+     "bearer"],
 )  # fmt: skip
 def test_secret_sounding_keys(key):
     assert redact({"a": {key: "geheim"}}) == {"a": {key: "***"}}
     assert redact({key: ["geheim", "geheim"]}) == {key: ["***", "***"]}
 
 
-@pytest.mark.parametrize("key", ["num_tokens", "class_token", "pad_token", "tokenizer", "keys"])
+@pytest.mark.parametrize(
+    "key", ["num_tokens", "class_token", "pad_token", "tokenizer", "keys", "bypass", "author"]
+)
 def test_keys_that_only_sound_like_it(key):
     assert redact({key: "mean"}) == {key: "mean"}
 
@@ -54,8 +67,9 @@ def test_no_password_survives_in_a_uri(password, scheme):
 
 
 def test_redacting_twice_changes_nothing():
-    once = redact("http://me:geheim@host?token=abc")
-    assert redact(once) == once
+    for text in ("http://me:geheim@host?token=abc", "+x.token=a b", "+x={token: a b, y: 1}"):
+        once = redact(text)
+        assert redact(once) == once
 
 
 def test_a_spec_keeps_its_words():

@@ -74,9 +74,8 @@ def load(path: Path, trust: Sequence[str] = ()) -> Loaded:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has no one type for what a bad file can do
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"damaged, or not a weights-only checkpoint ({reason[:120]})",
+            f"damaged, or not a weights-only checkpoint ({type(error).__name__})",
             str(path),
             "use another checkpoint of the run; nothing in this one was executed",
         ) from None

@@ -23,7 +23,8 @@ class ArrayDataModule(pl.LightningDataModule):
         spec: Their description.
         loader: Batch sizes and where the arrays live.
         augmentations: Modules `(x, y) -> (x, y)`, in order.
-        splits: What may be opened. Training never names "test", evaluation names nothing else.
+        splits: What may be opened. Not "test": `litlab.evaluate` alone opens that, without this
+            module.
         seed: Of the batches' order.
     """
 
@@ -76,10 +77,6 @@ class ArrayDataModule(pl.LightningDataModule):
         """The validation split, in order, to the last sample."""
         return self._loader("val", self.loader.eval_batch_size, shuffle=False)
 
-    def test_dataloader(self) -> BatchLoader:
-        """The test split, in order, to the last sample."""
-        return self._loader("test", self.loader.eval_batch_size, shuffle=False)
-
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Make floats, augment (training only), normalize: on the device the batch is on."""
         x, y = batch
@@ -89,7 +86,9 @@ class ArrayDataModule(pl.LightningDataModule):
         if self.trainer is not None and self.trainer.training:
             for augmentation in self.augmentations:
                 x, y = augmentation(x, y)
-        return self.preprocess.normalize(x), y
+        x = self.preprocess.normalize(x)
+        # Lightning converts to the Trainer's precision before this hook, which undoes it.
+        return x if self.trainer is None else self.trainer.precision_plugin.convert_input(x), y
 
     def _loader(self, split: str, batch_size: int, *, shuffle: bool) -> BatchLoader:
         assert split in self.splits, f"'{split}' is not among the splits it may open: {self.splits}"

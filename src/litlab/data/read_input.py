@@ -56,7 +56,20 @@ def read_input(path: Path, spec: DataSpec, *, resize: bool = False) -> tuple[lis
             str(path),
             "fill or drop them",
         )
+    if spec.kind == "image":
+        _warn_of_scale(stored, spec)
     return names, stored
+
+
+def _warn_of_scale(images: Array, spec: DataSpec) -> None:
+    """Pixels from 0 to 1, or to 16 as scikit-learn's digits, look black to the network."""
+    usual = 255 * sum(spec.mean) / len(spec.mean)
+    if images.max() < usual:
+        warnings.warn(
+            f"the brightest value, {images.max()}, is below the mean of the training images, "
+            f"{usual:.0f}: pixels go from 0 to 255",
+            stacklevel=3,
+        )
 
 
 def _numbered(path: Path, values: Array) -> tuple[list[str], Array]:

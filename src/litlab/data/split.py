@@ -1,6 +1,7 @@
 """Cuts the source into train, val and test, once, by a seed of its own."""
 
 import hashlib
+import warnings
 
 import numpy as np
 
@@ -25,6 +26,12 @@ def cut(raw: Raw, config: DataConfig) -> dict[str, tuple[Array, Array, Array]]:
         start += len(x)
     rest = parts.pop("all", None) or parts.pop("train")
     stratify = config.stratify and raw.task == "classification"
+    if config.stratify and not stratify:
+        warnings.warn(
+            "data.stratify=true is ignored, for numbers have no classes whose shares could be kept:"
+            " set data.stratify=false",
+            stacklevel=2,
+        )
     if "test" not in parts:
         if config.test_fraction is None:
             raise ConfigError(

@@ -11,10 +11,11 @@ class BinaryCrossEntropy(nn.Module):
     """Sigmoid cross-entropy of each logit against its own class: one class versus the rest.
 
     Averaged over samples and logits, as torch does, so the value is about 1/C of the sum that
-    "ResNet strikes back" (Wightman et al., 2021, section 3) minimizes. With one logit
-    a sample it is the ordinary binary cross-entropy, the logit being that of class 1.
+    "ResNet strikes back" (Wightman et al., 2021, section 3) minimizes. Two classes are no other
+    case: they have two logits.
 
-    Label smoothing is that of softmax: `t (1 - s) + s / C`, with C = 2 for a single logit.
+    Label smoothing is that of softmax: `t (1 - s) + s / C`. A prediction is the sigmoids divided
+    by their sum (`link`, read by `litlab.task.ClassificationTask.predict`).
 
     Args:
         spec: Data whose targets are classes.
@@ -26,6 +27,7 @@ class BinaryCrossEntropy(nn.Module):
         ValueError: The data have no classes.
     """
 
+    link = "sigmoid"
     pos_weight: Tensor | None
 
     def __init__(
@@ -45,18 +47,13 @@ class BinaryCrossEntropy(nn.Module):
         """Return the mean loss, a scalar, in nats.
 
         Args:
-            logits: `(B, C)`, or `(B, 1)` for two classes.
-            target: Class indices `(B,)` int64 or probabilities `(B, C)` float; for a single
-                logit also `(B, 1)`, the probability of class 1.
+            logits: `(B, C)`.
+            target: Class indices `(B,)` int64 or probabilities `(B, C)` float.
         """
         logits = full_precision(logits)
-        columns = logits.shape[1]
-        if columns == 1 and target.shape != logits.shape:
-            target = as_probabilities(logits.expand(-1, 2), target)[:, 1:]
-        else:
-            target = as_probabilities(logits, target)
+        target = as_probabilities(logits, target)
         if self.label_smoothing:
-            uniform = self.label_smoothing / max(columns, 2)
+            uniform = self.label_smoothing / logits.shape[1]
             target = target * (1 - self.label_smoothing) + uniform
         weight = None if self.pos_weight is None else self.pos_weight.to(logits.dtype)
         return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)

@@ -89,18 +89,14 @@ def as_probabilities(logits: Tensor, target: Tensor) -> Tensor:
     return target.to(logits.dtype)
 
 
-def total_weight(target: Tensor, weight: Tensor | None) -> Tensor | int:
+def total_weight(target: Tensor, weight: Tensor) -> Tensor:
     """Return the sum of the samples' weights, which a weighted mean divides by.
 
     A sample with soft labels weighs what its classes do on average, so that a one-hot target
-    weighs what its index does. Without weights this is B.
+    weighs what its index does.
 
     Args:
         target: Class indices `(B,)` or probabilities `(B, C)`.
-        weight: `(C,)` or None.
+        weight: `(C,)`.
     """
-    if weight is None:
-        return len(target)
-    if target.is_floating_point():
-        return (target * weight).sum()
-    return weight[target].sum()
+    return (target * weight).sum() if target.is_floating_point() else weight[target].sum()

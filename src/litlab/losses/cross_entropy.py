@@ -56,4 +56,10 @@ class CrossEntropy(nn.Module):
         total = F.cross_entropy(
             logits, target, weight, reduction="sum", label_smoothing=self.label_smoothing
         )
-        return total / total_weight(target, weight)
+        return total / (len(target) if weight is None else total_weight(target, weight))
+
+    def denominator(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+        """Return the sum of the samples' weights, a scalar; None without weights."""
+        if self.weight is None:
+            return None
+        return total_weight(targets, self.weight.to(full_precision(outputs).dtype))

@@ -53,6 +53,12 @@ class Focal(nn.Module):
         one_minus_p = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
         loss = -target * one_minus_p**self.gamma * log_p
         weight = None if self.alpha is None else self.alpha.to(loss.dtype)
-        if weight is not None:
-            loss = loss * weight
-        return loss.sum() / total_weight(target, weight)
+        if weight is None:
+            return loss.sum() / len(target)
+        return (loss * weight).sum() / total_weight(target, weight)
+
+    def denominator(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+        """Return the sum of the samples' weights, a scalar; None without weights."""
+        if self.alpha is None:
+            return None
+        return total_weight(targets, self.alpha.to(full_precision(outputs).dtype))

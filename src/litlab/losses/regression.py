@@ -27,7 +27,9 @@ def _aligned(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class MSE(nn.Module):
-    """Mean squared error over samples and targets, in the targets' units squared.
+    """Mean squared error over samples and targets, in the square of the unit it is given.
+
+    `RegressionTask` gives it standardized targets: the loss is then a share of their variance.
 
     Args:
         spec: Data whose targets are numbers.
@@ -46,7 +48,9 @@ class MSE(nn.Module):
 
 
 class MAE(nn.Module):
-    """Mean absolute error over samples and targets, in the targets' units.
+    """Mean absolute error over samples and targets, in the unit it is given.
+
+    `RegressionTask` gives it standardized targets: the loss is then in standard deviations.
 
     Args:
         spec: Data whose targets are numbers.
@@ -71,7 +75,8 @@ class Huber(nn.Module):
 
     Args:
         spec: Data whose targets are numbers.
-        delta: The error at which the parabola becomes a line, in the targets' units.
+        delta: The error at which the parabola becomes a line. `RegressionTask` standardizes the
+            targets, so it is in standard deviations of the train split's.
 
     Raises:
         ValueError: The data's targets are classes.

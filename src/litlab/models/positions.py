@@ -42,8 +42,8 @@ class Positions(nn.Module):
         """Add the first `L` positions."""
         if x.size(1) > len(self.table):
             raise ValueError(
-                f"{x.size(1)} tokens do not fit the model's {len(self.table)} positions, the "
-                "length the data were prepared with (data.source.max_length): cut the input, or "
-                "prepare with a longer data.source.max_length and train again"
+                f"{x.size(1)} tokens do not fit the model's {len(self.table)} positions, as many "
+                "as a sample of its training data has: shorten the samples, or train again on data "
+                "prepared with longer ones"
             )
         return x + self.table[: x.size(1)]

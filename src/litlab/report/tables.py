@@ -96,7 +96,7 @@ def data_rows(spec: DataSpec) -> Rows:
         ("Targets", ", ".join(spec.targets)),
         (f"Features ({len(spec.features)})", _some(spec.features)),
         ("Vocabulary", f"{spec.vocab_size:,} tokens" if spec.vocab_size else ""),
-        ("Settings", ", ".join(f"{name} {value}" for name, value in spec.settings.items())),
+        ("Settings", _settings(spec.settings)),
         ("Licence", spec.licence),
         ("Origin", spec.origin),
         ("Checksums", ", ".join(checksums)),
@@ -151,3 +151,14 @@ def _some(names: Iterable[str], most: int = 24) -> str:
     names = list(names)
     more = f", and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _settings(settings: Mapping[str, object], prefix: str = "") -> str:
+    """Nested settings in one line, `a.b value, ...`."""
+    parts = [
+        _settings(value, f"{prefix}{name}.")
+        if isinstance(value, Mapping)
+        else f"{prefix}{name} {value}"
+        for name, value in settings.items()
+    ]
+    return ", ".join(parts)

@@ -93,6 +93,8 @@ def confusion_text(actual: Sequence[str], predicted: Sequence[str]) -> str:
     if not wrong:
         return text + "every one is right."
     (a, p), times = wrong.most_common(1)[0]
+    if wrong.total() == 1:
+        return text + "one is wrong."
     if times == 1:
         return text + f"{wrong.total():,} wrong, no two in the same way."
     return text + f"{wrong.total():,} wrong; most often {a} is taken for {p} ({times:,} times)."

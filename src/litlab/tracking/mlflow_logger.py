@@ -4,10 +4,12 @@ import logging
 import os
 import posixpath
 import re
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from litlab.errors import ConfigError, EnvironmentFault
+from litlab.tracking.lock import alone
 from litlab.tracking.redact import MARK, redact
 
 for _name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
@@ -98,7 +101,8 @@ class MLflowLogger(Logger):
             for name, value in IMPATIENT.items():
                 os.environ.setdefault(name, value)
             try:
-                self._client = MlflowClient(self.uri)
+                with alone(self.uri):
+                    self._client = MlflowClient(self.uri)
             except MlflowException as error:
                 raise ConfigError(
                     redact(first_line(error)),
@@ -126,7 +130,9 @@ class MLflowLogger(Logger):
         self.run_id = self.run_id or os.environ.get("MLFLOW_RUN_ID", "")
         try:
             if not self.run_id:
-                experiment_id = self._experiment_id()
+                self._client = self.client  # opened before the lock is taken again
+                with alone(self.uri):
+                    experiment_id = self._experiment_id()
                 run = self.client.create_run(experiment_id, run_name=run_name)
                 self.run_id = run.info.run_id
             else:
@@ -230,7 +236,8 @@ class MLflowLogger(Logger):
         """Close the run as FINISHED, FAILED or KILLED, and say whether all of it was recorded."""
         done = self.flush() and not self.missing
         try:
-            self.client.set_terminated(self.run_id, status)
+            with redirect_stdout(sys.stderr):  # MLflow prints a link, and stdout is for results
+                self.client.set_terminated(self.run_id, status)
         except Exception as error:
             reason = redact(first_line(error))
             warnings.warn(f"MLflow shows the run as running: {reason}", stacklevel=2)

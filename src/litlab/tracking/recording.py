@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from torch import nn
 from litlab import config as configuration
 from litlab import environment
 from litlab.data.spec import DataSpec
-from litlab.errors import EnvironmentFault
 from litlab.output import say
 from litlab.paths import project_root, store_root
 from litlab.run_folder import RunRecord
@@ -58,12 +57,6 @@ class Recording:
         """What the Trainer reports to."""
         loggers: list[Logger] = [self.history, self.mlflow]
         if self.config.tracking.tensorboard:
-            if find_spec("tensorboard") is None:
-                raise EnvironmentFault(
-                    "TensorBoard is not installed",
-                    "tracking.tensorboard",
-                    "pip install 'litlab[tensorboard]'",
-                )
             loggers.append(TensorBoardLogger(self.folder, name="tensorboard", version=""))
         return loggers
 
@@ -90,34 +83,53 @@ class Recording:
     def finish(self, status: str, seconds: float, best: Path, mode: str) -> bool:
         """Close the run and say whether the tracking store has all of it.
 
+        It raises nothing: an error that ended the run must not give way to one in recording it.
+
         Args:
             status: FINISHED, FAILED or KILLED.
             seconds: How long the fit took.
             best: The best checkpoint; it is there after the first whole epoch.
             mode: "min" or "max": which way the monitored value gets better.
         """
-        rows = self.history.rows
+        rows, sent = self.history.rows, False
+        self.record.run_id = self.mlflow.run_id  # a start that failed may have come as far as that
         self.record.status, self.record.seconds = status, round(seconds, 3)
         self.record.epochs = sum("train/loss" in row for row in rows.values())
-        if best.is_file():
-            self._note_best(mode)
-            if self.config.tracking.log_checkpoint:
-                self.mlflow.log_artifact(best, "checkpoints")
-        self.record.save(self.folder)
-        if not self.record.run_id:  # the store was never reached
-            return False
+        try:
+            if best.is_file():
+                self._note_best(mode)
+            self.record.save(self.folder)
+        except Exception as error:
+            warnings.warn(f"the run's record is not complete: {error}", stacklevel=2)
+        finally:  # a warning may be an error, and a signal may come at any time
+            if self.record.run_id:  # else the store was never reached
+                sent = self._close_store(status, best)
+        return sent
+
+    def _close_store(self, status: str, best: Path) -> bool:
+        """Send what is left; the status even where that is broken off."""
+        try:
+            self._send_rest(best)
+        finally:
+            done = self.mlflow.finish(status)
+        return done
+
+    def _send_rest(self, best: Path) -> None:
+        if best.is_file() and self.config.tracking.log_checkpoint:
+            self.mlflow.log_artifact(best, "checkpoints")
         if self.history.path.is_file():
             self.mlflow.log_artifact(self.history.path)
         summary = {f"best/{k}": v for k, v in self.record.metrics.items()}
         if summary:
             epoch = float(self.record.best_epoch or 0)
             self.mlflow.log_metrics({**summary, "best/epoch": epoch, "epoch": epoch})
-        return self.mlflow.finish(status)
 
     def _note_best(self, mode: str) -> None:
         """Take over the values of the epoch whose checkpoint was kept: the first of equals."""
         column = {epoch: row.get(self.config.monitor) for epoch, row in self.history.rows.items()}
         measured = [(value, epoch) for epoch, value in column.items() if value is not None]
+        if not measured:
+            return
         sign = -1.0 if mode == "max" else 1.0
         epoch = min(measured, key=lambda pair: (sign * pair[0], pair[1]))[1]
         row = self.history.rows[epoch]
@@ -154,8 +166,9 @@ class Recording:
             "data.checksum": self.record.data["checksum"],
             "data.split": self.spec.split_hash,
             "model.parameters": str(self.record.num_parameters),
-            "run.folder": str(self.folder),
             "mlflow.source.name": "litlab train",
+            # DVC deletes the copy of the repository that it runs queued experiments in.
+            **({} if ".dvc" in self.folder.parts else {"run.folder": str(self.folder)}),
             **({"dvc.experiment": experiment} if experiment else {}),
         }
 

@@ -1,0 +1,103 @@
+"""Refuses what only data and model together show to be impossible, before a run is recorded."""
+
+import warnings
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from litlab.data.spec import DataSpec
+from litlab.errors import ConfigError, EnvironmentFault
+from litlab.schema import Config, TrainerConfig
+
+
+def check_feasible(config: Config, spec: DataSpec, model: nn.Module) -> None:
+    """Refuse a run that could not take its first step, or its last.
+
+    Raises:
+        ConfigError: The batches do not fit the data, the processes, or batch norm.
+        EnvironmentFault: TensorBoard is asked for and not installed.
+    """
+    if config.tracking.tensorboard and find_spec("tensorboard") is None:
+        raise EnvironmentFault(
+            "TensorBoard is not installed",
+            "tracking.tensorboard",
+            "pip install 'litlab[tensorboard]'",
+        )
+    processes = num_processes(config.trainer)
+    _check_size(config, spec.sizes["train"])
+    if processes > 1:
+        _check_shares(config, processes)
+    if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
+        _check_batch_norm(config, spec.sizes["train"], processes)
+
+
+def num_processes(trainer: TrainerConfig) -> int:
+    """Return how many processes train, on all nodes together."""
+    devices = trainer.devices
+    if isinstance(devices, list):
+        devices = len(devices)
+    elif devices == "auto":  # every GPU, but one process on the CPU
+        on_cuda = trainer.accelerator not in ("cpu", "mps") and torch.cuda.is_available()
+        devices = torch.cuda.device_count() if on_cuda else 1
+    return devices * trainer.num_nodes
+
+
+def _check_size(config: Config, available: int) -> None:
+    size = config.loader.batch_size
+    if size > available and config.loader.drop_last:
+        raise ConfigError(
+            f"batches of {size} from {available} samples leave no step",
+            "loader.batch_size",
+            f"at most {available}, or loader.drop_last=false",
+        )
+    if size > available:
+        warnings.warn(
+            f"loader.batch_size={size} is more than the {available} training samples: "
+            "each epoch is one step",
+            stacklevel=4,
+        )
+
+
+def _check_shares(config: Config, processes: int) -> None:
+    """Each process averages over its share of a batch: the mean of means needs equal shares."""
+    size = config.loader.batch_size
+    if size % processes:
+        raise ConfigError(
+            f"batches of {size} cannot be shared equally by {processes} processes",
+            "loader.batch_size",
+            f"use a multiple of {processes}",
+        )
+    if not config.loader.drop_last:
+        raise ConfigError(
+            f"the last batch may not be shared equally by {processes} processes",
+            "loader.drop_last",
+            "use loader.drop_last=true",
+        )
+
+
+def _check_batch_norm(config: Config, available: int, processes: int) -> None:
+    """Batch norm has no variance of a single sample."""
+    size = config.loader.batch_size
+    if size == processes:
+        raise ConfigError(
+            "the model has batch norm, which cannot train on one sample at a time",
+            "loader.batch_size",
+            f"use {2 * processes} or more",
+        )
+    if not config.loader.drop_last and available % size == 1 and _reaches_last(config, available):
+        raise ConfigError(
+            f"batches of {size} from {available} samples leave a last one of a single sample, "
+            "which batch norm cannot train on",
+            "loader.batch_size, loader.drop_last",
+            "use another batch size, or loader.drop_last=true",
+        )
+
+
+def _reaches_last(config: Config, available: int) -> bool:
+    """Whether an epoch comes to the batch that is not full."""
+    limit = config.trainer.limit_train_batches
+    if isinstance(limit, int):
+        return limit > available // config.loader.batch_size
+    return limit in (None, 1.0)
