@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from litlab.errors import CheckpointError, EnvironmentFault
+from litlab.errors import CheckpointError, ConfigError, EnvironmentFault
 from litlab.run_folder import (
     RunRecord,
     find,
@@ -84,7 +84,7 @@ def test_nothing_trained_yet(project):
 
 def test_a_run_without_checkpoint(project):
     make_run(project, "failed", checkpoint=False)
-    with pytest.raises(CheckpointError, match=r"left no best\.ckpt"):
+    with pytest.raises(CheckpointError, match=r"has no best\.ckpt"):
         find("failed")
 
 
@@ -118,64 +118,20 @@ def test_runs_that_begin_at_once_get_a_folder_each(project, monkeypatch):
     assert len(set(made)) == 16
 
 
-def fill(folder):
-    RunRecord("id", "name", "exp", "uri").save(folder)
-    for name in ("config.yaml", "best.ckpt", "history.csv", ".history.csv.tmp"):
-        (folder / name).write_text("x")
-    (folder / "report" / "figures").mkdir(parents=True)
-    (folder / "report" / "figures" / "confusion_matrix.png").write_text("x")
-    (folder / "report" / "report.html").write_text("x")
-    (folder / "tensorboard").mkdir()
-    (folder / "tensorboard" / "events.out.tfevents.1.host").write_text("x")
-
-
-def test_an_earlier_run_makes_room(project):
+@pytest.mark.parametrize(("name", "held"), [("run.json", "a run"), ("notes.txt", "other things")])
+def test_a_folder_that_holds_something_is_left_alone(project, name, held):
     out = project / "out"
     out.mkdir()
-    fill(out)
-    assert make_folder(out, "tea") == out
-    assert list(out.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "foreign", ["notes.txt", "report/draft.tex", "photos/me.jpg", ".git/HEAD", "best.ckpt.old"]
-)
-def test_foreign_files_are_never_deleted(project, foreign):
-    out = project / "out"
-    out.mkdir()
-    fill(out)
-    path = out / foreign
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("mine")
-    before = sorted(out.rglob("*"))
-    with pytest.raises(EnvironmentFault, match="other things than a run") as caught:
+    (out / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"holds {held}") as caught:
         make_folder(out, "tea")
-    assert caught.value.exit_code == 5
-    assert sorted(out.rglob("*")) == before
+    assert caught.value.exit_code == 2
+    assert (out / name).read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "report/report.html", "photos/"])
-def test_a_folder_that_was_never_a_run_is_left_alone(project, name):
-    out = project / "out"
-    out.mkdir()
-    path = out / name
-    path.parent.mkdir(exist_ok=True)
-    path.mkdir() if name.endswith("/") else path.write_text("mine")
-    with pytest.raises(EnvironmentFault, match="other things"):
-        make_folder(out, "tea")
-    assert path.exists()
-
-
-def test_a_link_is_not_followed(project):
-    out, elsewhere = project / "out", project / "elsewhere"
-    out.mkdir()
-    elsewhere.mkdir()
-    (elsewhere / "report.html").write_text("mine")
-    RunRecord("id", "name", "exp", "uri").save(out)
-    (out / "report").symlink_to(elsewhere)
-    with pytest.raises(EnvironmentFault, match="other things"):
-        make_folder(out, "tea")
-    assert (elsewhere / "report.html").exists()
+def test_an_empty_folder_is_taken(project):
+    (project / "out").mkdir()
+    assert make_folder(project / "out", "tea") == project / "out"
 
 
 def test_a_place_that_cannot_be_written(project):
@@ -211,3 +167,14 @@ def test_the_latest_results_are_the_newest_evaluation(project):
     assert latest_results() == project / "runs/b/report"
     os.utime(project / "reports" / "metrics.json", (9, 9))
     assert latest_results() == project / "reports"
+
+
+def test_last_is_the_last_run_that_ended_with_a_checkpoint(project):
+    ended = make_run(project, "ended", started="2026-01-01")
+    running = make_run(project, "running", started="2026-01-02")
+    record = RunRecord.load(ended)
+    record.status = "FINISHED"
+    record.save(ended)
+    make_run(project, "empty", started="2026-01-03", checkpoint=False)
+    assert find("last").folder == ended
+    assert find(str(running)).folder == running

@@ -55,6 +55,8 @@ def evaluate(reference: str, out: Path | None = None, trust: Sequence[str] = ())
     outputs = run(task, Preprocess(spec), batches)
     metrics = measure(task, outputs, split.y)
     record = _record(found, loaded, task)
+    if record.status in ("RUNNING", "FAILED", "KILLED"):
+        warnings.warn(f"the run is {record.status}: measuring its best epoch so far", stacklevel=2)
     folder = out or results_folder(found.folder)
     if found.checkpoint.name != BEST and out is None:  # its numbers are not the run's
         folder = folder.with_name(f"{folder.name}-{found.checkpoint.stem}")

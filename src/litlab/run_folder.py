@@ -1,15 +1,13 @@
 """One run, one folder: its configuration, history, checkpoints and what it says of itself."""
 
 import json
-import re
-import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from litlab.errors import CheckpointError, EnvironmentFault, nearest
+from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, nearest
 from litlab.paths import project_root, runs_folder
 
 RUN_FILE = "run.json"
@@ -89,10 +87,12 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def make_folder(out: Path | None, run_name: str) -> Path:
-    """Make the folder of a new run: the one given, emptied of an earlier run, or a new one.
+    """Make the folder of a new run: the one given, or a new one under runs/.
 
     Raises:
-        EnvironmentFault: It cannot be written to, or holds something else than a run.
+        ConfigError: The folder given is not empty. An earlier run is not overwritten; DVC clears
+            the way itself before it runs a stage again.
+        EnvironmentFault: It cannot be written to.
     """
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = out or runs_folder() / f"{stamp}-{run_name}"
@@ -101,7 +101,10 @@ def make_folder(out: Path | None, run_name: str) -> Path:
             folder = _make_new(folder)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            _empty(folder)
+            if any(folder.iterdir()):
+                held = "a run" if (folder / RUN_FILE).is_file() else "other things"
+                fix = "choose an empty one, or remove it"
+                raise ConfigError(f"the folder holds {held} already", f"--out {folder}", fix)
         probe = folder / ".probe"
         probe.write_bytes(b"")
         probe.unlink()
@@ -123,31 +126,6 @@ def _make_new(folder: Path) -> Path:
             candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
         else:
             return candidate
-
-
-OWN_FILES = re.compile(  # of a run, by their path in its folder
-    r"run\.json|config\.yaml|history\.csv|\.(run\.json|history\.csv)\.tmp|\.probe"
-    r"|(best|last)\.ckpt"
-    r"|report/(report\.html|metrics\.json|run\.json|config\.yaml|predictions\.csv|\.[\w.]+\.tmp)"
-    r"|report/figures/\w[^/]*\.png"
-    r"|tensorboard/(events\.out\.tfevents[^/]*|hparams\.yaml)"
-    r"|report(/figures)?|tensorboard"
-)
-
-
-def _empty(folder: Path) -> None:
-    """Delete an earlier run's files, if there is nothing else: a wrong --out must cost nothing."""
-    inside = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    foreign = [n for n, p in inside.items() if not OWN_FILES.fullmatch(n) or p.is_symlink()]
-    if foreign or (inside and RUN_FILE not in inside):
-        foreign = foreign or sorted(inside)
-        raise EnvironmentFault(
-            f"the folder holds other things than a run, such as {foreign[0]}",
-            str(folder),
-            "choose an empty --out",
-        )
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @dataclass(frozen=True)
@@ -180,7 +158,8 @@ def find(reference: str) -> Found:
     runs = _all_runs()
     folders = list(runs)
     if reference == "last" and runs:
-        return _with_checkpoint(max(runs, key=lambda folder: (runs[folder].started, folder)))
+        ended = [f for f in runs if runs[f].status != "RUNNING" and (f / BEST).is_file()]
+        return _with_checkpoint(max(ended or runs, key=lambda f: (runs[f].started, f)))
     matching = [f for f in folders if f.name == reference]
     matching = matching or [f for f, record in runs.items() if _is_called(record, reference)]
     if len(matching) > 1:
@@ -209,7 +188,8 @@ def _is_called(record: RunRecord, reference: str) -> bool:
 def _with_checkpoint(folder: Path) -> Found:
     checkpoint = folder / BEST
     if not checkpoint.is_file():
-        raise CheckpointError(f"this run left no {BEST}", str(folder), "train it again")
+        fix = "wait for its first epoch if it is running, else train it again"
+        raise CheckpointError(f"this run has no {BEST}", str(folder), fix)
     return Found(folder, checkpoint)
 
 
