@@ -60,28 +60,8 @@ def make_trainer(
     Raises:
         ConfigError: Lightning refuses the combination.
     """
-    of_train = config.monitor.startswith("train/")
-    shared: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    best = ModelCheckpoint(
-        filename=Path(BEST).stem,
-        monitor=config.monitor,
-        mode=mode,
-        save_on_train_epoch_end=of_train,
-        **shared,
-    )
-    last = ModelCheckpoint(filename=Path(LAST).stem, save_on_train_epoch_end=True, **shared)
-    callbacks: list[Callback] = [best, last, *progress.callbacks(config.trainer.progress), *extra]
-    stopping = config.trainer.early_stopping
-    if stopping is not None:
-        callbacks.append(
-            EarlyStopping(
-                config.monitor,
-                mode=mode,
-                patience=stopping.patience,
-                min_delta=stopping.min_delta,
-                check_on_train_epoch_end=of_train,
-            )
-        )
+    callbacks = [*_selection(config, mode, folder), *progress.callbacks(config.trainer.progress)]
+    callbacks += extra
     _be_quiet()
     settings = {name: getattr(config.trainer, name) for name in SAME_NAME}
     try:
@@ -97,6 +77,31 @@ def make_trainer(
         )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise _refused(error) from error
+
+
+def _selection(config: Config, mode: str, folder: Path) -> list[Callback]:
+    """What goes by the monitored value: the best checkpoint (and the last), early stopping."""
+    of_train = config.monitor.startswith("train/")
+    shared: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+    best = ModelCheckpoint(
+        filename=Path(BEST).stem,
+        monitor=config.monitor,
+        mode=mode,
+        save_on_train_epoch_end=of_train,
+        **shared,
+    )
+    last = ModelCheckpoint(filename=Path(LAST).stem, save_on_train_epoch_end=True, **shared)
+    stopping = config.trainer.early_stopping
+    if stopping is None:
+        return [best, last]
+    early = EarlyStopping(
+        config.monitor,
+        mode=mode,
+        patience=stopping.patience,
+        min_delta=stopping.min_delta,
+        check_on_train_epoch_end=of_train,
+    )
+    return [best, last, early]
 
 
 def _refused(error: Exception) -> ConfigError:
