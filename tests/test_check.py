@@ -136,7 +136,13 @@ def test_monitor(content: dict[str, Any], monitor: str, fix: str) -> None:
 
 
 def test_a_metric_cannot_take_the_losss_name(content: dict[str, Any]) -> None:
-    error = refusal(put(content, "metrics", {"loss": {"_target_": "torchmetrics.classification.MulticlassAccuracy"}}))
+    error = refusal(
+        put(
+            content,
+            "metrics",
+            {"loss": {"_target_": "torchmetrics.classification.MulticlassAccuracy"}},
+        )
+    )
     assert error.where == "metrics.loss"
 
 

@@ -40,3 +40,7 @@ def test_readme_links_lead_somewhere():
     for link in re.findall(r"\]\(([^)#]+)", text):
         if not link.startswith("http"):
             assert (ROOT / link).exists(), link
+
+
+def test_readme_is_finished():
+    assert "@@" not in (ROOT / "README.md").read_text()
