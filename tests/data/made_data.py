@@ -76,7 +76,8 @@ def prepare_raw(
             return raw
 
     monkeypatch.setattr("litlab.data.prepare.build", lambda *_, **__: Made())
-    return prepare(make_config(**settings), folder)
+    regression = getattr(raw, "task", None) == "regression"
+    return prepare(make_config(**{"stratify": not regression} | settings), folder)
 
 
 def make_spec(kind: Kind = "image", shape: tuple[int, ...] | None = None, **more: Any) -> DataSpec:
