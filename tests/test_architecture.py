@@ -59,7 +59,17 @@ def in_room(room: str) -> list[str]:
 
 
 ARROWS = {
-    "litlab.data.sources": {"litlab.data.spec", "litlab.hyperparameters", "litlab.errors"},
+    "litlab.data.sources": {
+        "litlab.data.encode.table",
+        "litlab.data.encode.text",
+        "litlab.data.files",
+        "litlab.data.images",
+        "litlab.data.raw",
+        "litlab.data.spec",
+        "litlab.hyperparameters",
+        "litlab.errors",
+    },
+    "litlab.data.encode": {"litlab.data.spec", "litlab.hyperparameters", "litlab.errors"},
     "litlab.data.augment": {"litlab.data.spec", "litlab.hyperparameters"},
     "litlab.models": {"litlab.data.spec", "litlab.hyperparameters"},
     "litlab.losses": {"litlab.data.spec", "litlab.hyperparameters"},

@@ -19,6 +19,8 @@ Strategy = Literal[
     "fsdp",
     "fsdp_cpu_offload",
 ]
+# What the split guard may find, by the names that `data.allow` takes.
+GuardCheck = Literal["exact_duplicates", "near_duplicates", "group_leak", "drift", "single_class"]
 Name = Annotated[
     str,
     Field(
@@ -44,11 +46,17 @@ class DataConfig(_Strict):
     """What `prepare` reads, and nothing else: a change here prepares the data again."""
 
     name: Name
+    path: str | None = None  # of the user's own files; conf/ hands it on to the source
     source: Component
     val_fraction: Share
     test_fraction: Share | None
     split_seed: Index
     stratify: bool
+    group: str | None = None  # column whose equal values stay in one split
+    time: str | None = None  # column by which train comes before val, and val before test
+    num_folds: Annotated[int, NOT_BOOL, Field(ge=2)] | None = None
+    fold: Index | None = None  # which of the folds is val, from 0
+    allow: list[GuardCheck] = []  # findings of the split guard that do not stop
 
 
 class LoaderConfig(_Strict):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from litlab.data.prepare import prepare
-from litlab.data.spec import DataSpec, Kind, Raw
+from litlab.data.raw import Raw
+from litlab.data.spec import DataSpec, Kind
 from litlab.schema import DataConfig
 
 SHAPES: dict[Kind, tuple[int, ...]] = {

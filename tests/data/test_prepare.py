@@ -20,7 +20,7 @@ from litlab.targets import build
 SMALL = ["data=synthetic", "data.source.num_samples=60"]
 USER_SOURCE = """
 import numpy as np
-from litlab.data.spec import Raw
+from litlab.data.raw import Raw
 
 
 class Parity:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import datasets
 
+from litlab.data.raw import Raw
 from litlab.data.sources import fashion_mnist
 from litlab.data.sources.diabetes import Diabetes
 from litlab.data.sources.digits import Digits
@@ -23,7 +24,7 @@ from litlab.data.sources.fashion_mnist import DEBIAN, FILES, FashionMNIST
 from litlab.data.sources.idx import find_idx, read_idx
 from litlab.data.sources.mnist1d import MNIST1D
 from litlab.data.sources.synthetic import Synthetic
-from litlab.data.spec import Kind, Raw
+from litlab.data.spec import Kind
 from litlab.data.validate import check_raw
 from litlab.errors import DataError, EnvironmentFault
 from litlab.schema import DataConfig

@@ -15,7 +15,7 @@ NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4)
 NAMES = st.lists(st.text(max_size=9), max_size=4).map(tuple)
 SPECS = st.builds(
     DataSpec,
-    schema_version=st.just(1),
+    schema_version=st.just(2),
     shape=st.lists(st.integers(1, 64), min_size=1, max_size=3).map(tuple),
     classes=NAMES,
     targets=NAMES,
@@ -56,7 +56,7 @@ def test_number_of_outputs() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2, "new_field": 1}, "schema 2, this is schema 1"),
+        ({"schema_version": 1, "new_field": 1}, "schema 1, this is schema 2"),
         ({"invented": 1}, "invented"),
         ({"kind": "video"}, "kind"),
         ({"shape": "wide"}, "shape"),

@@ -10,7 +10,8 @@ import numpy as np
 from safetensors import SafetensorError
 
 from litlab.data.arrays import write_split
-from litlab.data.spec import Array, DataSpec, Raw
+from litlab.data.raw import Raw
+from litlab.data.spec import Array, DataSpec
 from litlab.data.split import Part, cut, split_hash
 from litlab.data.validate import check_disjoint, check_raw, check_splits
 from litlab.errors import ConfigError, EnvironmentFault
@@ -31,7 +32,7 @@ def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) ->
     raw = source.read()
     if not isinstance(raw, Raw):
         raise ConfigError(
-            f"its read() gives {type(raw).__name__}, not litlab.data.spec.Raw",
+            f"its read() gives {type(raw).__name__}, not litlab.data.raw.Raw",
             "data.source._target_",
             "return a Raw",
         )

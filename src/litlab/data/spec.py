@@ -1,5 +1,3 @@
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,20 +6,44 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from litlab.errors import DataError
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "spec.json"
 SPLITS = ("train", "val", "test")
 
 Array = npt.NDArray[Any]
 Kind = Literal["image", "sequence", "tabular", "text"]
+TaskKind = Literal["classification", "regression", "language_model"]
+
+
+class Column(BaseModel):
+    """A table's column, as it was fitted on the train split.
+
+    `fill` is what a missing cell becomes (None: missing cells are refused). A numeric column with
+    `quantiles` is mapped through them to a normal distribution; without, it is stored as it is and
+    standardized by the spec's mean and std. A categorical one is stored as a code: 0 for a value
+    that train lacks, else 1 + its place in `categories`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    fill: float | str | None = None
+    quantiles: tuple[float, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 class DataSpec(BaseModel):
     """The only thing the data tell the model; `prepare` writes it as JSON beside the arrays.
 
-    Shapes of one sample: image `(C, H, W)`, sequence `(C, L)`, tabular `(F,)`, text `(L,)`.
-    `mean` and `std` are of the train split alone, one number a channel (image, sequence) or a
-    feature (tabular), in the units the model sees before normalization: images in [0, 1].
+    Shapes of one sample: image `(C, H, W)`, sequence `(C, L)`, tabular `(F,)`, text `(L,)`, L being
+    the longest text that is kept. `mean` and `std` are of the train split alone, one number a
+    channel (image, sequence) or a feature (tabular), in the units the model sees before
+    normalization: images in [0, 1].
+
+    `columns` describe a table whose columns were fitted: the numeric ones come first, then the
+    categorical ones as codes, whose mean is 0 and std 1. `tokenizer` is the JSON of the library of
+    that name, for text that it tokenized. `image_fit` is how new images are brought into shape.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,12 +52,13 @@ class DataSpec(BaseModel):
     name: str
     source: str
     kind: Kind
-    task: Literal["classification", "regression"]
+    task: TaskKind
     shape: tuple[int, ...]
     dtype: Literal["uint8", "float32", "int32"]
     classes: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     target_mean: tuple[float, ...] = ()
@@ -44,17 +67,35 @@ class DataSpec(BaseModel):
     vocabulary: tuple[str, ...] = ()
     vocab_size: int | None = None
     pad_id: int | None = None
+    tokenizer: str | None = None
+    image_fit: Literal["resize", "crop"] | None = None
     sizes: dict[str, int]
     licence: str
     origin: str
     settings: dict[str, object] = {}
     checksums: dict[str, str] = {}
     split_hash: str = ""
+    source_files: dict[str, str] = {}
 
     @property
     def num_outputs(self) -> int:
-        """How many numbers a model gives for one sample: one a class, or one a target."""
+        """How many numbers a model gives for one sample: one a class, or one a target.
+
+        Of a language model, for one position: one a token of the vocabulary.
+        """
+        if self.task == "language_model":
+            return self.vocab_size or 0
         return len(self.classes) or len(self.targets)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """How many codes each categorical column has, the one for unseen values included."""
+        return tuple(1 + len(c.categories) for c in self.columns if c.kind == "categorical")
+
+    @property
+    def num_numeric(self) -> int:
+        """How many of a table's features, the first ones, are numbers and not codes."""
+        return self.shape[0] - len(self.cardinalities)
 
     def save(self, folder: Path) -> None:
         """Write the spec as `spec.json` into a folder of prepared arrays."""
@@ -88,30 +129,3 @@ class DataSpec(BaseModel):
 
 class _Versioned(BaseModel):
     schema_version: int
-
-
-@dataclass
-class Raw:
-    """What a source hands to `prepare`.
-
-    Attributes:
-        kind: image, sequence, tabular or text.
-        task: classification or regression.
-        parts: `{"all": (inputs, targets)}`, or `{"train": ..., "test": ...}` (and `"val"`) where
-            the publisher split the data. Inputs: images uint8 `(N, C, H, W)`, sequences float
-            `(N, C, L)`, tables float `(N, F)`, text integer ids `(N, L)`. Targets: class numbers
-            `(N,)`, or floats `(N, T)`.
-        licence: The data's licence, as its publisher states it.
-        origin: Where it comes from: a citation or an address.
-    """
-
-    kind: Kind
-    task: Literal["classification", "regression"]
-    parts: dict[str, tuple[Array, Array]]
-    licence: str
-    origin: str
-    classes: Sequence[str] = ()
-    targets: Sequence[str] = ()
-    features: Sequence[str] = ()
-    vocabulary: Sequence[str] = ()
-    pad_id: int | None = None

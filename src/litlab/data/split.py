@@ -5,7 +5,8 @@ import warnings
 
 import numpy as np
 
-from litlab.data.spec import SPLITS, Array, Raw
+from litlab.data.raw import Raw
+from litlab.data.spec import SPLITS, Array
 from litlab.errors import ConfigError, DataError
 from litlab.schema import DataConfig
 

@@ -5,7 +5,8 @@ from hashlib import blake2b
 
 import numpy as np
 
-from litlab.data.spec import Array, Raw
+from litlab.data.raw import Raw
+from litlab.data.spec import Array
 from litlab.errors import DataError
 
 DIMENSIONS = {"image": 4, "sequence": 3, "tabular": 2, "text": 2}

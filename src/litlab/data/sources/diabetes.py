@@ -1,6 +1,6 @@
 import numpy as np
 
-from litlab.data.spec import Raw
+from litlab.data.raw import Raw
 
 
 class Diabetes:

@@ -5,8 +5,9 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from litlab.data.raw import Raw
 from litlab.data.sources.idx import find_idx, read_idx
-from litlab.data.spec import Array, Raw
+from litlab.data.spec import Array
 from litlab.errors import DataError, EnvironmentFault
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

@@ -2,7 +2,7 @@ import random
 
 import numpy as np
 
-from litlab.data.spec import Raw
+from litlab.data.raw import Raw
 from litlab.hyperparameters import Index
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from litlab.data.spec import Raw
+from litlab.data.raw import Raw
 
 
 def read_table(load: Callable[[], Any], *, licence: str, origin: str) -> Raw:

@@ -2,7 +2,8 @@ from typing import Literal
 
 import numpy as np
 
-from litlab.data.spec import Array, Raw
+from litlab.data.raw import Raw
+from litlab.data.spec import Array
 from litlab.hyperparameters import Count, Index
 
 SHAPES: dict[str, tuple[int, ...]] = {

@@ -1,5 +1,5 @@
+from litlab.data.raw import Raw
 from litlab.data.sources.sklearn_table import read_table
-from litlab.data.spec import Raw
 
 
 class Wine:
