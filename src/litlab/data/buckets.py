@@ -62,7 +62,7 @@ class BucketOrder:
         # The odd batch is cut off before sorting: were it always that of the longest texts, each
         # of them would weigh more than another text in every epoch.
         rest = [] if self.drop_last or full == number else [order[full:]]
-        pools = order[:full].split(self.batch_size * self.pool)
+        pools = torch.split(order[:full], self.batch_size * self.pool)
         batches = [batch for part in pools for batch in self._by_length(part)] + rest
         for place in torch.randperm(len(batches), generator=generator).tolist():
             yield batches[place]
@@ -71,7 +71,7 @@ class BucketOrder:
         """Sort samples by length, equal ones in the order they came in, and cut into batches."""
         if len(samples):
             by_length = torch.argsort(self.lengths[samples], stable=True)
-            yield from samples[by_length].split(self.batch_size)
+            yield from torch.split(samples[by_length], self.batch_size)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
