@@ -2,75 +2,171 @@
 
 import hashlib
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 
+from litlab.data.cutters import Cutter, GroupCutter, RandomCutter, StreamCutter
 from litlab.data.raw import Raw
 from litlab.data.spec import SPLITS, Array
-from litlab.errors import ConfigError, DataError
+from litlab.errors import ConfigError, DataError, nearest
 from litlab.schema import DataConfig
 
 
-def cut(raw: Raw, config: DataConfig) -> dict[str, tuple[Array, Array, Array]]:
-    """Return `(inputs, targets, index)` for each of train, val and test.
+@dataclass(frozen=True)
+class Rows:
+    """Which samples of one part of the source make a split.
 
-    A test split that the publisher made is kept; validation is cut from what is left for training.
-    `index` numbers the samples of the source, its parts one after the other.
+    Attributes:
+        part: The part's name in `Raw.parts`.
+        rows: Row numbers within the part, ascending `(n,)`.
+        index: The same samples numbered over all parts, one after the other `(n,)`.
+    """
+
+    part: str
+    rows: Array
+    index: Array
+
+
+def cut(raw: Raw, config: DataConfig) -> dict[str, Rows]:
+    """Say which rows are train, val and test.
+
+    Splits that the publisher made are kept; the others are cut from what is there for training:
+    at random, keeping class shares (`stratify`); whole groups (`group`); by age (`time`); and a
+    stream of text by place. With `num_folds`, val is one fold of what is not test.
 
     Raises:
-        ConfigError: A share that is needed is not set, or one is set that would be ignored.
-        DataError: There are too few samples to cut.
+        ConfigError: A setting that is needed is missing, or one is set that would be ignored.
+        DataError: There are too few samples or groups to cut, or the column is not fit for it.
     """
-    parts, start = {}, 0
-    for name, (x, y) in raw.parts.items():
-        parts[name] = (x, y, np.arange(start, start + len(x), dtype=np.int64))
-        start += len(x)
-    rest = parts.pop("all", None) or parts.pop("train")
-    stratify = config.stratify and raw.task == "classification"
-    if config.stratify and not stratify:
-        warnings.warn(
-            "data.stratify=true is ignored, for numbers have no classes whose shares could be kept:"
-            " set data.stratify=false",
-            stacklevel=2,
+    check_settings(config)
+    kept = _publishers_splits(raw, config)
+    name = "all" if "all" in raw.parts else "train"
+    rest = np.arange(len(raw.parts[name][0]), dtype=np.int64)
+    cutter = _cutter(raw, config, name)
+    cut_off = {}
+    if "test" not in kept and config.test_fraction is not None:
+        rest, cut_off["test"] = cutter.cut(rest, config.test_fraction, "test")
+    if "val" not in kept and config.num_folds is not None and config.fold is not None:
+        rest, cut_off["val"] = cutter.fold(rest, config.num_folds, config.fold)
+    elif "val" not in kept:
+        rest, cut_off["val"] = cutter.cut(rest, config.val_fraction, "val")
+    start = {part: begin for part, (begin, _) in _places(raw).items()}
+    made = {split: Rows(name, rows, rows + start[name]) for split, rows in cut_off.items()}
+    made["train"] = Rows(name, rest, rest + start[name])
+    return {split: kept.get(split) or made[split] for split in SPLITS}
+
+
+def check_settings(config: DataConfig) -> None:
+    """Refuse settings that contradict each other, whatever the data.
+
+    Raises:
+        ConfigError: They do.
+    """
+    folds, fold = config.num_folds, config.fold
+    if fold is not None and folds is None:
+        raise ConfigError(f"data.fold={fold} of how many?", "data.num_folds", "set it, e.g. 5")
+    if folds is not None and fold is None:
+        what = f"which of the data.num_folds={folds} folds is val?"
+        raise ConfigError(what, "data.fold", f"set it, from 0 to {folds - 1}")
+    if folds is not None and fold is not None and fold >= folds:
+        what = f"data.fold={fold}, and data.num_folds={folds} are numbered from 0"
+        raise ConfigError(what, "data.fold", f"set it from 0 to {folds - 1}")
+    if config.time is not None and folds is not None:
+        raise ConfigError(
+            "folds would train on what comes after their validation samples",
+            "data.time, data.num_folds",
+            "set one of them to null",
         )
-    if "test" not in parts:
-        if config.test_fraction is None:
-            raise ConfigError(
-                "this source has no test split of its own", "data.test_fraction", "set it, e.g. 0.2"
-            )
-        rest, parts["test"] = _part(rest, config.test_fraction, config.split_seed, stratify, "test")
-    elif config.test_fraction is not None:
+    if config.time is not None and config.group is not None:
+        raise ConfigError(
+            "a group may reach over the moment where a split by time is cut",
+            "data.time, data.group",
+            "set one of them to null",
+        )
+
+
+def _publishers_splits(raw: Raw, config: DataConfig) -> dict[str, Rows]:
+    """The splits that the source brings, settings that they leave no work for being refused."""
+    kept = {}
+    for part, (start, number) in _places(raw).items():
+        if part in ("val", "test"):
+            rows = np.arange(number, dtype=np.int64)
+            kept[part] = Rows(part, rows, rows + start)
+    if "test" in kept and config.test_fraction is not None:
         raise ConfigError(
             "this source comes with its own test split, which is kept",
             "data.test_fraction",
             "set data.test_fraction=null",
         )
-    if "val" not in parts:
-        rest, parts["val"] = _part(rest, config.val_fraction, config.split_seed, stratify, "val")
-    parts["train"] = rest
-    return {split: parts[split] for split in SPLITS}
-
-
-Part = tuple[Array, Array, Array]
-
-
-def _part(part: Part, share: float, seed: int, stratify: bool, name: str) -> tuple[Part, Part]:
-    from sklearn.model_selection import train_test_split
-
-    x, y, index = part
-    places = np.arange(len(x))
-    try:
-        kept, cut_off = train_test_split(
-            places, test_size=share, random_state=seed, stratify=y if stratify else None
+    if "test" not in kept and config.test_fraction is None:
+        raise ConfigError(
+            "this source has no test split of its own", "data.test_fraction", "set it, e.g. 0.2"
         )
-    except ValueError as error:
-        raise DataError(
-            f"cannot cut {share:g} of {len(x)} samples for {name}: {error}",
-            f"data.{name}_fraction",
-            "change it, or set data.stratify=false",
-        ) from None
-    kept, cut_off = np.sort(kept), np.sort(cut_off)  # the files' order says nothing of the seed
-    return (x[kept], y[kept], index[kept]), (x[cut_off], y[cut_off], index[cut_off])
+    if "val" in kept and config.num_folds is not None:
+        raise ConfigError(
+            "this source comes with its own val split, which is kept",
+            "data.num_folds",
+            "set data.num_folds=null data.fold=null",
+        )
+    if len(kept) == 2 and config.time is not None:
+        raise ConfigError(
+            "this source comes with its own val and test splits: there is nothing to cut by time",
+            "data.time",
+            "set data.time=null",
+        )
+    return kept
+
+
+def _places(raw: Raw) -> dict[str, tuple[int, int]]:
+    """Where each part starts in the numbering of the source, and how many samples it has."""
+    places, start = {}, 0
+    for name, (x, _) in raw.parts.items():
+        places[name] = (start, len(x))
+        start += len(x)
+    return places
+
+
+def _cutter(raw: Raw, config: DataConfig, part: str) -> Cutter:
+    y = raw.parts[part][1]
+    stratify = config.stratify and raw.task == "classification"
+    reason = "" if stratify else "numbers have no classes whose shares could be kept"
+    if raw.task == "language_model":
+        reason = "a text to be continued has no classes"
+    if config.time is not None:
+        reason = "a split by time keeps no class shares"
+    if config.stratify and reason:
+        warnings.warn(
+            f"data.stratify=true is ignored, for {reason}: set data.stratify=false", stacklevel=4
+        )
+    labels = y if stratify and not reason else None
+    if config.group is not None:
+        for name in raw.parts:  # the guard looks for groups that reach over publisher's splits
+            column_of(raw, name, config.group, "data.group")
+        groups = column_of(raw, part, config.group, "data.group")
+        return GroupCutter(groups, labels, config.split_seed)
+    if config.time is not None:
+        return StreamCutter(column_of(raw, part, config.time, "data.time"), "data.time")
+    if raw.task == "language_model" and config.num_folds is None:
+        return StreamCutter(np.arange(len(raw.parts[part][0])), "data")
+    return RandomCutter(labels, config.split_seed)
+
+
+def column_of(raw: Raw, part: str, name: str, setting: str) -> Array:
+    """Return a further column of a part `(N,)`.
+
+    Raises:
+        ConfigError: The source has no such columns at all.
+        DataError: It has others, or this part lacks this one.
+    """
+    columns = raw.columns.get(part, {})
+    if not any(raw.columns.values()):
+        raise ConfigError(
+            "this source has no columns to split by", f"{setting}={name}", f"set {setting}=null"
+        )
+    if name not in columns:
+        raise DataError(f"part '{part}' has no column '{name}'", setting, nearest(name, columns))
+    return columns[name]
 
 
 def split_hash(indices: dict[str, Array]) -> str:

@@ -1,0 +1,90 @@
+"""What the split guard found: stored beside the arrays, shown, and reason to stop."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from litlab.errors import DataError
+
+SCHEMA = 1
+SHOWN = 5  # pairs in a message
+KEPT = 20  # pairs in a report
+Check = Literal[
+    "exact_duplicates", "near_duplicates", "group_leak", "label_noise", "imbalance", "drift"
+]
+Place = tuple[str, int]  # the split, and the sample's number in the source
+Pair = tuple[Place, Place]
+
+
+class Finding(BaseModel):
+    """One thing that was found.
+
+    Attributes:
+        check: Its name; those that stop are allowed by it in `data.allow`.
+        stops: Whether the data are refused for it.
+        count: How many samples (or classes, features) it concerns.
+        counts: The same by where it was found, `train-test` for instance.
+        message: In words.
+        pairs: The first of the samples concerned, by split and number in the source.
+        fix: What to do about it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    check: Check
+    stops: bool
+    count: int
+    message: str
+    counts: dict[str, int] = {}
+    pairs: tuple[Pair, ...] = ()
+    fix: str = ""
+
+
+class GuardReport(BaseModel):
+    """Everything the guard found and looked at; JSON restores it.
+
+    `checked` are the checks made, `notes` what could not be.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA
+    sizes: dict[str, int]
+    class_counts: dict[str, tuple[int, ...]] = {}
+    findings: tuple[Finding, ...] = ()
+    checked: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def refuse(self, allow: Sequence[str]) -> None:
+        """Stop for what leaks from one split into another, unless it is allowed by name.
+
+        Raises:
+            DataError: The first such finding, its pairs by place in the source.
+        """
+        stopping = [f for f in self.findings if f.stops and f.check not in allow]
+        if not stopping:
+            return
+        first = stopping[0]
+        pairs = ", ".join(_pair(pair) for pair in first.pairs[:SHOWN])
+        more = "".join(f"; {finding.message}" for finding in stopping[1:])
+        names = ", ".join(dict.fromkeys([*allow, *(finding.check for finding in stopping)]))
+        raise DataError(
+            f"{first.message} ({pairs}{', ...' if len(first.pairs) > SHOWN else ''}){more}",
+            "data, by place in the source",
+            f"{first.fix}; or set data.allow=[{names}]",
+        )
+
+    def lines(self) -> list[str]:
+        """Return what a person reads: a line a finding, and one when there is none."""
+        if not self.findings:
+            return [f"split guard: nothing found ({', '.join(self.checked)})", *self._noted()]
+        return [*(f"split guard: {f.message}" for f in self.findings), *self._noted()]
+
+    def _noted(self) -> list[str]:
+        return [f"split guard: {note}" for note in self.notes]
+
+
+def _pair(pair: Pair) -> str:
+    (split, index), (other, other_index) = pair
+    return f"{split} {index} = {other} {other_index}"
