@@ -1,19 +1,18 @@
 """Reads a user's new data, of the kind and shape a network was trained on."""
 
 import warnings
-from collections import Counter
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from litlab.data.images import MODES, Form, count_conversions, decode, in_threads, is_image
+from litlab.data.images import SUFFIXES as IMAGES
 from litlab.data.sources.idx import read_idx
 from litlab.data.spec import Array, DataSpec
 from litlab.errors import DataError, nearest
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by the number of channels
 TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -106,56 +105,27 @@ def _read_images(path: Path, spec: DataSpec, resize: bool) -> tuple[list[str], A
         raise DataError("not an image", str(path), f"use {', '.join(IMAGES)}, .npy, .npz or IDX")
     if path.is_file() and path.suffix.lower() not in IMAGES:
         return _numbered(path, read_idx(path))
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if _is_image(f))
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if is_image(f))
     if not files:
         raise DataError("there are no images in it", str(path), f"use {', '.join(IMAGES)}")
     root = path.parent if path.is_file() else path
-    converted: Counter[str] = Counter()
-    images = np.stack([_read_image(file, spec, resize, converted) for file in files])
-    if converted:
-        counts = ", ".join(f"{count} {mode}" for mode, count in sorted(converted.items()))
-        warnings.warn(f"images converted to {MODES[spec.shape[0]]}: {counts}", stacklevel=2)
+    images = _decode(files, spec, resize)
     return [file.relative_to(root).as_posix() for file in files], images
 
 
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGES
-
-
-def _read_image(path: Path, spec: DataSpec, resize: bool, counts: Counter[str]) -> Array:
-    from PIL import Image
-
+def _decode(files: list[Path], spec: DataSpec, resize: bool) -> Array:
+    """Bring pictures into the spec's shape, in the way the training images were."""
     channels, height, width = spec.shape
     if channels not in MODES:
-        raise DataError(f"no picture has {channels} channels", str(path), "use .npy")
-    try:
-        with Image.open(path) as image:
-            if image.mode == "F":
-                raise ValueError("its pixels are floats of an unknown range")
-            if image.mode != MODES[channels]:
-                counts[image.mode] += 1
-            wide = image.mode.startswith("I")
-            converted: Any = (_to_bytes(image) if wide else image).convert(MODES[channels])
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"not a readable image: {error}", str(path), "mend or remove it") from None
-    if converted.size != (width, height):
-        if not resize:
-            raise DataError(
-                f"{converted.width}x{converted.height} pixels, not {width}x{height}",
-                str(path),
-                "pass --resize, or resize it yourself",
-            )
-        converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-    array = np.asarray(converted, dtype=np.uint8)
-    return array[None] if channels == 1 else array.transpose(2, 0, 1)
-
-
-def _to_bytes(image: Any) -> Any:
-    """16-bit grey in 8 bits; Pillow's own conversion cuts off at 255."""
-    from PIL import Image
-
-    values = np.asarray(image, dtype=np.float64) / 257
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+        raise DataError(f"no picture has {channels} channels", str(files[0]), "use .npy")
+    form = Form(channels, height, width, spec.image_fit or ("resize" if resize else None))
+    decoded = in_threads(
+        lambda file: decode(file, form, fix="pass --resize, or resize it yourself"), files
+    )
+    converted = count_conversions((mode for _, mode in decoded), channels)
+    if converted:
+        warnings.warn(converted, stacklevel=2)
+    return np.stack([image for image, _ in decoded])
 
 
 def _read_table(path: Path, *, header: int | None) -> Any:
