@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import assume, given, reject, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made_data import make_config, make_raw
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -261,7 +261,7 @@ def test_a_publishers_split_without_the_group_is_refused() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    times=st.lists(st.integers(0, 30), min_size=12, max_size=80),
+    times=st.lists(st.integers(0, 30), min_size=6, max_size=80),
     share=st.floats(0.05, 0.6),
 )
 def test_time_runs_from_train_over_val_to_test(times, share) -> None:
@@ -269,10 +269,7 @@ def test_time_runs_from_train_over_val_to_test(times, share) -> None:
     assume(len(np.unique(times)) >= 3)
     raw = with_columns(len(times), when=times)
     change = {"test_fraction": share, "val_fraction": share, "stratify": False}
-    try:
-        found = indices(raw, time="when", **change)
-    except DataError:  # ties left one time for train and val together
-        reject()
+    found = indices(raw, time="when", **change)
     assert sorted(np.concatenate(list(found.values())).tolist()) == list(range(len(times)))
     assert times[found["train"]].max() < times[found["val"]].min()
     assert times[found["val"]].max() < times[found["test"]].min()

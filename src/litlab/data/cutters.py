@@ -80,7 +80,8 @@ class GroupCutter:
         counts = np.bincount(inverse * len(classes) + labels, minlength=len(groups) * len(classes))
         shares = counts.reshape(len(groups), -1) / np.bincount(labels)  # each column adds up to 1
         order = np.random.default_rng(self.seed).permutation(len(groups))
-        off = np.isin(inverse, _nearest_share(shares, order, share))
+        leave = 2 if name == "test" and len(groups) > 2 else 1  # val needs one too
+        off = np.isin(inverse, _nearest_share(shares, order, share, leave))
         return rows[~off], rows[off]
 
     def fold(self, rows: Array, num_folds: int, fold: int) -> tuple[Array, Array]:
@@ -118,6 +119,8 @@ class StreamCutter:
                 "give samples of different times",
             )
         wanted = len(rows) - int(np.ceil(share * len(rows)))
+        if name == "test" and len(changes) > 1:
+            changes = changes[1:]  # so that two times are left, one of them for val
         place = changes[np.argmin(np.abs(changes - wanted))]
         return rows[np.sort(order[:place])], rows[np.sort(order[place:])]
 
@@ -140,15 +143,15 @@ def _one_fold(folds: object, rows: Array, num_folds: int, fold: int) -> tuple[Ar
     return rows[kept], rows[off]
 
 
-def _nearest_share(shares: Array, order: Array, share: float) -> Array:
+def _nearest_share(shares: Array, order: Array, share: float, leave: int) -> Array:
     """Choose groups whose shares `(groups, classes)` add up to about `share` for each class.
 
-    At least one group is chosen, and one is left.
+    At least one group is chosen, and `leave` are left.
     """
     missing = np.full(shares.shape[1], share)
     chosen: list[int] = []
     for group in order.tolist():
-        if len(chosen) == len(order) - 1:
+        if len(chosen) == len(order) - leave:
             break
         after = missing - shares[group]
         if after @ after < missing @ missing:
