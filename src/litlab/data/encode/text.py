@@ -1,0 +1,136 @@
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from litlab.data.encode.tokenizer import (
+    PAD_ID,
+    UNK_ID,
+    Unit,
+    check_vocab_size,
+    load_tokenizer,
+    train_tokenizer,
+)
+from litlab.data.spec import Array, DataSpec
+from litlab.errors import DataError
+
+BATCH_CHARACTERS = 2**18  # tokenized at once: the library takes some hundred bytes a token
+
+
+class TextEncoder:
+    """Turns texts into token ids, by a tokenizer learnt from the train split alone.
+
+    A text of more than `max_length` tokens is cut at its end, and counted; so is one that is longer
+    than any of the train split, for places that no text of it reached have learnt nothing. A text
+    without tokens becomes a single padding token, so that no model meets an empty one.
+
+    Args:
+        unit: What a token is: a word, a character, or a frequent run of bytes (byte pairs).
+        vocab_size: At most so many tokens are told apart, the three special ones included.
+        min_frequency: A word or character seen less often in the train split is `<unk>`; a pair of
+            tokens seen less often is not merged.
+        lowercase: Whether case is ignored.
+        max_length: Tokens kept of a text.
+
+    Raises:
+        ValueError: `vocab_size` has no room for what is always in it.
+    """
+
+    def __init__(
+        self,
+        *,
+        unit: Unit = "word",
+        vocab_size: int = 10000,
+        min_frequency: int = 2,
+        lowercase: bool = True,
+        max_length: int = 256,
+    ) -> None:
+        check_vocab_size(unit, vocab_size)
+        self.unit, self.vocab_size, self.min_frequency = unit, vocab_size, min_frequency
+        self.lowercase, self.max_length = lowercase, max_length
+        self.tokenizer: Any = None
+        self.length = max_length
+        self.texts = self.tokens = self.cut = self.empty = self.unknown = 0
+
+    @classmethod
+    def of(cls, spec: DataSpec) -> "TextEncoder":
+        """Return the encoder that prepared data, for new texts.
+
+        Raises:
+            DataError: The data were not prepared by a tokenizer.
+        """
+        if spec.tokenizer is None:
+            raise DataError("its texts have no tokenizer", spec.name, "run `litlab prepare` again")
+        encoder = cls(max_length=spec.shape[0])
+        encoder.tokenizer = load_tokenizer(spec.tokenizer)
+        return encoder
+
+    def fit(self, chunks: Callable[[], Iterator[list[str]]]) -> None:
+        """Learn the vocabulary, and how long the longest text is.
+
+        Raises:
+            DataError: There is no token in the train split.
+        """
+        self.tokenizer = train_tokenizer(
+            chain.from_iterable(chunks()),
+            self.unit,
+            vocab_size=self.vocab_size,
+            min_frequency=self.min_frequency,
+            lowercase=self.lowercase,
+        )
+        longest = max((len(ids) for chunk in chunks() for ids in self._ids(chunk)), default=0)
+        if not longest:
+            raise DataError("there is no token in the train split", "the texts", "check the file")
+        self.length = min(self.max_length, longest)
+
+    def encode(self, chunk: Iterable[str]) -> list[Array]:
+        """Return each text's ids `(its length,)`, int32."""
+        return [self._kept(ids) for ids in self._ids(chunk)]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the tokenizer's JSON, its sizes, and what the models need to know of both."""
+        return {
+            "tokenizer": self.tokenizer.to_str(),
+            "vocab_size": self.tokenizer.get_vocab_size(),
+            "pad_id": PAD_ID,
+            "shape": (self.length,),
+        }
+
+    def notes(self) -> list[str]:
+        """Return how many texts were cut or empty, and how many tokens are not known."""
+        found = []
+        if self.cut:
+            found.append(f"{self.cut} of {self.texts} texts were cut to {self.length} tokens")
+        if self.empty:
+            found.append(f"{self.empty} of {self.texts} texts are empty: one padding token each")
+        if self.unknown:
+            share = f"{self.unknown} of {self.tokens} tokens ({self.unknown / self.tokens:.1%})"
+            known = self.tokenizer.get_vocab_size()
+            found.append(f"{share} are none of the {known} in the vocabulary: <unk>")
+        return found
+
+    def _kept(self, ids: list[int]) -> Array:
+        self.texts += 1
+        self.cut += len(ids) > self.length
+        self.empty += not ids
+        kept = np.array(ids[: self.length] or [PAD_ID], dtype=np.int32)
+        self.tokens += len(kept)
+        self.unknown += int((kept == UNK_ID).sum())
+        return kept
+
+    def _ids(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """Tokenize on all cores, a limited number of characters at once."""
+        batch: list[str] = []
+        size = 0
+        for text in texts:
+            batch.append(text)
+            size += len(text)
+            if size >= BATCH_CHARACTERS:
+                yield from self._together(batch)
+                batch, size = [], 0
+        yield from self._together(batch)
+
+    def _together(self, texts: list[str]) -> Iterator[list[int]]:
+        for encoding in self.tokenizer.encode_batch_fast(texts):
+            yield encoding.ids

@@ -1,0 +1,191 @@
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from litlab.data.encode.text import TextEncoder
+from litlab.data.files import cannot_write, user_path
+from litlab.data.raw import Raw
+from litlab.data.sources.text_folder import folders_of, read_folder
+from litlab.data.sources.text_labels import Labels
+from litlab.data.sources.text_rows import Layout, Row, check_layout, read_rows
+from litlab.data.sources.text_spool import TextSpool
+from litlab.data.spec import Array
+from litlab.errors import DataError
+from litlab.hyperparameters import Count
+
+SHOWN = 5  # in messages
+
+
+class Text:
+    """Labelled texts from files of the user's own.
+
+    CSV, TSV, JSON lines or Parquet with a column of texts and one of labels; lines of a label and a
+    text, as in TREC; or a folder for each class with a file for each text,
+    `root/class/*.txt` or `root/{train,val,test}/class/*.txt`, as IMDb comes. Read once, one text at
+    a time, into a file in the scratch folder.
+
+    Args:
+        path: The file or folder; relative to the project's root.
+        val_path: A file of validation texts, where the publisher split the data.
+        test_path: The same for the test.
+        format: How the files are written; auto goes by their suffix, and takes an unknown one for
+            lines.
+        text: Name of the column of texts; without a header its number, from 0.
+        label: The same of the labels.
+        columns: Further columns, for `data.group` and `data.time`.
+        encoding: Of the characters, by Python's name: utf-8, latin-1, cp1252, utf-16.
+        delimiter: Between a CSV's cells; null: a comma, in TSV a tab.
+        header: Whether the first row of a CSV names the columns.
+        quotes: Whether a CSV's cells may stand in quotation marks; false takes them as they are.
+        label_names: The classes in order; what the files have are these names, or their places in
+            this list, from 0. Null: the labels that are found. Of folders, only these are read.
+        empty: What a text without a character is: refused, or one padding token.
+        tokenizer: What a token is: a word, a character, or a frequent run of bytes (byte pairs).
+        vocab_size: At most so many tokens are told apart, three special ones included.
+        min_frequency: What is seen less often in the train split is unknown, or not merged.
+        lowercase: Whether case is ignored.
+        max_length: Tokens kept of a text; longer ones are cut and counted.
+        licence: Of the texts, for the records.
+        origin: Where they come from, for the records; null: the path.
+
+    Raises:
+        ValueError: The encoding is not known, `delimiter` is not one character, a name is twice in
+            `label_names`, or `vocab_size` is too small for the tokenizer.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "lines"] = "auto",
+        text: str = "text",
+        label: str = "label",
+        columns: tuple[str, ...] = (),
+        encoding: str = "utf-8",
+        delimiter: str | None = None,
+        header: bool = True,
+        quotes: bool = True,
+        label_names: tuple[str, ...] | None = None,
+        empty: Literal["refuse", "pad"] = "refuse",
+        tokenizer: Literal["word", "char", "bpe"] = "word",
+        vocab_size: Count = 10000,
+        min_frequency: Count = 2,
+        lowercase: bool = True,
+        max_length: Count = 256,
+        licence: str = "not stated",
+        origin: str | None = None,
+    ) -> None:
+        self.paths = {"train": path, "val": val_path, "test": test_path}
+        self.columns = [text, label, *columns]
+        self.layout = Layout(format, encoding, delimiter, header, quotes)
+        check_layout(self.layout)
+        if label_names and len(set(label_names)) < len(label_names):
+            raise ValueError("a name is twice in label_names")
+        self.label_names = None if label_names is None else list(label_names)
+        self.empty, self.licence, self.origin = empty, licence, origin or path
+        self.encoder = TextEncoder(
+            unit=tokenizer,
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            lowercase=lowercase,
+            max_length=max_length,
+        )
+
+    def read(self, scratch: Path) -> Raw:
+        """Spool the texts into `scratch` and return them with their labels.
+
+        Raises:
+            DataError: A file is not what it should be, a text is empty or a label missing.
+            EnvironmentFault: A file is missing, or the disk is full.
+        """
+        paths = {part: user_path(given) for part, given in self.paths.items() if given}
+        labels = Labels(self.columns[1], self.label_names)
+        parts, columns = {}, {}
+        for part, rows in self._rows(paths).items():
+            reading = _Part(rows, labels, len(self.columns) - 2)
+            try:
+                texts = TextSpool(scratch / f"{part}.txt", reading)
+            except OSError as error:
+                raise cannot_write(error, scratch) from None
+            if self.empty == "refuse":
+                reading.check_empty()
+            parts[part] = (texts, reading.codes)
+            columns[part] = dict(zip(self.columns[2:], reading.further(), strict=True))
+        return Raw(
+            kind="text",
+            task="classification",
+            parts={part: (texts, labels.numbered(codes)) for part, (texts, codes) in parts.items()},
+            classes=labels.classes(),
+            licence=self.licence,
+            origin=self.origin,
+            encoder=self.encoder,
+            columns=columns,
+            files=list(paths.values()),
+        )
+
+    def _rows(self, paths: dict[str, Path]) -> dict[str, Iterator[Row]]:
+        """Each part's rows, not read yet."""
+        if paths["train"].is_dir():
+            if len(paths) > 1:
+                what = "a folder has its splits in it: train, val, test"
+                raise DataError(what, str(paths["train"]), "set val_path and test_path to null")
+            return {
+                part: read_folder(folder, self.layout.encoding, self.label_names)
+                for part, folder in folders_of(paths["train"]).items()
+            }
+        parts = {name if len(paths) > 1 else "all": path for name, path in paths.items()}
+        return {part: read_rows(path, self.columns, self.layout) for part, path in parts.items()}
+
+
+class _Part:
+    """Goes through a part's rows once: gives the texts, and keeps what else they have."""
+
+    def __init__(self, rows: Iterator[Row], labels: Labels, further: int) -> None:
+        self.rows, self.labels = rows, labels
+        self.codes = array("q")
+        self.empty: list[tuple[Path, int]] = []
+        self.cells: list[list[Any]] = [[] for _ in range(further)]
+
+    def __iter__(self) -> Iterator[str]:
+        for path, number, (text, label, *further) in self.rows:
+            if text is not None and not isinstance(text, str):
+                what = f"line {number}: {text!r:.40} is a {type(text).__name__} and no text"
+                raise DataError(what, str(path), "name the column of texts: data.source.text=...")
+            stripped = (text or "").strip()
+            if not stripped:
+                self.empty.append((path, number))
+            self.codes.append(self.labels.add(label, path, number))
+            for cells, cell in zip(self.cells, further, strict=True):
+                cells.append(cell)
+            yield stripped
+
+    def check_empty(self) -> None:
+        """Refuse texts without a character.
+
+        Raises:
+            DataError: There are some.
+        """
+        if self.empty:
+            shown = ", ".join(f"{path.name}:{number}" for path, number in self.empty[:SHOWN])
+            raise DataError(
+                f"{len(self.empty)} empty texts, first {shown}",
+                str(self.empty[0][0]),
+                "remove them, or make each one padding token: data.source.empty=pad",
+            )
+
+    def further(self) -> list[Array]:
+        """Return the further columns `(n,)`: of numbers where they are numbers."""
+        return [_column(cells) for cells in self.cells]
+
+
+def _column(cells: list[Any]) -> Array:
+    try:
+        numbers: Array = np.array([float(cell) for cell in cells])
+        return numbers
+    except (TypeError, ValueError):
+        return np.array(["" if cell is None else str(cell) for cell in cells], dtype=object)

@@ -1,0 +1,64 @@
+"""Files of text in some encoding, and where the first byte is that is not of it."""
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from litlab.errors import DataError
+
+BLOCK = 2**16
+
+
+def open_text(path: Path, encoding: str, newline: str | None) -> TextIO:
+    """Open a file; a byte order mark is no part of its text."""
+    is_utf8 = codecs.lookup(encoding).name == "utf-8"
+    return path.open(encoding="utf-8-sig" if is_utf8 else encoding, newline=newline)
+
+
+def read_whole(path: Path, encoding: str) -> str:
+    """Return a file's text.
+
+    Raises:
+        DataError: It is in another encoding, or cannot be read.
+    """
+    try:
+        with open_text(path, encoding, None) as file:
+            return file.read()
+    except UnicodeError:
+        raise other_encoding(path, encoding) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error}", str(path), "mend the file") from None
+
+
+def lines_of(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+    r"""Give a file's lines and their numbers; only `\n` and `\r\n` end one.
+
+    Not `\x85`, as with str.splitlines: in cp1252 read as latin-1 it is an ellipsis.
+    """
+    with open_text(path, encoding, "\n") as file:
+        for number, line in enumerate(file, start=1):
+            yield number, line.removesuffix("\n").removesuffix("\r")
+
+
+def other_encoding(path: Path, encoding: str) -> DataError:
+    """Say where the first byte is that cannot be decoded."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    done, lines = 0, 1
+    with path.open("rb") as file:
+        block = b"start"
+        while block:
+            block = file.read(BLOCK)
+            held = len(decoder.getstate()[0])  # bytes of a character that the last block began
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeError as error:  # without a place where UTF-16 lacks its mark
+                place = getattr(error, "start", held) - held
+                done, lines = done + place, lines + block.count(b"\n", 0, max(place, 0))
+                break
+            done, lines = done + len(block), lines + block.count(b"\n")
+    return DataError(
+        f"not {encoding} at byte {done} (line {lines})",
+        str(path),
+        "save it as UTF-8, or give data.source.encoding, e.g. latin-1 or cp1252",
+    )

@@ -1,0 +1,202 @@
+"""Reads files of texts row by row: CSV, TSV, JSON lines, Parquet, or a label and a text a line."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litlab.data.sources.text_files import BLOCK, lines_of, open_text, other_encoding
+from litlab.errors import DataError, nearest
+
+FORMAT_OF = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+REFUSED = {
+    ".json": "write one JSON object a line (.jsonl)",
+    ".xls": "export it as CSV",
+    ".xlsx": "export it as CSV",
+    **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), "unpack it"),
+}
+LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters
+PARQUET_ROWS = 256
+
+Row = tuple[Path, int, list[Any]]  # where it is: the file, and its line's number
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file is written.
+
+    Attributes:
+        format: csv, tsv, jsonl, parquet or lines; auto goes by the file's suffix.
+        encoding: Of its characters; Parquet has its own.
+        delimiter: Between the cells of a row; None: a comma, in TSV a tab.
+        header: Whether a CSV's first row names the columns; else they are 0, 1, 2, ...
+        quotes: Whether a CSV's cells may be in quotation marks, and so hold delimiters and lines.
+    """
+
+    format: str = "auto"
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    header: bool = True
+    quotes: bool = True
+
+    def format_of(self, path: Path) -> str:
+        """Return a file's format.
+
+        Raises:
+            DataError: Its suffix is that of a format that is not read.
+        """
+        if self.format != "auto":
+            return self.format
+        suffix = path.suffix.lower()
+        if suffix in REFUSED:
+            raise DataError(f"{suffix} files are not read", str(path), REFUSED[suffix])
+        return FORMAT_OF.get(suffix, "lines")
+
+
+def check_layout(layout: Layout) -> None:
+    """Refuse what is no encoding of text, and delimiters of more than one character.
+
+    Raises:
+        ValueError: It is one of these.
+    """
+    try:
+        "".encode(layout.encoding)
+    except LookupError:
+        raise ValueError(
+            f"encoding={layout.encoding} is not known: give utf-8, latin-1, cp1252, utf-16, ..."
+        ) from None
+    if layout.delimiter is not None and (len(layout.delimiter) != 1 or layout.delimiter in '"\r\n'):
+        raise ValueError(f"delimiter={layout.delimiter!r} is not one character such as ';'")
+
+
+def read_rows(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
+    """Give each row's place, its first line, and what it has in `columns`.
+
+    Memory holds one row at a time, of Parquet some more. Blank lines are passed over. In the format
+    `lines` a row is the label up to the first white space, and the text after it: two columns of
+    these names, whatever they are called.
+
+    Raises:
+        DataError: The file is not what it should be; the message names the line.
+    """
+    name = layout.format_of(path)
+    readers = {"csv": _csv, "tsv": _csv, "jsonl": _jsonl, "parquet": _parquet, "lines": _labelled}
+    try:
+        yield from readers[name](path, columns, layout)
+    except UnicodeError:
+        raise other_encoding(path, layout.encoding) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error}", str(path), "mend the file") from None
+
+
+def _labelled(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
+    if len(columns) > 2:
+        what = f"lines of a label and a text have no column '{columns[2]}'"
+        raise DataError(what, str(path), "use CSV, JSON lines or Parquet")
+    for number, line in lines_of(path, layout.encoding):
+        label, *text = line.split(None, 1) or [""]
+        if label:
+            yield path, number, ["".join(text), label.removeprefix("__label__")]  # fastText's mark
+
+
+def _jsonl(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
+    for number, line in lines_of(path, layout.encoding):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            why = getattr(error, "msg", "nested too deeply")
+            fix = "write one JSON object a line"
+            raise DataError(f"line {number} is not JSON: {why}", str(path), fix) from None
+        if not isinstance(row, dict):
+            fix = f'write {{"{columns[0]}": ...}}'
+            raise DataError(f"line {number} is not a JSON object", str(path), fix)
+        missing = [name for name in columns if name not in row]
+        if missing:
+            what = f"line {number} has no '{missing[0]}'"
+            raise DataError(what, str(path), nearest(missing[0], row))
+        yield path, number, [row[name] for name in columns]
+
+
+def _csv(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_CELL)
+    tabs = layout.format_of(path) == "tsv"
+    with open_text(path, layout.encoding, "") as file:
+        rows = csv.reader(
+            file,
+            delimiter=layout.delimiter or ("\t" if tabs else ","),
+            quoting=csv.QUOTE_MINIMAL if layout.quotes else csv.QUOTE_NONE,
+            strict=True,
+        )
+        numbered = _numbered(path, rows)
+        first = next(numbered, None)
+        if first is None:
+            raise DataError("the file is empty", str(path), "give one with rows")
+        width = len(first[1])
+        names = [cell.strip() for cell in first[1]] if layout.header else map(str, range(width))
+        places = find_columns(path, columns, list(names))
+        if not layout.header:
+            yield path, first[0], [first[1][place] for place in places]
+        for number, row in numbered:
+            if len(row) != width:
+                what = f"line {number} has {len(row)} cells, and the first line {width}"
+                fix = "put cells that hold the delimiter in quotation marks"
+                raise DataError(what, str(path), fix)
+            yield path, number, [row[place] for place in places]
+
+
+def _numbered(path: Path, rows: Any) -> Iterator[tuple[int, list[str]]]:
+    """Give the rows of a csv.reader that are not blank, and the line each starts at."""
+    while True:
+        number = rows.line_num + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise DataError(
+                f"the row at line {number} cannot be read: {error}",
+                str(path),
+                'mend its quotation marks; data.source.quotes=false takes " as it is',
+            ) from None
+        if row is None:
+            return
+        if len(row) > 1 or "".join(row).strip():
+            yield number, row
+
+
+def _parquet(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path, pre_buffer=False, buffer_size=BLOCK) as file:
+            find_columns(path, columns, file.schema_arrow.names)
+            number = 1
+            for batch in file.iter_batches(PARQUET_ROWS, columns=list(dict.fromkeys(columns))):
+                for row in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+                    yield path, number, list(row)
+                    number += 1
+    except ValueError as error:  # pyarrow's ArrowInvalid is one
+        raise DataError(f"is not Parquet: {error}", str(path), "mend the file") from None
+
+
+def find_columns(path: Path, columns: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return where the columns are among a table's.
+
+    Raises:
+        DataError: One is missing, or there twice.
+    """
+    for name in columns:
+        if name not in names:
+            raise DataError(f"column '{name}' is missing", str(path), nearest(name, names))
+        if list(names).count(name) > 1:
+            raise DataError(f"column '{name}' is there twice", str(path), "rename or drop one")
+    return [names.index(name) for name in columns]
