@@ -1,16 +1,25 @@
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import nn
 
+from litlab.data.augment.draws import Draws
 from litlab.data.spec import DataSpec
 
 
 class Augmentation(nn.Module):
-    """Changes a training batch: `(x, y) -> (x, y)`, whole batches, each sample its own draw.
+    """Changes a training batch: `(x, y, draws) -> (x, y)`, whole batches, each sample its own draw.
 
-    It sees inputs before normalization: images in [0, 1], sequences and tables in their own unit.
-    Random numbers come from torch's global generator, which the run's seed sets.
+    It sees inputs before normalization: images in [0, 1] (or bytes, see `on_bytes`), sequences and
+    tables in their own unit, texts as ids. All random numbers come from `draws`, so that a sample's
+    change depends on the seed, the epoch and the sample, and on nothing else. What comes in stays
+    as it was: a subclass returns a new tensor, or the same one where nothing changes.
+
+    Attributes:
+        kinds: The kinds of data it is for.
+        on_bytes: Whether it takes uint8 images too, and gives them back as such.
+        mixes: Whether it mixes each sample with another (see `mix.Mix`).
 
     Args:
         spec: The data it is for.
@@ -20,6 +29,8 @@ class Augmentation(nn.Module):
     """
 
     kinds: ClassVar[frozenset[str]]
+    on_bytes: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -27,10 +38,31 @@ class Augmentation(nn.Module):
             name, made_for = type(self).__name__, " and ".join(sorted(self.kinds))
             raise ValueError(f"{name} is for {made_for} data; '{spec.name}' is {spec.kind}")
 
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor, y: torch.Tensor, draws: Draws
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the changed batch; labels stay unless a subclass mixes them."""
-        return self.change(x), y
+        return self.change(x, draws), y
 
-    def change(self, x: torch.Tensor) -> torch.Tensor:
-        """Return changed inputs of the same shape."""
+    def change(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """Return changed inputs, as many, each of the shape it had."""
         raise NotImplementedError
+
+
+def needs_partners(augmentations: Sequence[nn.Module]) -> bool:
+    """Return whether the loader must serve each sample with a partner to mix it with.
+
+    Raises:
+        ValueError: More than one mixes, or one does and is not the last.
+    """
+    mixing = [i for i, a in enumerate(augmentations) if getattr(a, "mixes", False)]
+    names = [type(augmentations[i]).__name__ for i in mixing]
+    if len(mixing) > 1:
+        raise ValueError(
+            f"{' and '.join(names)} both mix samples; keep one (augment=mixup_cutmix switches "
+            "between mixup and cutmix)"
+        )
+    if mixing and mixing[0] != len(augmentations) - 1:
+        after = type(augmentations[mixing[0] + 1]).__name__
+        raise ValueError(f"{names[0]} mixes samples and comes before {after}; put it last")
+    return bool(mixing)
