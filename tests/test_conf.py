@@ -209,4 +209,5 @@ def test_builds_sources_without_reading_them(choice: str) -> None:
 @pytest.mark.parametrize("choice", choices("task"))
 def test_tasks_name_the_class_of_their_name(choice: str) -> None:
     content = compose([f"task={choice}"])
-    assert content["task"]["_target_"] == f"litlab.task.{choice.capitalize()}Task"
+    name = choice.title().replace("_", "")
+    assert content["task"]["_target_"] == f"litlab.task.{name}Task"

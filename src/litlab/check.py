@@ -115,18 +115,20 @@ def _check_monitor(config: Config) -> None:
 
 
 def _check_task(config: Config) -> None:
-    """Refuse shipped losses and metrics of the other task; a user's own are tried when built."""
+    """Refuse shipped losses and metrics of another task; a user's own are tried when built."""
     task = config.task["_target_"].removeprefix("litlab.task.")
     of_regression = ("litlab.losses.regression.", "torchmetrics.regression.")
-    of_classification = ("litlab.losses.", "torchmetrics.classification.")
+    of_classification = ("litlab.losses.", "torchmetrics.classification.", "litlab.perplexity.")
+    names = {"LanguageModelTask": "language models"}
     for where, node in _components(config):
         target = node["_target_"]
         if target.startswith(of_regression):
-            misfit = task == "ClassificationTask"
+            misfit = task in ("ClassificationTask", "LanguageModelTask")
         else:
             misfit = task == "RegressionTask" and target.startswith(of_classification)
         if misfit:
-            name, kind = target.rpartition(".")[2], task.removesuffix("Task").lower()
+            name = target.rpartition(".")[2]
+            kind = names.get(task, task.removesuffix("Task").lower())
             fix = f"choose another {where.partition('.')[0]}, or another task"
             raise ConfigError(f"{name} is not for {kind}", where, fix)
 

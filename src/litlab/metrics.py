@@ -21,7 +21,7 @@ def build_metrics(
 
     Args:
         nodes: Name to component.
-        num_classes: Of the data; 0 for regression.
+        num_classes: Of the data; tokens of a language model; 0 for regression.
         trust: Packages of the user's own that may be named.
     """
     built = {}
@@ -100,8 +100,11 @@ class EpochMeter(nn.Module):
     def _flush(self) -> None:
         if not self._outputs:
             return
-        outputs = torch.cat([o for o, _ in self._outputs]).float()
-        targets = torch.cat([t for _, t in self._outputs])
+        outputs, targets = self._outputs[0]  # a language model's batch may fill it: not copied
+        if len(self._outputs) > 1:
+            outputs = torch.cat([o for o, _ in self._outputs])
+            targets = torch.cat([t for _, t in self._outputs])
+        outputs = outputs.float()
         self._outputs, self._bytes = [], 0
         for metric in self.metrics.values():
             metric.update(outputs, targets)

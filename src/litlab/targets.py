@@ -20,6 +20,7 @@ COMPONENTS = (
     "litlab.losses.",
     "litlab.models.",
     "litlab.optim.",
+    "litlab.perplexity.",
     "litlab.schedules.",
     "litlab.task.",
 )

@@ -53,7 +53,7 @@ class Task(pl.LightningModule):
     with the hand-written loop, weight for weight.
 
     Args:
-        model: Maps inputs `(B, *shape)` to outputs `(B, C)`.
+        model: Maps inputs `(B, *shape)` to outputs `(B, C)`, of a language model `(B, L, V)`.
         spec: The data.
         parts: Loss, metrics, optimizer, scheduler.
         l1: Weight of the L1 penalty, the sum of |w| over all weights, in the training loss.
@@ -77,12 +77,16 @@ class Task(pl.LightningModule):
     def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
         """Return targets in the form that the loss takes."""
 
+    def outputs_for_loss(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return outputs in the form that the loss takes: as they are, unless a task says more."""
+        return outputs
+
     @abstractmethod
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return predictions in the user's terms."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the model's raw outputs `(B, C)`."""
+        """Return the model's raw outputs, `(B, C)` or of a language model `(B, L, V)`."""
         outputs: torch.Tensor = self.model(x)
         return outputs
 
@@ -102,9 +106,10 @@ class Task(pl.LightningModule):
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         if targets.is_floating_point():
             targets = targets.to(outputs.dtype)
-        loss: torch.Tensor = self.loss(outputs, targets)
+        for_loss = self.outputs_for_loss(outputs)
+        loss: torch.Tensor = self.loss(for_loss, targets)
         denominator = getattr(self.loss, "denominator", lambda *_: None)
-        weight = denominator(outputs.detach(), targets)
+        weight = denominator(for_loss.detach(), targets)
         self._meter(split).add(loss, *self.measured(outputs.detach(), y), weight)
         return loss
 
@@ -218,3 +223,27 @@ class RegressionTask(Task):
         """Return targets in their own unit `(B, T)`."""
         mean, std = self._moments(outputs.device)
         return outputs.float() * std + mean
+
+
+class LanguageModelTask(Task):
+    """Logits `(B, L, V)` against the token that follows each position, `(B, L)`.
+
+    Loss and metrics take every position as a sample, `(B * L, V)` and `(B * L,)`: the loss is the
+    mean cross-entropy of a token, in nats.
+    """
+
+    def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
+        """Return logits and token ids, one row a token."""
+        return outputs.flatten(0, 1), targets.flatten()
+
+    def outputs_for_loss(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return logits `(B * L, V)`."""
+        return outputs.flatten(0, 1)
+
+    def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return token ids `(B * L,)`."""
+        return targets.flatten()
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return each position's probabilities of the next token, `(B, L, V)`."""
+        return outputs.float().softmax(-1)

@@ -17,12 +17,13 @@ def require_classes(spec: DataSpec) -> None:
     """Refuse data whose targets are not classes.
 
     Raises:
-        ValueError: The data are a regression problem.
+        ValueError: The data are a regression problem, or a language model's.
     """
     if spec.task != "classification":
+        others = "loss=mse, loss=mae or loss=huber"
         raise ValueError(
             f"loss: a classification loss needs classes, but data '{spec.name}' are for"
-            f" {spec.task}; set loss=mse, loss=mae or loss=huber"
+            f" {spec.task}; set {others if spec.task == 'regression' else 'loss=cross_entropy'}"
         )
 
 

@@ -19,7 +19,7 @@ class CrossEntropy(nn.Module):
     the Inception Architecture", CVPR 2016, section 7).
 
     Args:
-        spec: Data whose targets are classes.
+        spec: Data whose targets are classes, or tokens.
         label_smoothing: The uniform distribution's share of the target.
         class_weights: One weight a class, "balanced" for `n / (C * n_c)`, or None.
 
@@ -38,7 +38,12 @@ class CrossEntropy(nn.Module):
     ) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
-        weight = weight_vector(class_weights, spec, "loss.class_weights")
+        if spec.task == "language_model":
+            if class_weights is not None:
+                raise ValueError("loss.class_weights: tokens have none; set it to null")
+            weight = None
+        else:
+            weight = weight_vector(class_weights, spec, "loss.class_weights")
         # Not saved: the configuration and the data give it again.
         self.register_buffer("weight", weight, persistent=False)
 

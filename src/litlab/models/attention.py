@@ -1,3 +1,4 @@
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -6,7 +7,7 @@ from litlab.models.layers import activation_layer
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """Every position reads every other, in `num_heads` subspaces at once.
+    """Every position reads every other, or none that comes after it, in `num_heads` subspaces.
 
     Vaswani et al. 2017, §3.2: `softmax(q k^T / sqrt(D / num_heads)) v` in each head, the heads
     joined and projected. Queries, keys and values come from one fused layer, in that order, as in
@@ -19,12 +20,16 @@ class MultiHeadSelfAttention(nn.Module):
         embed_dim: D, the size of a token's vector.
         num_heads: Into how many parts D is split.
         dropout: Probability of dropping an attention weight while training.
+        causal: Whether a position reads only itself and those before it, as in the paper's decoder
+            (§3.2.3): what it gives can then predict the position after it.
 
     Raises:
         ValueError: `num_heads` does not divide `embed_dim`.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, embed_dim: int, num_heads: int, dropout: float = 0.0, *, causal: bool = False
+    ) -> None:
         super().__init__()
         if embed_dim % num_heads:
             near = max(1, round(embed_dim / num_heads)) * num_heads
@@ -33,7 +38,7 @@ class MultiHeadSelfAttention(nn.Module):
                 f"use model.embed_dim={near}, or another number of heads"
             )
         self.num_heads = num_heads
-        self.dropout = dropout
+        self.dropout, self.causal = dropout, causal
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.project = nn.Linear(embed_dim, embed_dim)
 
@@ -44,8 +49,13 @@ class MultiHeadSelfAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
         if keep is not None:
             keep = (keep | ~keep.any(1, keepdim=True))[:, None, None, :]
+            if self.causal:  # itself it may always read: else padding at the start would be NaN
+                here = torch.eye(length, dtype=torch.bool, device=x.device)
+                keep = (keep | here).tril()
         dropout = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, dropout_p=dropout)
+        heads = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=keep, dropout_p=dropout, is_causal=self.causal and keep is None
+        )
         out: Tensor = self.project(heads.transpose(1, 2).reshape(batch, length, embed_dim))
         return out
 
@@ -56,7 +66,7 @@ class EncoderLayer(nn.Module):
     Vaswani et al. 2017, §3.1 and §3.3. The paper normalizes after each sum (`norm_first=False`);
     normalizing each branch's input instead trains without warm-up (Xiong et al. 2020, §3).
 
-    Shapes: `(B, L, D)` to the same; `keep` `(B, L)` as in `MultiHeadSelfAttention`.
+    Shapes: `(B, L, D)` to the same; `keep` `(B, L)` and `causal` as in `MultiHeadSelfAttention`.
     """
 
     def __init__(
@@ -69,10 +79,13 @@ class EncoderLayer(nn.Module):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         norm_first: bool = True,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.norm_first = norm_first
-        self.attention = MultiHeadSelfAttention(embed_dim, num_heads, attention_dropout)
+        self.attention = MultiHeadSelfAttention(
+            embed_dim, num_heads, attention_dropout, causal=causal
+        )
         self.ffn = nn.Sequential(
             nn.Linear(embed_dim, ffn_dim),
             activation_layer(activation),

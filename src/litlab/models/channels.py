@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from litlab.data.spec import DataSpec
 from litlab.hyperparameters import Activation, Norm
-from litlab.models.embedding import TokenEmbedding
+from litlab.models.embedding import TokenEmbedding, require_labels
 from litlab.models.layers import CONVOLUTIONS, activation_layer, masked, norm_layer
 
 Pooling = Literal["max", "avg", "stride", "none"]
@@ -35,6 +35,7 @@ class ChannelInput(nn.Module):
 
     def __init__(self, spec: DataSpec, embed_dim: int) -> None:
         super().__init__()
+        require_labels(spec)
         self.kind = spec.kind
         self.embed = TokenEmbedding(spec, embed_dim) if spec.kind == "text" else None
         if spec.kind in ("tabular", "text"):

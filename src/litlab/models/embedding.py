@@ -49,8 +49,22 @@ class BagOfTokens(nn.Module):
         return masked_mean(*self.embed(ids))
 
 
+def require_labels(spec: DataSpec) -> None:
+    """Refuse data of which every token has a prediction of its own.
+
+    Raises:
+        ValueError: The data are for a language model.
+    """
+    if spec.task == "language_model":
+        raise ValueError(
+            f"it predicts one label a text, and '{spec.name}' wants the next token at every "
+            "position: use model=transformer"
+        )
+
+
 def flat_input(spec: DataSpec, embed_dim: int) -> tuple[nn.Module, int]:
     """What turns a sample of any kind into one vector, and that vector's length."""
+    require_labels(spec)
     if spec.kind == "text":
         return BagOfTokens(spec, embed_dim), embed_dim
     return nn.Flatten(), prod(spec.shape)

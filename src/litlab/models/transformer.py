@@ -12,10 +12,12 @@ from litlab.models.positions import Positions
 
 
 class Transformer(nn.Module):
-    """An encoder-only Transformer over patches, features or tokens.
+    """A Transformer of one stack, over patches, features or tokens.
 
     Vaswani et al. 2017, §3; patches and class token from ViT (Dosovitskiy et al. 2021, §3.1), the
-    tokens of tabular data from the FT-Transformer (Gorishniy et al. 2021, §3.3).
+    tokens of tabular data from the FT-Transformer (Gorishniy et al. 2021, §3.3). On a language
+    model's data no position reads a later one, and each gives logits for the token that follows it,
+    as in GPT (Radford et al. 2018, §3.1); nothing is pooled.
 
     Where we differ: normalization comes first unless `norm_first=False`, and is then followed by a
     last one, as in ViT. Token vectors start at N(0, 1) and are not multiplied by `sqrt(embed_dim)`
@@ -23,8 +25,8 @@ class Transformer(nn.Module):
     number an image's patches row by row. The activation is GELU, as in ViT, where Vaswani has ReLU.
 
     Shapes: image `(B, C, H, W)`, sequence `(B, C, L)`, tabular `(B, F)` or text ids `(B, L)` to
-    logits `(B, num_outputs)`. Padding of a text influences nothing; more tokens than the data were
-    prepared with are refused.
+    logits `(B, num_outputs)`; of a language model `(B, L, num_outputs)`. Padding of a text
+    influences nothing; more tokens than the data were prepared with are refused.
 
     Args:
         spec: What the data are.
@@ -35,7 +37,8 @@ class Transformer(nn.Module):
         patch_size: Side of a patch, in pixels or samples; image and sequence only. Cost grows with
             the square of the number of patches.
         positions: A fixed table of sinusoids, or a trained one; tabular data need none.
-        pool: What the logits are read from: an extra token, or the mean over all tokens.
+        pool: What the logits are read from: an extra token, or the mean over all tokens. A language
+            model has neither, and refuses the first.
         activation: In the feed-forward networks.
         norm_first: Normalize before attention and feed-forward (True) or after (False, the paper).
         dropout: After the embedding, in the feed-forward networks and on each branch's output.
@@ -43,8 +46,8 @@ class Transformer(nn.Module):
         initialization: Of linear and patch layers, with a gain of 1.
 
     Raises:
-        ValueError: `patch_size` does not divide the input, or `num_heads` does not divide
-            `embed_dim`.
+        ValueError: `patch_size` does not divide the input, `num_heads` does not divide
+            `embed_dim`, or a language model is to have a class token.
     """
 
     def __init__(
@@ -66,6 +69,11 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         learned = positions == "learned"
+        self.causal = spec.task == "language_model"
+        if self.causal and pool == "class_token":
+            raise ValueError(
+                "model.pool=class_token: a language model reads every position; use model.pool=mean"
+            )
         self.embed, self.positions = _embedding(spec, embed_dim, patch_size, learned=learned)
         self.class_token = (
             nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02) if pool == "class_token" else None
@@ -80,6 +88,7 @@ class Transformer(nn.Module):
                 dropout=dropout,
                 attention_dropout=attention_dropout,
                 norm_first=norm_first,
+                causal=self.causal,
             )
             for _ in range(depth)
         )
@@ -91,6 +100,8 @@ class Transformer(nn.Module):
         """Compute the logits."""
         embedded = self.embed(x)
         tokens, keep = embedded if isinstance(embedded, tuple) else (embedded, None)
+        if self.causal:
+            keep = None  # no token reads what comes after it, and padding comes last
         tokens = self.positions(tokens)
         if self.class_token is not None:
             tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], 1)
@@ -99,8 +110,9 @@ class Transformer(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, keep)
         tokens = self.norm(tokens)
-        pooled = masked_mean(tokens, keep) if self.class_token is None else tokens[:, 0]
-        logits: Tensor = self.output(pooled)
+        if not self.causal:
+            tokens = masked_mean(tokens, keep) if self.class_token is None else tokens[:, 0]
+        logits: Tensor = self.output(tokens)
         return logits
 
 
