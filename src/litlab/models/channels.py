@@ -30,13 +30,26 @@ class ChannelInput(nn.Module):
     Images and sequences pass as they are. A tabular row becomes a sequence of one channel, which
     gives the order of its columns a meaning that it seldom has. Tokens become vectors.
 
+    Texts come padded to the longest of their batch. What follows must give a text the same result
+    whatever it shares a batch with, so they are padded further: to a multiple of what its pools
+    take together, for a pool drops what is left over; or to the length of the longest of all.
+
     Shapes: `(B, C, *S)`, `(B, F)` or ids `(B, L)` to `(B, channels, *S)` and `keep`.
+
+    Args:
+        spec: What the data are.
+        embed_dim: Size of a token's vector; text only.
+        multiple: What a text's length becomes a multiple of.
+        whole: Whether every text gets the length of the longest.
     """
 
-    def __init__(self, spec: DataSpec, embed_dim: int) -> None:
+    def __init__(
+        self, spec: DataSpec, embed_dim: int, *, multiple: int = 1, whole: bool = False
+    ) -> None:
         super().__init__()
         require_labels(spec)
         self.kind = spec.kind
+        self.multiple, self.least = multiple, spec.shape[0] if whole else 1
         self.embed = TokenEmbedding(spec, embed_dim) if spec.kind == "text" else None
         if spec.kind in ("tabular", "text"):
             self.channels = 1 if self.embed is None else embed_dim
@@ -47,9 +60,15 @@ class ChannelInput(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Bring the sample into shape."""
         if self.embed is not None:
-            vectors, keep = self.embed(x)
+            vectors, keep = self.embed(self._padded(x, self.embed.pad_id))
             return vectors.transpose(1, 2), keep
         return x.unsqueeze(1) if self.kind == "tabular" else x, None
+
+    def _padded(self, ids: Tensor, pad_id: int | None) -> Tensor:
+        if pad_id is None:  # then all texts are of one length
+            return ids
+        length = -(-max(ids.size(1), self.least) // self.multiple) * self.multiple
+        return F.pad(ids, (0, length - ids.size(1)), value=pad_id)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ class CNN(nn.Module):
         embed_dim: Count = 64,
     ) -> None:
         super().__init__()
-        self.input = ChannelInput(spec, embed_dim)
+        pools = len(channels) - 1 if pooling in ("max", "avg") and head == "average" else 0
+        whole = head == "flatten" or padding_mode == "circular"
+        self.input = ChannelInput(spec, embed_dim, multiple=2 ** max(pools, 0), whole=whole)
         sides = _check(self.input.sides, len(channels), kernel_size, pooling, padding_mode)
         style = ConvStyle(len(sides), kernel_size, padding_mode, norm, activation)
         width, self.stem = self.input.channels, None

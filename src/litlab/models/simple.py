@@ -57,7 +57,7 @@ class SimpleCNN(nn.Module):
 
     def __init__(self, spec: DataSpec, *, embed_dim: Count = 32) -> None:
         super().__init__()
-        self.input = ChannelInput(spec, embed_dim)
+        self.input = ChannelInput(spec, embed_dim, whole=True)
         sides = self.input.sides
         if min(sides) < 4:
             raise ValueError(
