@@ -60,6 +60,7 @@ def in_room(room: str) -> list[str]:
 
 ARROWS = {
     "litlab.data.sources": {
+        "litlab.data.encode.stream",
         "litlab.data.encode.table",
         "litlab.data.encode.text",
         "litlab.data.files",
@@ -79,6 +80,7 @@ ARROWS = {
     "litlab.data.spec": {"litlab.errors"},
     "litlab.data.datamodule": {
         "litlab.data.arrays",
+        "litlab.data.augment.base",
         "litlab.data.loader",
         "litlab.data.preprocess",
         "litlab.data.spec",

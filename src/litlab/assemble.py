@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from litlab.data.augment.base import Augmentation, needs_partners
 from litlab.data.spec import DataSpec
 from litlab.errors import ConfigError
 from litlab.metrics import build_metrics, direction
@@ -38,7 +39,8 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
         ConfigError: A part refuses its settings, or the parts do not fit each other or the data.
     """
     _require_task(config, spec)
-    metrics = build_metrics(config.metrics, len(spec.classes), config.trust)
+    num_classes = 0 if spec.task == "regression" else spec.num_outputs
+    metrics = build_metrics(config.metrics, num_classes, config.trust)
     parts = Parts(
         loss=build(config.loss, spec, where="loss", trust=config.trust),
         metrics=metrics,
@@ -59,8 +61,12 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
 
 
 def _require_task(config: Config, spec: DataSpec) -> None:
-    """Refuse litlab's own task for the other kind of targets, before its parts complain of it."""
-    own = {"classification": "ClassificationTask", "regression": "RegressionTask"}
+    """Refuse litlab's own task for another kind of targets, before its parts complain of it."""
+    own = {
+        "classification": "ClassificationTask",
+        "regression": "RegressionTask",
+        "language_model": "LanguageModelTask",
+    }
     module, _, name = config.task["_target_"].rpartition(".")
     if module == Task.__module__ and name in own.values() and name != own[spec.task]:
         raise ConfigError(
@@ -68,9 +74,20 @@ def _require_task(config: Config, spec: DataSpec) -> None:
         )
 
 
-def build_augmentations(nodes: dict[str, Component], spec: DataSpec, trust: list[str]) -> list[Any]:
-    """Build the augmentations in their order."""
-    return [build(node, spec, where=f"augment.{k}", trust=trust) for k, node in nodes.items()]
+def build_augmentations(
+    nodes: dict[str, Component], spec: DataSpec, trust: list[str]
+) -> dict[str, Augmentation]:
+    """Build the augmentations in their order, by name.
+
+    Raises:
+        ConfigError: One does not fit the data, or what mixes samples is not the last and only one.
+    """
+    built = {k: build(node, spec, where=f"augment.{k}", trust=trust) for k, node in nodes.items()}
+    try:
+        needs_partners(list(built.values()))
+    except ValueError as error:
+        raise ConfigError(str(error), "augment", "change the order, or choose one") from None
+    return built
 
 
 def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
@@ -92,13 +109,14 @@ def _try(task: Task, spec: DataSpec) -> None:
     task.model.eval()  # made-up samples must not reach the running statistics of batch norm
     try:
         outputs = task(x)
-        if tuple(outputs.shape) != (len(x), spec.num_outputs):
+        places = spec.shape if spec.task == "language_model" else ()
+        expected = (len(x), *places, spec.num_outputs)
+        if tuple(outputs.shape) != expected:
             raise ValueError(
-                f"it gives {tuple(outputs.shape)} for {len(x)} samples, "
-                f"not ({len(x)}, {spec.num_outputs})"
+                f"it gives {tuple(outputs.shape)} for {len(x)} samples, not {expected}"
             )
         where = "loss"
-        _require_one_number(task.loss(outputs, task.targets_for_loss(y)))
+        _require_one_number(task.loss(task.outputs_for_loss(outputs), task.targets_for_loss(y)))
         for name, metric in task.parts.metrics.items():
             where = f"metrics.{name}"
             metric.update(*task.measured(outputs, y))
@@ -127,4 +145,6 @@ def _samples(spec: DataSpec, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.ones(shape, dtype=torch.long) if spec.kind == "text" else torch.zeros(shape)
     if spec.task == "regression":
         return x, torch.tensor([spec.target_mean] * number)
+    if spec.task == "language_model":
+        return x, torch.arange(x.numel()).view(shape) % spec.num_outputs
     return x, torch.arange(number) % spec.num_outputs

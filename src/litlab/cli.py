@@ -102,9 +102,37 @@ def train(
 
 
 @app.command()
+def cv(
+    overrides: Overrides = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Cross-validate: train once a fold (data.num_folds=5), report mean and deviation."""
+    config = _load(overrides, None)
+    from litlab.crossval import cross_validate
+    from litlab.output import console, number, table
+
+    result = cross_validate(config, command=["litlab", *sys.argv[1:]])
+    if json:
+        _print_json(
+            metrics={name: mean for name, (mean, _) in result.metrics.items()},
+            deviations={name: deviation for name, (_, deviation) in result.metrics.items()},
+            runs=[run.record.run_id for run in result.runs],
+            seconds=sum(run.record.seconds for run in result.runs),
+        )
+    rows = {name: f"{number(m)} ± {number(d)}" for name, (m, d) in result.metrics.items()}
+    title = f"{config.run_name}: {len(result.runs)} folds, mean ± standard deviation"
+    console.print(table(title, rows))
+    _exit_if_unsent(all(run.all_sent for run in result.runs))
+
+
+@app.command()
 def evaluate(
     run: Run = "last",
     out: Out = None,
+    tta: Annotated[
+        int, typer.Option("--tta", min=0, max=1000, help="Average over as many augmented views.")
+    ] = 0,
     json: Json = False,
     trust: Trust = None,
     debug: Debug = False,
@@ -114,7 +142,7 @@ def evaluate(
     from litlab.evaluate import evaluate as measure
     from litlab.output import number, say
 
-    result = measure(run, out, trust)
+    result = measure(run, out, trust, tta)
     if json:
         _print_json(
             run_id=result.record.run_id,

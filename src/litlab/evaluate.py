@@ -9,15 +9,15 @@ import torch
 
 from litlab.checkpoint.card import Loaded
 from litlab.data.arrays import Split, open_split
-from litlab.data.preprocess import Preprocess
 from litlab.data.spec import DataSpec
 from litlab.errors import DataError, EnvironmentFault
-from litlab.inference import Outputs, load_task, run
+from litlab.inference import Outputs, load_task, run, views_of
 from litlab.metrics import EpochMeter
 from litlab.paths import prepared_folder, results_folder, store_root
 from litlab.results import UNKNOWN, Results, write_results
 from litlab.run_folder import BEST, LAST, Found, RunRecord, find
 from litlab.task import Task
+from litlab.tokens import TokenOutputs, read
 from litlab.tracking.history import read_rows
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
 from litlab.tracking.redact import redact
@@ -34,15 +34,19 @@ class Evaluation:
     all_sent: bool
 
 
-def evaluate(reference: str, out: Path | None = None, trust: Sequence[str] = ()) -> Evaluation:
+def evaluate(
+    reference: str, out: Path | None = None, trust: Sequence[str] = (), tta: int = 0
+) -> Evaluation:
     """Measure a run's best checkpoint on the test split, write its report, add both to its run.
 
     Args:
         reference: Run or checkpoint, as `run_folder.find` takes it.
         out: Folder for the results; see `paths.results_folder` if None.
         trust: The user's own packages that the checkpoint may name.
+        tta: Augmented views to average each prediction over (test-time augmentation).
 
     Raises:
+        ConfigError: Views are asked for, and the run has no augmentation.
         CheckpointError: There is no such run, or its checkpoint cannot be used.
         DataError: The prepared data are not those the run was trained on.
         EnvironmentFault: The results cannot be written.
@@ -51,15 +55,22 @@ def evaluate(reference: str, out: Path | None = None, trust: Sequence[str] = ())
     loaded, task = load_task(found.checkpoint, trust)
     spec = loaded.card.spec
     split = _test_split(spec)
-    batches = torch.split(split.x, loaded.card.config.loader.eval_batch_size)
-    outputs = run(task, Preprocess(spec), batches)
-    metrics = measure(task, outputs, split.y)
+    config = loaded.card.config
+    views, size = views_of(config, spec, tta), config.loader.eval_batch_size
+    outputs: Outputs | TokenOutputs
+    if spec.task == "language_model":
+        metrics, outputs = read(task, spec, split, size)
+    else:
+        outputs = run(task, spec, split, size, views)
+        metrics = measure(task, outputs, split.y)
     record = _record(found, loaded, task)
     if record.status in ("RUNNING", "FAILED", "KILLED"):
         warnings.warn(f"the run is {record.status}: measuring its best epoch so far", stacklevel=2)
     folder = out or results_folder(found.folder)
     if found.checkpoint.name != BEST and out is None:  # its numbers are not the run's
         folder = folder.with_name(f"{folder.name}-{found.checkpoint.stem}")
+    if tta and out is None:
+        folder = folder.with_name(f"{folder.name}-tta{tta}")
     try:
         results = Results(found, folder, loaded, record, task, split, outputs, metrics)
         files = write_results(results)
@@ -67,7 +78,8 @@ def evaluate(reference: str, out: Path | None = None, trust: Sequence[str] = ())
         raise EnvironmentFault(
             f"cannot write there: {error.strerror}", str(folder), "choose another --out"
         ) from None
-    sent = _send(found, loaded, record, metrics, files)
+    prefix, files = (f"test_tta{tta}", []) if tta else ("test", files)
+    sent = _send(found, loaded, record, {f"{prefix}/{k}": v for k, v in metrics.items()}, files)
     return Evaluation(metrics, folder, found, record, sent)
 
 
@@ -95,7 +107,7 @@ def _test_split(spec: DataSpec) -> Split:
             str(folder),
             "prepare the data as they were (config.yaml of the run), or train again",
         )
-    return open_split(folder, present, "test")
+    return open_split(folder, spec, "test")
 
 
 def _record(found: Found, loaded: Loaded, task: Task) -> RunRecord:
@@ -139,7 +151,7 @@ def _send(
         warnings.warn("this checkpoint's run is not in the tracking store", stacklevel=3)
         return True
     epoch = float(loaded.epoch)
-    logger.log_metrics({**{f"test/{k}": v for k, v in metrics.items()}, "epoch": epoch})
+    logger.log_metrics({**metrics, "epoch": epoch})
     if logger.pending:
         return False
     for path in files:

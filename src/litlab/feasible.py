@@ -25,6 +25,12 @@ def check_feasible(config: Config, spec: DataSpec, model: nn.Module) -> None:
             "tracking.tensorboard",
             "pip install 'litlab[tensorboard]'",
         )
+    if spec.cardinalities and config.trainer.precision in ("bf16-true", "16-true"):
+        raise ConfigError(
+            "half precision would round the codes of categorical columns",
+            "trainer.precision",
+            "use bf16-mixed or 32-true",
+        )
     processes = num_processes(config.trainer)
     _check_size(config, spec.sizes["train"])
     if processes > 1:

@@ -1,15 +1,21 @@
 """A trained network, run over data without training it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from litlab.assemble import build_task
+from litlab.assemble import build_augmentations, build_task
 from litlab.checkpoint.card import Loaded, load, load_weights
-from litlab.data.preprocess import Preprocess
+from litlab.data.arrays import Split
+from litlab.data.augment.base import Augmentation
+from litlab.data.loader import BatchLoader
+from litlab.data.preprocess import Key, Preprocess
+from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError, ConfigError
+from litlab.schema import Config
 from litlab.task import Task
 
 
@@ -22,6 +28,34 @@ class Outputs(NamedTuple):
 
     raw: torch.Tensor
     predictions: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Views:
+    """Augmented views of each sample that a prediction is averaged over, besides the sample."""
+
+    number: int
+    augmentations: Mapping[str, Augmentation]
+    seed: int = 0
+
+
+def views_of(config: Config, spec: DataSpec, number: int) -> Views | None:
+    """Return views made by the run's own augmentations, those that mix samples left out.
+
+    Raises:
+        ConfigError: The run was trained without any.
+    """
+    if not number:
+        return None
+    if spec.task == "language_model":
+        what = "what follows a text is not the mean of what follows its altered copies"
+        raise ConfigError(what, f"--tta {number}", "leave it out")
+    built = build_augmentations(config.augment, spec, config.trust)
+    kept = {name: augmentation for name, augmentation in built.items() if not augmentation.mixes}
+    if not kept:
+        what = "test-time augmentation uses the run's own augmentations, and it has none"
+        raise ConfigError(what, f"--tta {number}", "leave it out, or train with augment=...")
+    return Views(number, kept, config.seed)
 
 
 def load_task(path: Path, trust: Sequence[str] = ()) -> tuple[Loaded, Task]:
@@ -47,13 +81,43 @@ def device() -> torch.device:
 
 
 @torch.inference_mode()
-def run(task: Task, preprocess: Preprocess, batches: Iterable[torch.Tensor]) -> Outputs:
-    """Run a network over batches of stored values `(B, *shape)`, in full precision."""
+def run(
+    task: Task,
+    spec: DataSpec,
+    split: Split,
+    batch_size: int,
+    views: Views | None = None,
+) -> Outputs:
+    """Run a network over samples, in full precision; outputs are in the samples' order.
+
+    Args:
+        task: The network.
+        spec: The data it was trained on.
+        split: The samples.
+        batch_size: Samples at a time.
+        views: Test-time augmentation: the outputs are the mean over the sample and its views.
+    """
     place = device()
-    preprocess = preprocess.to(place)
-    raw, predictions = [], []
-    for batch in batches:
-        outputs = task(preprocess(batch.to(place)))
-        raw.append(outputs.float().cpu())
-        predictions.append(task.predict(outputs).cpu())
-    return Outputs(torch.cat(raw), torch.cat(predictions))
+    preprocess = Preprocess(spec).to(place)
+    raw = None
+    loader = BatchLoader(split, batch_size=batch_size)
+    for x, _, index in loader:
+        outputs = _mean_output(task, preprocess, x.to(place), index.to(place), views).cpu()
+        if raw is None:
+            raw = outputs.new_empty(len(split), *outputs.shape[1:])
+        raw[index] = outputs
+    assert raw is not None, "a split is never empty"
+    return Outputs(raw, task.predict(raw.to(place)).cpu())
+
+
+def _mean_output(
+    task: Task, preprocess: Preprocess, x: torch.Tensor, index: torch.Tensor, views: Views | None
+) -> torch.Tensor:
+    outputs: torch.Tensor = task(preprocess(x)).float()
+    if views is None:
+        return outputs
+    for number in range(views.number):
+        key = Key(views.seed, number, index)
+        seen, _ = preprocess.augmented(x, index, views.augmentations, key)
+        outputs = outputs + task(seen).float()
+    return outputs / (1 + views.number)

@@ -1,10 +1,18 @@
 """What a person reads: everything but results goes to standard error."""
 
+import time
 import warnings
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
+
+T = TypeVar("T", bound=Sized)
+U = TypeVar("U")
+QUIET_SECONDS = 5.0  # between two lines of progress where there is no terminal
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -42,3 +50,24 @@ def table(title: str, rows: dict[str, str]) -> Table:
 def number(value: float) -> str:
     """Return a number to four significant digits."""
     return f"{value:.4g}"
+
+
+def track(pieces: Iterable[tuple[T, U]], total: int, doing: str) -> Iterator[tuple[T, U]]:
+    """Pass pieces on, whose first halves have lengths, and show how much of `total` is done.
+
+    A bar on a terminal, else a line every few seconds: nothing for what is quick.
+    """
+    if console.is_terminal and not console.quiet:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(doing, total=total)
+            for piece in pieces:
+                yield piece
+                bar.advance(task, len(piece[0]))
+        return
+    done, said = 0, time.monotonic()
+    for piece in pieces:
+        yield piece
+        done += len(piece[0])
+        if time.monotonic() - said > QUIET_SECONDS:
+            said = time.monotonic()
+            say(f"{doing}: {done:,} of {total:,}")

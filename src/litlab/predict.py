@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from litlab.data.preprocess import Preprocess
+from litlab.data.arrays import of_values
 from litlab.data.read_input import read_input
 from litlab.data.spec import DataSpec
-from litlab.errors import ConfigError, EnvironmentFault
+from litlab.errors import CheckpointError, ConfigError, EnvironmentFault
 from litlab.inference import load_task, run
 from litlab.run_folder import find
 
@@ -36,10 +35,12 @@ def predict(
     found = find(reference)
     loaded, task = load_task(found.checkpoint, trust)
     spec = loaded.card.spec
+    if spec.task == "language_model":
+        what = "a language model writes text, it labels none"
+        raise CheckpointError(what, str(found.checkpoint), "litlab generate RUN --prompt TEXT")
     names, values = read_input(source, spec, resize=resize)
     size = loaded.card.config.loader.eval_batch_size
-    batches = torch.split(torch.from_numpy(np.ascontiguousarray(values)), size)
-    outputs = run(task, Preprocess(spec), batches)
+    outputs = run(task, spec, of_values(values, spec.pad_id or 0), size)
     _write(_columns(names, outputs.predictions, spec), out)
     return len(names)
 

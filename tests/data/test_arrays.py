@@ -6,8 +6,9 @@ import pytest
 import torch
 from made_data import KINDS, make_raw, make_spec, prepare_raw
 
-from litlab.data.arrays import file_of, open_split, sha256, write_split
+from litlab.data.arrays import file_of, of_values, open_split, sha256
 from litlab.data.spec import SPLITS, DataSpec
+from litlab.data.write_arrays import SplitWriter
 from litlab.errors import DataError
 
 
@@ -26,9 +27,13 @@ def test_what_is_opened_is_what_the_source_held(kind, targets, tmp_path, monkeyp
     for name in SPLITS:
         split = open_split(folder, spec, name)
         place = split.source_index.numpy()
-        assert split.x.shape == (spec.sizes[name], *spec.shape)
         assert str(split.x.dtype) == f"torch.{spec.dtype}"
-        np.testing.assert_array_equal(split.x, x[place])
+        inputs, _ = split.take(torch.arange(len(split)))
+        if kind != "text":
+            assert split.x.shape == (spec.sizes[name], *spec.shape)
+        width = inputs.shape[1]  # a text's padding is made when it is taken
+        np.testing.assert_array_equal(inputs, x[place][:, :width])
+        assert not x[place][:, width:].any()
         np.testing.assert_array_equal(split.y, y[place].astype(np.float32 if targets else np.int64))
         assert split.y.dtype == (torch.float32 if targets else torch.int64)
 
@@ -42,7 +47,7 @@ def test_the_arrays_are_mapped_and_not_copied(prepared) -> None:
         for line in Path("/proc/self/maps").read_text().splitlines()
         if line.endswith(str(file_of(folder, "train")))
     ]
-    for tensor in split:
+    for tensor in (split.x, split.y, split.source_index):
         assert any(low <= tensor.data_ptr() < high for low, high in ranges)
 
 
@@ -89,8 +94,42 @@ def test_a_spec_without_checksums_opens_nothing(prepared) -> None:
         open_split(prepared[0], make_spec(), "train")
 
 
-def test_arrays_in_any_memory_order_are_stored_alike(tmp_path: Path) -> None:
-    x, y, index = np.arange(24.0).reshape(4, 6), np.arange(4), np.arange(4)
-    straight = write_split(tmp_path, "a", x, y, index)
-    assert write_split(tmp_path, "b", np.asfortranarray(x), y, index) == straight
-    assert sha256(file_of(tmp_path, "b")) == straight
+def write(path: Path, *pieces, dtype="float32", number=4) -> str:
+    with SplitWriter(path, dtype, np.arange(number), np.arange(number)) as file:
+        for piece in pieces:
+            file.add(piece)
+    return sha256(path)
+
+
+def test_arrays_in_any_memory_order_and_any_pieces_are_stored_alike(tmp_path: Path) -> None:
+    x = np.arange(24.0).reshape(4, 6)
+    straight = write(tmp_path / "a", x)
+    assert write(tmp_path / "b", np.asfortranarray(x)) == straight
+    assert write(tmp_path / "c", x[:1], x[1:]) == straight
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+def test_what_is_written_in_pieces_is_what_safetensors_reads(dtype, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    x = np.arange(35).reshape(5, 7).astype(dtype)  # an odd number of bytes
+    write(tmp_path / "a", x[:2], x[2:], dtype=dtype, number=5)
+    held = load_file(tmp_path / "a")
+    assert set(held) == {"x", "y", "source_index"}
+    np.testing.assert_array_equal(held["x"], x)
+    assert held["x"].dtype == dtype
+    np.testing.assert_array_equal(held["y"], np.arange(5))
+
+
+def test_texts_are_kept_end_to_end_and_padded_when_taken(tmp_path: Path) -> None:
+    texts = [np.array(ids, np.int32) for ids in ([5], [1, 2, 3], [4, 4], [9])]
+    write(tmp_path / "train.safetensors", texts[:3], texts[3:], dtype="int32")
+    checksums = {"train.safetensors": sha256(tmp_path / "train.safetensors")}
+    spec = make_spec("text", pad_id=7, checksums=checksums)
+    split = open_split(tmp_path, spec, "train")
+    assert split.x.tolist() == [5, 1, 2, 3, 4, 4, 9]
+    assert split.take(torch.tensor([3, 1]))[0].tolist() == [[9, 7, 7], [1, 2, 3]]
+    assert split.take(torch.tensor([0, 3]))[0].tolist() == [[5], [9]]
+    made = of_values(texts, pad_id=7)
+    everything = torch.arange(4)
+    assert torch.equal(made.take(everything)[0], split.take(everything)[0])

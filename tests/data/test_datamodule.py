@@ -4,26 +4,33 @@ from types import SimpleNamespace
 import lightning.pytorch as pl
 import pytest
 import torch
-from made_data import make_raw, prepare_raw
+from made_data import make_raw, make_spec, prepare_raw
 from torch import nn
 
 from litlab.data.arrays import file_of
+from litlab.data.augment.base import Augmentation
+from litlab.data.augment.draws import Draws
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.spec import DataSpec
 from litlab.errors import ConfigError, DataError
 from litlab.schema import LoaderConfig
 
 
-class Mark(nn.Module):
+class Mark(Augmentation):
     """An augmentation that says what it saw and leaves a mark."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[torch.Tensor] = []
+    kinds = frozenset({"image"})
 
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __init__(self) -> None:
+        super().__init__(make_spec("image"))
+        self.seen: list[torch.Tensor] = []
+        self.draws: dict[tuple[int, int], float] = {}
+
+    def change(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         self.seen.append(x)
-        return x + 100, y
+        for place, number in zip(draws.index.tolist(), draws.uniform().tolist(), strict=True):
+            self.draws[draws.epoch, place] = number
+        return x + 100
 
 
 class Watch(pl.LightningModule):
@@ -82,7 +89,7 @@ QUIET = (
 def test_batches_are_augmented_only_while_training(prepared, resident) -> None:
     folder, spec = prepared
     mark, watch = Mark(), Watch()
-    data = make_module(prepared, augmentations=[mark], resident=resident)
+    data = make_module(prepared, augmentations={"mark": mark}, resident=resident)
     make_trainer(folder).fit(watch, data)
     per_epoch = spec.sizes["train"] // 8
     assert len(watch.seen["train"]) == len(mark.seen) == 2 * per_epoch
@@ -100,7 +107,7 @@ def test_batches_are_augmented_only_while_training(prepared, resident) -> None:
 @pytest.mark.filterwarnings(*QUIET)
 def test_validation_is_only_normalized(prepared) -> None:
     mark, watch = Mark(), Watch()
-    data = make_module(prepared, augmentations=[mark])
+    data = make_module(prepared, augmentations={"mark": mark})
     make_trainer(prepared[0]).validate(watch, data, verbose=False)
     assert mark.seen == []
     assert torch.equal(torch.cat(watch.seen["val"]), data.preprocess(data.arrays["val"].x))
@@ -113,7 +120,7 @@ def test_validation_is_only_normalized(prepared) -> None:
 )
 def test_inputs_have_the_trainers_precision(prepared, precision, dtype) -> None:
     watch = Watch()
-    data = make_module(prepared, augmentations=[Mark()])
+    data = make_module(prepared, augmentations={"mark": Mark()})
     make_trainer(prepared[0], precision=precision).validate(watch, data, verbose=False)
     assert {x.dtype for x in watch.seen["val"]} == {dtype}
 
@@ -152,7 +159,7 @@ def test_a_batch_larger_than_the_data_is_refused(prepared) -> None:
 def test_evaluation_sees_every_sample_in_order(prepared) -> None:
     data = make_module(prepared)
     data.open()
-    x = torch.cat([x for x, _ in data.val_dataloader()])
+    x = torch.cat([x for x, *_ in data.val_dataloader()])
     assert torch.equal(x, data.arrays["val"].x)
 
 
@@ -167,7 +174,7 @@ def test_the_order_is_the_seeds(prepared) -> None:
     def order(seed: int) -> torch.Tensor:
         data = make_module(prepared, seed=seed)
         data.open()
-        return torch.cat([y for _, y in data.train_dataloader()])
+        return torch.cat([y for _, y, _ in data.train_dataloader()])
 
     assert torch.equal(order(1), order(1))
     assert not torch.equal(order(1), order(2))
@@ -176,11 +183,29 @@ def test_the_order_is_the_seeds(prepared) -> None:
 def test_each_process_takes_its_share(prepared) -> None:
     data = make_module(prepared)
     data.open()
-    whole = [y for _, y in data.train_dataloader()]
+    whole = [y for _, y, _ in data.train_dataloader()]
     shares = []
     for rank in range(2):
         data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
-        shares.append([y for _, y in data.train_dataloader()])
+        shares.append([y for _, y, _ in data.train_dataloader()])
     for batch, a, b in zip(whole, *shares, strict=True):
         assert torch.equal(batch[0::2], a)
         assert torch.equal(batch[1::2], b)
+
+
+@pytest.mark.filterwarnings(*QUIET)
+def test_a_samples_random_numbers_are_its_own(prepared) -> None:
+    def draws(batch_size: int, noise: int) -> dict[tuple[int, int], float]:
+        torch.manual_seed(noise)  # the global generator has no say
+        mark = Mark()
+        data = make_module(
+            prepared, augmentations={"mark": mark}, batch_size=batch_size, drop_last=False
+        )
+        make_trainer(prepared[0]).fit(Watch(), data)
+        return mark.draws
+
+    first = draws(8, 0)
+    number = prepared[1].sizes["train"]
+    assert set(first) == {(epoch, place) for epoch in range(2) for place in range(number)}
+    assert len(set(first.values())) > 1.9 * number  # another draw for each sample and each epoch
+    assert draws(5, 1) == first

@@ -3,19 +3,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from litlab.data.arrays import Split, of_values
 from litlab.data.loader import BatchLoader
 
 
 def make_loader(number: int = 20, size: int = 6, **settings) -> BatchLoader:
     x = torch.arange(number)
-    return BatchLoader(x, x * 10, batch_size=size, **settings)
+    return BatchLoader(Split(x, x * 10, x), batch_size=size, **settings)
 
 
 def epoch(loader: BatchLoader, number: int = 0) -> list[list[int]]:
     loader.sampler.set_epoch(number)
     batches = []
-    for x, y in loader:
+    for x, y, index in loader:
         assert torch.equal(y, x * 10)
+        assert torch.equal(index, x)
         batches.append(x.tolist())
     return batches
 
@@ -97,7 +99,42 @@ def test_the_processes_shares_make_up_the_global_batch(world, number, drop_last,
 @pytest.mark.parametrize("shape", [(3, 4, 4), (7,)])
 def test_batches_are_copies(shape) -> None:
     x = torch.rand(5, *shape)
-    loader = BatchLoader(x, torch.arange(5), batch_size=5)
-    batch, _ = next(iter(loader))
+    loader = BatchLoader(Split(x, torch.arange(5), torch.arange(5)), batch_size=5)
+    batch, *_ = next(iter(loader))
     batch.zero_()
     assert x.all()
+
+
+def test_texts_share_a_batch_with_those_of_like_length() -> None:
+    lengths = [1 + (7 * i) % 30 for i in range(60)]
+    loader = BatchLoader(of_values([[i % 9 + 1] * n for i, n in enumerate(lengths)]), batch_size=6)
+    seen = []
+    for x, _, index in loader:
+        own = [lengths[i] for i in index.tolist()]
+        assert x.shape == (6, max(own))
+        assert (x > 0).sum(1).tolist() == own
+        assert max(own) - min(own) <= 3  # sorted, 60 texts of 30 lengths
+        seen += index.tolist()
+    assert sorted(seen) == list(range(60))
+
+
+@given(world=st.integers(1, 3), number=st.integers(2, 30), seed=st.integers(0, 9))
+def test_a_samples_partner_is_its_own_whatever_the_batch(world, number, seed) -> None:
+    def partners(size: int, rank: int = 0, world: int = 1) -> dict[int, int]:
+        loader = make_loader(
+            number, size, shuffle=True, seed=seed, partners=True, rank=rank, world=world
+        )
+        loader.sampler.set_epoch(3)
+        found = {}
+        for x, _, index in loader:
+            assert torch.equal(x, index)
+            first, second = index.chunk(2)
+            found |= dict(zip(first.tolist(), second.tolist(), strict=True))
+        return found
+
+    whole = partners(number)
+    assert sorted(whole) == list(range(number))
+    assert set(whole.values()) <= set(whole)
+    assert partners(2) == whole
+    shares = [partners(4, rank, world) for rank in range(world)]
+    assert {k: v for share in shares for k, v in share.items()} == whole

@@ -1,13 +1,13 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
 
 from litlab.data.arrays import Split, open_split
-from litlab.data.loader import BatchLoader
-from litlab.data.preprocess import Preprocess
+from litlab.data.augment.base import Augmentation, needs_partners
+from litlab.data.loader import BatchLoader, Indexed
+from litlab.data.preprocess import Key, Preprocess
 from litlab.data.spec import DataSpec
 from litlab.errors import ConfigError
 from litlab.schema import LoaderConfig
@@ -22,10 +22,10 @@ class ArrayDataModule(pl.LightningDataModule):
         folder: The prepared arrays.
         spec: Their description.
         loader: Batch sizes and where the arrays live.
-        augmentations: Modules `(x, y) -> (x, y)`, in order.
+        augmentations: In order, by name; the name tells their random numbers apart.
         splits: What may be opened. Not "test": `litlab.evaluate` alone opens that, without this
             module.
-        seed: Of the batches' order.
+        seed: Of the batches' order and of augmentation.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class ArrayDataModule(pl.LightningDataModule):
         folder: Path,
         spec: DataSpec,
         loader: LoaderConfig,
-        augmentations: Sequence[nn.Module] = (),
+        augmentations: Mapping[str, Augmentation] | None = None,
         splits: Sequence[str] = ("train", "val"),
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.folder, self.spec, self.loader, self.splits = folder, spec, loader, tuple(splits)
         self.seed = seed
-        self.augmentations = list(augmentations)
+        self.augmentations = dict(augmentations or {})
         self.preprocess = Preprocess(spec)
         self.arrays: dict[str, Split] = {}
 
@@ -59,52 +59,51 @@ class ArrayDataModule(pl.LightningDataModule):
         self.open()
         if self._on_device():
             device = self.trainer.strategy.root_device  # type: ignore[union-attr]
-            moved = {name: Split(*(t.to(device) for t in s)) for name, s in self.arrays.items()}
-            self.arrays = moved
+            self.arrays = {name: split.to(device) for name, split in self.arrays.items()}
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches of the train split."""
-        loader = self._loader("train", self.loader.batch_size, shuffle=True)
+        loader = self._loader("train", self.loader.batch_size, training=True)
         if not len(loader):
+            available = len(loader.split)
             raise ConfigError(
-                f"batches of {self.loader.batch_size} from {len(loader.x)} samples leave no step",
+                f"batches of {self.loader.batch_size} from {available} samples leave no step",
                 "loader.batch_size",
-                f"at most {len(loader.x)}, or loader.drop_last=false",
+                f"at most {available}, or loader.drop_last=false",
             )
         return loader
 
     def val_dataloader(self) -> BatchLoader:
         """The validation split, in order, to the last sample."""
-        return self._loader("val", self.loader.eval_batch_size, shuffle=False)
+        return self._loader("val", self.loader.eval_batch_size, training=False)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Indexed, dataloader_idx: int) -> Batch:
         """Make floats, augment (training only), normalize: on the device the batch is on."""
-        x, y = batch
+        x, y, index = batch
         if self.preprocess.mean.device != x.device:
             self.preprocess.to(x.device)
-        x = self.preprocess.to_float(x)
         if self.trainer is not None and self.trainer.training:
-            for augmentation in self.augmentations:
-                x, y = augmentation(x, y)
-        x = self.preprocess.normalize(x)
+            key = Key(self.seed, self.trainer.current_epoch, index)
+            x, y = self.preprocess.augmented(x, y, self.augmentations, key)
+        else:
+            x = self.preprocess(x)
         # Lightning converts to the Trainer's precision before this hook, which undoes it.
         return x if self.trainer is None else self.trainer.precision_plugin.convert_input(x), y
 
-    def _loader(self, split: str, batch_size: int, *, shuffle: bool) -> BatchLoader:
+    def _loader(self, split: str, batch_size: int, *, training: bool) -> BatchLoader:
         assert split in self.splits, f"'{split}' is not among the splits it may open: {self.splits}"
-        x, y, _ = self.arrays[split]
         rank, world = 0, 1
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
         return BatchLoader(
-            x,
-            y,
+            self.arrays[split],
             batch_size=batch_size,
-            shuffle=shuffle,
-            drop_last=shuffle and self.loader.drop_last,
+            shuffle=training,
+            drop_last=training and self.loader.drop_last,
             seed=self.seed,
             rank=rank,
             world=world,
+            partners=training and needs_partners(list(self.augmentations.values())),
         )
 
     def _on_device(self) -> bool:
@@ -115,5 +114,5 @@ class ArrayDataModule(pl.LightningDataModule):
         if self.loader.resident == "device" or device.type != "cuda":
             return self.loader.resident == "device"
         free, _ = torch.cuda.mem_get_info(device)
-        needed = sum(t.nbytes for split in self.arrays.values() for t in split)
+        needed = sum(split.nbytes for split in self.arrays.values())
         return needed * 4 < free

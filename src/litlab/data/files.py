@@ -1,9 +1,21 @@
-"""The user's own files: where they lie, and whether they have changed."""
+"""Files of the user's and of `prepare`: where they lie, whether they changed, who is at work."""
 
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from litlab.errors import EnvironmentFault
-from litlab.paths import project_root
+from litlab.output import say
+from litlab.paths import project_root, relative
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def user_path(path: str) -> Path:
@@ -19,3 +31,137 @@ def user_path(path: str) -> Path:
             "there is no such file or folder", path, "put the data there (`dvc pull` if DVC has it)"
         )
     return found
+
+
+def fingerprints(paths: Iterable[Path]) -> dict[str, str]:
+    """Return a SHA-256 for each file or folder: of names and contents, not of times."""
+    return {str(relative(path)): _content(path) for path in paths}
+
+
+def changed(recorded: Mapping[str, str], memo: Path) -> str | None:
+    """Return the first of the recorded files that is no longer what it was.
+
+    One that is not here is not missed: what was prepared from it can be used without it. Contents
+    are read again only where a size or a time differs from those noted in `memo`.
+    """
+    try:
+        seen = json.loads(memo.read_text())
+    except (OSError, ValueError):
+        seen = {}
+    now = {}
+    for name, content in recorded.items():
+        path = project_root() / name
+        if not path.exists():
+            continue
+        now[name] = f"{content} {_state(path)}"
+        if seen.get(name) != now[name] and _content(path) != content:
+            return name
+    if now != seen:
+        with suppress(OSError):  # a folder that cannot be written to: contents are read next time
+            memo.write_text(json.dumps(now))
+    return None
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+
+
+def _content(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in _files(path):
+        with file.open("rb") as opened:
+            inner = hashlib.file_digest(opened, "sha256").digest()
+        digest.update(file.relative_to(path).as_posix().encode() + b"\0" + inner)
+    return digest.hexdigest()
+
+
+def _state(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in _files(path):
+        stat = file.stat()
+        digest.update(f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def cannot_write(error: Exception, folder: Path) -> EnvironmentFault:
+    """Return the user's view of a failed write."""
+    fix = "free some space, or mend its permissions"
+    return EnvironmentFault(f"cannot write: {error}", str(folder), fix)
+
+
+@contextmanager
+def staged_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Give an empty folder that takes another's place at the end, and a scratch folder beside it.
+
+    Nothing is left of either when the block fails, and what a killed process left is swept away at
+    the next start: call it while `alone`.
+
+    Raises:
+        EnvironmentFault: The place cannot be written to.
+    """
+    with ExitStack() as made:
+        try:
+            _sweep(folder)
+            staged, scratch = (
+                Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+                for _ in range(2)
+            )
+            made.callback(shutil.rmtree, staged, ignore_errors=True)
+            made.callback(shutil.rmtree, scratch, ignore_errors=True)
+            staged.chmod(0o755)
+        except OSError as error:
+            raise cannot_write(error, folder) from None
+        yield staged, scratch
+        try:
+            _replace(folder, staged)
+        except OSError as error:
+            raise cannot_write(error, folder) from None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time make a folder of prepared data; the others wait.
+
+    Raises:
+        EnvironmentFault: The place cannot be written to.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = (folder.parent / f".{folder.name}.lock").open("a")
+    except OSError as error:
+        raise cannot_write(error, folder) from None
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting: another process prepares {folder.name}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:  # a disk without locks: it goes without
+                pass
+        yield
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left; the lock says that nobody is at work on it."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        if not left.is_dir():
+            continue
+        if left.suffix == ".old" and not folder.exists():
+            left.rename(folder)  # killed between the two renames
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _replace(folder: Path, staged: Path) -> None:
+    """Put the finished folder in its place; should that fail, the old one is put back."""
+    old = staged.with_name(f".{folder.name}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        staged.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

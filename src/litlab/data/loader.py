@@ -3,50 +3,66 @@ from collections.abc import Iterator
 
 import torch
 
+from litlab.data.arrays import Split
+from litlab.data.augment.draws import Draws
+from litlab.data.buckets import BucketOrder, epoch_generator
+
+Indexed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, targets, sample numbers
+
 
 class EpochOrder:
-    """The order in which an epoch visits the samples: a function of (seed, epoch) and no more.
+    """The batches of an epoch, as sample numbers: a function of (seed, epoch) and no more.
 
     Lightning calls `set_epoch` before each epoch, on resuming too.
     """
 
-    def __init__(self, num_samples: int, *, shuffle: bool, seed: int) -> None:
-        self.num_samples, self.shuffle, self.seed, self.epoch = num_samples, shuffle, seed, 0
+    def __init__(
+        self, num_samples: int, batch_size: int, *, shuffle: bool, seed: int, drop_last: bool
+    ) -> None:
+        self.num_samples, self.batch_size, self.drop_last = num_samples, batch_size, drop_last
+        self.shuffle, self.seed, self.epoch = shuffle, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next."""
         self.epoch = epoch
 
+    def __len__(self) -> int:
+        rounded = math.floor if self.drop_last else math.ceil
+        return rounded(self.num_samples / self.batch_size)
+
     def indices(self) -> torch.Tensor:
         """Return this epoch's sample numbers `(N,)`."""
         if not self.shuffle:
             return torch.arange(self.num_samples)
-        # Both numbers, mixed: seed 0 in epoch 1 is not seed 1 in epoch 0.
-        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + self.epoch) % 2**63)
-        return torch.randperm(self.num_samples, generator=generator)
+        return torch.randperm(self.num_samples, generator=epoch_generator(self.seed, self.epoch))
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Give each global batch's sample numbers `(B,)`."""
+        yield from torch.split(self.indices(), self.batch_size)[: len(self)]
 
 
 class BatchLoader:
     """Serves whole batches by index from arrays in memory; no work is done a sample.
 
     Several processes each take every `world`-th sample of every global batch, so `batch_size` and
-    what is in a batch do not depend on their number.
+    what is in a batch do not depend on their number. Texts of uneven length share a batch with
+    those of like length.
 
     Args:
-        x: Inputs `(N, ...)`.
-        y: Targets `(N, ...)`.
+        split: The arrays.
         batch_size: Samples in a batch, over all processes together.
         shuffle: Whether each epoch has an order of its own.
         drop_last: Whether a last batch that is not full is left out.
         seed: Of the order.
         rank: This process.
         world: How many processes there are.
+        partners: Whether every sample brings another one to be mixed with: batches then have `2B`
+            rows, the partners last. A sample's partner depends on (seed, epoch, its number) alone.
     """
 
     def __init__(
         self,
-        x: torch.Tensor,
-        y: torch.Tensor,
+        split: Split,
         *,
         batch_size: int,
         shuffle: bool = False,
@@ -54,19 +70,31 @@ class BatchLoader:
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        partners: bool = False,
     ) -> None:
-        self.x, self.y, self.batch_size, self.drop_last = x, y, batch_size, drop_last
-        self.rank, self.world = rank, world
-        self.sampler = EpochOrder(len(x), shuffle=shuffle, seed=seed)
+        self.split, self.seed = split, seed
+        self.rank, self.world, self.partners = rank, world, partners
+        self.sampler = (
+            EpochOrder(len(split), batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last)
+            if split.lengths is None
+            else BucketOrder(
+                split.lengths.cpu(), batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last
+            )
+        )
         self.batch_sampler = None  # Lightning reads it wherever there is a `sampler`
 
     def __len__(self) -> int:
-        rounded = math.floor if self.drop_last else math.ceil
-        return rounded(len(self.x) / self.batch_size)
+        return len(self.sampler)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        indices = self.sampler.indices().to(self.x.device)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            batch = indices[start : start + self.batch_size]
+    def __iter__(self) -> Iterator[Indexed]:
+        self.split.begin_epoch(self.seed, self.sampler.epoch)
+        for batch in self.sampler:
             mine = batch[self.rank :: self.world] if self.world > 1 else batch
-            yield self.x.index_select(0, mine), self.y.index_select(0, mine)
+            if self.partners:
+                mine = torch.cat([mine, self._partners(mine)])
+            index = mine.to(self.split.x.device)
+            yield *self.split.take(index), index
+
+    def _partners(self, samples: torch.Tensor) -> torch.Tensor:
+        draws = Draws(self.seed, self.sampler.epoch, samples).stream("partner")
+        return draws.integers(0, len(self.split))

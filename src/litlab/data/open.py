@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from litlab.data.prepare import prepare
+from litlab.data.files import alone, changed
+from litlab.data.prepare import prepare_alone
 from litlab.data.spec import FILE_NAME, DataSpec
 from litlab.errors import DataError
 from litlab.output import say
@@ -15,14 +16,29 @@ def open_or_prepare(config: DataConfig, trust: list[str]) -> tuple[Path, DataSpe
     """Return the folder and spec of the prepared data, preparing them where there are none yet.
 
     Raises:
-        DataError: The folder holds data prepared with other settings. They may be what another run,
-            or the pipeline, still needs, so they are not overwritten.
+        DataError: The folder holds data prepared with other settings, or from files that have
+            changed since. They may be what another run, or the pipeline, still needs, so they are
+            not overwritten.
     """
     folder = prepared_folder(config.name)
     if not (folder / FILE_NAME).is_file():
-        say(f"preparing {config.name}")
-        return folder, prepare(config, folder, trust)
+        with alone(folder):
+            if not (folder / FILE_NAME).is_file():  # else another process was faster
+                say(f"preparing {config.name}")
+                return folder, prepare_alone(config, folder, trust)
     spec = DataSpec.load(folder)
+    _require_same(spec, config, folder)
+    file = changed(spec.source_files, folder.with_name(f".{folder.name}.seen.json"))
+    if file:
+        raise DataError(
+            f"changed since '{config.name}' was prepared from it",
+            file,
+            "run `litlab prepare` with this run's overrides (or `dvc repro`)",
+        )
+    return folder, spec
+
+
+def _require_same(spec: DataSpec, config: DataConfig, folder: Path) -> None:
     had, asked = _flat(spec.settings), _flat(config.model_dump(mode="json"))
     differing = [key for key in {**asked, **had} if had.get(key) != asked.get(key)]
     if differing:
@@ -32,7 +48,6 @@ def open_or_prepare(config: DataConfig, trust: list[str]) -> tuple[Path, DataSpe
             str(folder),
             "run `litlab prepare` with this run's overrides, or give it a data.name of its own",
         )
-    return folder, spec
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, object]:

@@ -1,26 +1,38 @@
 """Source -> checked, split, checksummed arrays with their DataSpec."""
 
-import shutil
-import tempfile
+import inspect
+import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 
-from litlab.data.arrays import write_split
+from litlab.data.arrays import file_of, num_windows, sha256
+from litlab.data.files import alone, cannot_write, fingerprints, staged_folder
+from litlab.data.guard.guard import Guard
+from litlab.data.moments import Moments
 from litlab.data.raw import Raw
-from litlab.data.spec import Array, DataSpec
-from litlab.data.split import Part, cut, split_hash
-from litlab.data.validate import check_disjoint, check_raw, check_splits
-from litlab.errors import ConfigError, EnvironmentFault
+from litlab.data.spec import Array, Column, DataSpec
+from litlab.data.split import cut, split_hash
+from litlab.data.validate import check_chunk, check_raw, check_splits
+from litlab.data.write_arrays import SplitWriter
+from litlab.errors import ConfigError, DataError
+from litlab.output import say, track
 from litlab.schema import DataConfig
 from litlab.targets import build
+
+CHUNK_BYTES = 16 * 2**20  # of stored values at a time
+CHUNK_ROWS = 8192  # where a sample's size is not known before it is encoded
+DTYPES = {"image": "uint8", "text": "int32"}
 
 
 def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) -> DataSpec:
     """Read a source and write its prepared arrays, all or nothing, into a folder.
+
+    Memory holds a few chunks at a time, the targets, and some dozen bytes a sample.
 
     Raises:
         ConfigError: The settings do not fit the source.
@@ -28,119 +40,198 @@ def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) ->
         EnvironmentFault: The data are neither on disk nor to be had from the network, or the
             folder cannot be written.
     """
+    with alone(folder):
+        return prepare_alone(config, folder, trust)
+
+
+def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = None) -> DataSpec:
+    """Do what `prepare` does, for who holds the folder's lock already."""
     source = build(config.source, where="data.source", trust=trust or ())
-    raw = source.read()
-    if not isinstance(raw, Raw):
-        raise ConfigError(
-            f"its read() gives {type(raw).__name__}, not litlab.data.raw.Raw",
-            "data.source._target_",
-            "return a Raw",
-        )
-    check_raw(raw, str(config.source["_target_"]))
-    splits = cut(raw, config)
-    for message in check_splits(raw, {name: y for name, (_, y, _) in splits.items()}):
-        warnings.warn(message, stacklevel=2)
-    check_disjoint(splits)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    with staged_folder(folder) as (staged, scratch):
+        raw = _read(source, scratch)
+        if not isinstance(raw, Raw):
+            raise ConfigError(
+                f"its read() gives {type(raw).__name__}, not litlab.data.raw.Raw",
+                "data.source._target_",
+                "return a Raw",
+            )
         try:
-            staged.chmod(0o755)
-            spec = _write(raw, splits, config, staged)
-            _replace(folder, staged)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise EnvironmentFault(
-            f"cannot write: {error}", str(folder), "free some space, or mend its permissions"
-        ) from None
-    return spec
+            return _Preparation(raw, config, staged).run()
+        except (OSError, SafetensorError) as error:
+            raise cannot_write(error, folder) from None
 
 
-def _replace(folder: Path, staged: Path) -> None:
-    """Put the finished folder in its place; should that fail, the old one is put back."""
-    old = staged.with_name(staged.name + ".old")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        staged.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def _read(source: Any, scratch: Path) -> object:
+    """Read the source, which may ask for a folder to spool into."""
+    if "scratch" in inspect.signature(source.read).parameters:
+        return source.read(scratch=scratch)
+    return source.read()
 
 
-def _write(raw: Raw, splits: dict[str, Part], config: DataConfig, folder: Path) -> DataSpec:
-    x, y, _ = splits["train"]
-    dtype = _dtype(raw)
-    target_type = np.int64 if raw.task == "classification" else np.float32
-    checksums = {
-        f"{name}.safetensors": write_split(
-            folder, name, inputs.astype(dtype), targets.astype(target_type), index
-        )
-        for name, (inputs, targets, index) in splits.items()
-    }
-    mean, std = _statistics(raw, x.astype(dtype))  # of what is stored, not of finer floats
-    regression = raw.task == "regression"
-    target_mean, target_std = _moments(y.astype(target_type), (0,)) if regression else ((), ())
-    spec = DataSpec(
-        name=config.name,
-        source=str(config.source["_target_"]),
-        kind=raw.kind,
-        task=raw.task,
-        shape=tuple(x.shape[1:]),
-        dtype=dtype,
-        classes=tuple(raw.classes),
-        targets=tuple(raw.targets),
-        features=tuple(raw.features),
-        mean=mean,
-        std=std,
-        target_mean=target_mean,
-        target_std=target_std,
-        class_counts=() if regression else _ints(np.bincount(y, minlength=len(raw.classes))),
-        vocabulary=tuple(raw.vocabulary),
-        vocab_size=len(raw.vocabulary) or None,
-        pad_id=raw.pad_id,
-        sizes={name: len(part[0]) for name, part in splits.items()},
-        licence=raw.licence,
-        origin=raw.origin,
-        settings=config.model_dump(mode="json"),
-        checksums=checksums,
-        split_hash=split_hash({name: part[2] for name, part in splits.items()}),
-    )
-    spec.save(folder)
-    return spec
+class _Preparation:
+    """One source on its way into a folder."""
+
+    def __init__(self, raw: Raw, config: DataConfig, folder: Path) -> None:
+        self.raw, self.config, self.folder = raw, config, folder
+        self.source = str(config.source["_target_"])
+        check_raw(raw, self.source)
+        self.dtype = DTYPES.get(raw.kind, "float32")
+        self.rows = cut(raw, config)
+        for message in check_splits(raw, {s: self._targets(s) for s in self.rows}, config.allow):
+            warnings.warn(message, stacklevel=4)
+        self.moments = Moments(255.0 if raw.kind == "image" else 1.0)
+        self.lengths: dict[str, int] = {}
+        self.shape: tuple[int, ...] = ()
+
+    def run(self) -> DataSpec:
+        """Write every split, then the spec; refuse what the guard finds."""
+        encoder = self.raw.encoder
+        if encoder is not None:
+            say(f"{self.config.name}: fitting on the train split")
+            encoder.fit(lambda: (chunk for _, chunk in self._chunks("train")))
+        guard = self._guard()
+        checksums = {}
+        for split in self.rows:
+            self._write(split, guard)
+            path = file_of(self.folder, split)
+            checksums[path.name] = sha256(path)
+        for note in (*self.raw.notes(), *(encoder.notes() if encoder else ())):
+            say(note)
+        report = guard.finish()
+        for line in report.lines():
+            say(line)
+        report.refuse(list(self.config.allow))
+        (self.folder / "guard.json").write_text(report.model_dump_json(indent=2) + "\n")
+        spec = DataSpec.model_validate(self._describe(checksums))
+        if spec.tokenizer is not None:
+            (self.folder / "tokenizer.json").write_text(spec.tokenizer, encoding="utf-8")
+        spec.save(self.folder)
+        return spec
+
+    def _write(self, split: str, guard: Guard) -> None:
+        rows, encoder = self.rows[split], self.raw.encoder
+        y = self._targets(split)
+        group = self.config.group
+        groups = self.raw.columns[rows.part][group] if group else None
+        path = file_of(self.folder, split)
+        with SplitWriter(path, self.dtype, y, rows.index) as file:
+            done = 0
+            for places, content in track(self._chunks(split), len(rows.rows), f"writing {split}"):
+                x = encoder.encode(content) if encoder else stored(self.raw, content)
+                check_chunk(self.raw, x, places, f"{self.source}, part '{rows.part}'", self.shape)
+                here = slice(done, done + len(places))
+                done += len(places)
+                file.add(x)
+                if not isinstance(x, list):
+                    self.shape = x.shape[1:]
+                    if split == "train":
+                        self.moments.add(x.astype(self.dtype))
+                guard.add(
+                    split,
+                    rows.index[here],
+                    x,
+                    y[here],
+                    content,
+                    group=None if groups is None else groups[places],
+                )
+            self.lengths[split] = file.number
+
+    def _guard(self) -> Guard:
+        described = self.raw.encoder.describe() if self.raw.encoder else {}
+        columns = [Column.model_validate(column) for column in described.get("columns", ())]
+        codes = tuple(1 + len(c.categories) for c in columns if c.kind == "categorical")
+        names = tuple(described.get("features", self.raw.features))
+        return Guard(self.raw.kind, self.raw.task, tuple(self.raw.classes), codes, names)
+
+    def _targets(self, split: str) -> Array:
+        rows = self.rows[split]
+        regression = self.raw.task == "regression"
+        targets: Array = self.raw.parts[rows.part][1][rows.rows]
+        return targets.astype(np.float32 if regression else np.int64)
+
+    def _chunks(self, split: str) -> Iterator[tuple[Array, Any]]:
+        """Pairs of row numbers in the part, and what the source has there."""
+        rows = self.rows[split]
+        inputs = self.raw.parts[rows.part][0]
+        shape = None if self.raw.encoder else getattr(inputs, "shape", None)
+        size = CHUNK_ROWS
+        if shape is not None:
+            sample = math.prod(shape[1:]) * np.dtype(self.dtype).itemsize
+            size = max(1, CHUNK_BYTES // max(sample, 1))
+        for start in range(0, len(rows.rows), size):
+            places = rows.rows[start : start + size]
+            yield places, inputs[places]
+
+    def _describe(self, checksums: dict[str, str]) -> dict[str, Any]:
+        raw = self.raw
+        regression = raw.task == "regression"
+        train = self._targets("train")
+        targets = Moments()
+        if regression:
+            targets.add(train)
+        target_mean, target_std = targets.result()
+        described: dict[str, Any] = {
+            "name": self.config.name,
+            "source": self.source,
+            "kind": raw.kind,
+            "task": raw.task,
+            "shape": self.shape,
+            "dtype": self.dtype,
+            "classes": tuple(raw.classes),
+            "targets": tuple(raw.targets),
+            "features": tuple(raw.features),
+            "target_mean": target_mean,
+            "target_std": target_std,
+            "vocabulary": tuple(raw.vocabulary),
+            "vocab_size": len(raw.vocabulary) or None,
+            "pad_id": raw.pad_id,
+            "image_fit": raw.image_fit,
+            "sizes": {split: len(rows.rows) for split, rows in self.rows.items()},
+            "licence": raw.licence,
+            "origin": raw.origin,
+            "settings": self.config.model_dump(mode="json"),
+            "checksums": checksums,
+            "split_hash": split_hash({split: rows.index for split, rows in self.rows.items()}),
+            "source_files": fingerprints(raw.files),
+        }
+        if raw.task == "classification":
+            counts = np.bincount(train, minlength=len(raw.classes))
+            described["class_counts"] = tuple(map(int, counts))
+        if raw.kind == "text" and raw.encoder is None:
+            described["shape"] = (raw.parts[self.rows["train"].part][0].shape[1],)
+        described["mean"], described["std"] = self.moments.result()
+        described |= raw.encoder.describe() if raw.encoder else {}
+        if raw.task == "language_model":
+            described["sizes"] = self._windows(described["shape"][0])
+        return _with_codes_as_they_are(described)
+
+    def _windows(self, context_length: int) -> dict[str, int]:
+        sizes = {s: num_windows(tokens, context_length) for s, tokens in self.lengths.items()}
+        for split, size in sizes.items():
+            if not size:
+                raise DataError(
+                    f"the {split} split has {self.lengths[split]} tokens, and a context of "
+                    f"{context_length} wants {context_length + 1}",
+                    "data.source.context_length",
+                    f"lower it, raise data.{split}_fraction, or give more text",
+                )
+        return sizes
 
 
-def _dtype(raw: Raw) -> Literal["uint8", "float32", "int32"]:
-    names = {"image": "uint8", "text": "int32"}
-    return cast(Literal["uint8", "float32", "int32"], names.get(raw.kind, "float32"))
+def _with_codes_as_they_are(described: dict[str, Any]) -> dict[str, Any]:
+    """Give the codes of categorical columns the mean 0 and deviation 1: they are no amounts."""
+    codes = [column.kind == "categorical" for column in described.get("columns", ())]
+    for name, neutral in (("mean", 0.0), ("std", 1.0)):
+        values = zip(described[name], codes, strict=True) if codes else ()
+        described[name] = tuple(neutral if c else v for v, c in values) or described[name]
+    return described
 
 
-def _statistics(raw: Raw, x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of the train split alone: a channel's, or a feature's."""
-    if raw.kind == "text":
-        return (), ()
-    return _moments(x, (0, *range(2, x.ndim)), 255.0 if raw.kind == "image" else 1.0)
-
-
-def _moments(
-    x: Array, axes: tuple[int, ...], scale: float = 1.0
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation in units of `scale`.
-
-    A constant column has nothing to divide by; its deviation becomes 1, so that it turns into
-    zeros, not NaN. So does one that varies so little that 1/std overflows float32.
-    """
-    mean, std = x.mean(axes, dtype=np.float64), x.std(axes, dtype=np.float64)
-    std = np.where(std > np.finfo(np.float32).tiny, std, scale)
-    return _floats(mean / scale), _floats(std / scale)
-
-
-def _floats(values: Any) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
-
-
-def _ints(values: Any) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
+def stored(raw: Raw, content: Array) -> Array | list[Array]:
+    """Turn what a source without an encoder gives into stored values: texts lose their padding."""
+    if raw.kind != "text":
+        return content
+    real = content != raw.pad_id if raw.pad_id is not None else np.ones(content.shape, bool)
+    ends = content.shape[1] - real[:, ::-1].argmax(1)
+    ends = np.where(real.any(1), ends, 1)  # an empty text keeps one token of padding
+    return [ids[:end] for ids, end in zip(content, ends, strict=True)]

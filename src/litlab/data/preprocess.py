@@ -1,7 +1,20 @@
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
+from litlab.data.augment.base import Augmentation
+from litlab.data.augment.draws import Draws
 from litlab.data.spec import DataSpec
+
+
+class Key(NamedTuple):
+    """What a batch's random numbers depend on; `samples` are their numbers `(B,)`."""
+
+    seed: int
+    epoch: int
+    samples: torch.Tensor
 
 
 class Preprocess(nn.Module):
@@ -30,8 +43,28 @@ class Preprocess(nn.Module):
 
     def normalize(self, x: torch.Tensor) -> torch.Tensor:
         """Subtract the train split's mean and divide by its deviation; ids stay as they are."""
-        return x if self.kind == "text" else (x - self.mean) * self.inverse_std
+        return x if self.kind == "text" else (x - self.mean).mul_(self.inverse_std)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Do both, for data that are not augmented."""
         return self.normalize(self.to_float(x))
+
+    def augmented(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        augmentations: Mapping[str, Augmentation],
+        key: Key,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return stored values as the model sees them while training, and their targets.
+
+        Augmentations that can do so work on bytes, which are a quarter of the floats to move.
+        """
+        draws = Draws(*key)
+        for name, augmentation in augmentations.items():
+            if not augmentation.on_bytes:
+                x = self.to_float(x)
+            if augmentation.mixes:  # two rows a sample: it and its partner
+                draws = Draws(key.seed, key.epoch, key.samples[: len(x) // 2])
+            x, y = augmentation(x, y, draws.stream(name))
+        return self(x), y

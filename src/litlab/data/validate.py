@@ -1,7 +1,7 @@
 """Is this fit to train on? Looked at once, when the data are prepared."""
 
 from collections import Counter
-from hashlib import blake2b
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,7 +23,10 @@ def check_raw(raw: Raw, source: str) -> None:
     _check_names(raw, source)
     for name, (x, y) in raw.parts.items():
         where = f"{source}, part '{name}'"
-        _check_inputs(raw, x, where)
+        if not len(x):
+            raise DataError("there are no samples", where, ADVICE)
+        if raw.task == "language_model":
+            continue  # the targets are the inputs, one place on
         if len(x) != len(y):
             raise DataError(f"{len(x)} inputs and {len(y)} targets", where, ADVICE)
         if raw.task == "regression":
@@ -36,9 +39,6 @@ def check_raw(raw: Raw, source: str) -> None:
             _check_finite(y, "targets", where)
         else:
             _check_labels(y, len(raw.classes), where)
-    shapes = {name: x.shape[1:] for name, (x, _) in raw.parts.items()}
-    if len(set(shapes.values())) > 1:
-        raise DataError(f"parts of different shapes: {shapes}", source, ADVICE)
 
 
 def _check_names(raw: Raw, source: str) -> None:
@@ -56,33 +56,54 @@ def _check_names(raw: Raw, source: str) -> None:
         raise DataError(f"{len(raw.classes)} class", source, "give at least two to tell apart")
 
 
-def _check_inputs(raw: Raw, x: Array, where: str) -> None:
-    if x.ndim != DIMENSIONS[raw.kind]:
+def check_chunk(
+    raw: Raw, x: Array | list[Array], rows: Array, where: str, shape: tuple[int, ...] = ()
+) -> None:
+    """Check stored values on their way to disk.
+
+    Args:
+        raw: What the source said of its data.
+        x: The values, `(n, ...)`, or a list of n texts' ids.
+        rows: Their places in the part, `(n,)`, for messages.
+        where: The source and part, for messages.
+        shape: Of earlier samples; empty for the first.
+
+    Raises:
+        DataError: Wrong shapes or types, ids outside the vocabulary, or non-finite values.
+    """
+    if isinstance(x, list):
+        if raw.vocabulary:
+            _check_ids(np.concatenate(x), len(raw.vocabulary), where)
+        return
+    if x.ndim != DIMENSIONS[raw.kind] or not x[0].size:
         raise DataError(f"{raw.kind} inputs of shape {x.shape}", where, ADVICE)
-    if not x.size:
-        raise DataError("there are no samples", where, ADVICE)
+    if shape and x.shape[1:] != shape:
+        raise DataError(f"samples of different shapes: {x.shape[1:]} and {shape}", where, ADVICE)
     if raw.kind == "image" and x.dtype != np.uint8:
         raise DataError(f"images of {x.dtype}, not uint8", where, ADVICE)
-    if x.dtype.kind not in ("iu" if raw.kind == "text" else "iufb"):
+    if x.dtype.kind not in "iufb":
         raise DataError(f"{raw.kind} inputs of {x.dtype}", where, ADVICE)
-    if raw.kind == "text" and not 0 <= x.min() <= x.max() < len(raw.vocabulary):
-        raise DataError(
-            f"ids from {x.min()} to {x.max()}, and a vocabulary of {len(raw.vocabulary)}",
-            where,
-            ADVICE,
-        )
-    if raw.features and len(raw.features) != x.shape[1]:
+    if raw.features and raw.encoder is None and len(raw.features) != x.shape[1]:
         raise DataError(f"{x.shape[1]} features, {len(raw.features)} names", where, ADVICE)
-    _check_finite(x, "inputs", where)
+    _check_finite(x, "inputs", where, rows)
 
 
-def _check_finite(values: Array, what: str, where: str) -> None:
+def _check_ids(ids: Array, number: int, where: str) -> None:
+    if ids.dtype.kind not in "iu":
+        raise DataError(f"text inputs of {ids.dtype}", where, ADVICE)
+    if not 0 <= ids.min() <= ids.max() < number:
+        what = f"ids from {ids.min()} to {ids.max()}, and a vocabulary of {number}"
+        raise DataError(what, where, ADVICE)
+
+
+def _check_finite(values: Array, what: str, where: str, places: Array | None = None) -> None:
     if values.dtype.kind != "f":
         return
     with np.errstate(over="ignore"):  # what float32 cannot hold would be infinite on disk
         finite = np.isfinite(values.astype(np.float32))
     if not finite.all():
         rows = np.unique(np.argwhere(~finite)[:, 0])
+        rows = np.sort(rows if places is None else places[rows])
         raise DataError(
             f"missing or infinite {what} in {len(rows)} rows, first {rows[:5].tolist()}",
             where,
@@ -103,30 +124,13 @@ def _check_labels(y: Array, num_classes: int, where: str) -> None:
         )
 
 
-def check_disjoint(splits: dict[str, tuple[Array, Array, Array]]) -> None:
-    """Check that no sample, input and target alike, is in two splits: it would be learnt by heart.
-
-    Raises:
-        DataError: One is; names the first five pairs by their places in the source.
-    """
-    seen: dict[bytes, tuple[str, int]] = {}
-    pairs = []
-    for split, (x, y, index) in splits.items():
-        for inputs, target, place in zip(x, y, index.tolist(), strict=True):
-            key = blake2b(inputs.tobytes() + target.tobytes(), digest_size=16).digest()
-            other, first = seen.setdefault(key, (split, place))
-            if other != split:
-                pairs.append(f"{other} {first} = {split} {place}")
-    if pairs:
-        raise DataError(
-            f"{len(pairs)} samples are in two splits ({', '.join(pairs[:5])})",
-            "data, by place in the source",
-            "drop the copies from the source",
-        )
-
-
-def check_splits(raw: Raw, targets: dict[str, Array]) -> list[str]:
+def check_splits(raw: Raw, targets: dict[str, Array], allow: Sequence[str] = ()) -> list[str]:
     """Return warnings about the splits' classes.
+
+    Args:
+        raw: What the source handed over.
+        targets: Of each split.
+        allow: Findings that do not stop, as in `data.allow`: `single_class` is the one known here.
 
     Raises:
         DataError: A split is empty, train has a single class, or another split has a class that
@@ -135,11 +139,16 @@ def check_splits(raw: Raw, targets: dict[str, Array]) -> list[str]:
     for split, y in targets.items():
         if not len(y):
             raise DataError(f"the {split} split is empty", f"data.{split}_fraction", "raise it")
-    if raw.task == "regression":
+    if raw.task != "classification":
         return []
     present = {split: set(np.unique(y).tolist()) for split, y in targets.items()}
-    if len(present["train"]) < 2:
-        raise DataError("train has a single class", "data", "change data.split_seed, or the data")
+    single = len(present["train"]) < 2
+    if single and "single_class" not in allow:
+        raise DataError(
+            "train has a single class",
+            "data",
+            "change data.split_seed, or the data; or set data.allow=[single_class]",
+        )
     for split in ("val", "test"):
         unseen = sorted(present[split] - present["train"])
         if unseen:
@@ -147,8 +156,9 @@ def check_splits(raw: Raw, targets: dict[str, Array]) -> list[str]:
             raise DataError(
                 f"{split} has classes that train lacks: {names}", "data", "set data.stratify=true"
             )
+    messages = ["train has a single class: there is nothing to tell apart"] if single else []
     absent = sorted(present["train"] - present["val"])
     if absent:
         names = ", ".join(raw.classes[label] for label in absent)
-        return [f"val lacks the classes {names}: its metrics say nothing of them"]
-    return []
+        messages.append(f"val lacks the classes {names}: its metrics say nothing of them")
+    return messages

@@ -1,0 +1,56 @@
+"""K-fold cross-validation: one run a fold, and what their scores have in common."""
+
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from litlab.errors import ConfigError
+from litlab.feasible import num_processes
+from litlab.schema import Config
+from litlab.train import Result, train
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """The runs of all folds, and their validation metrics: mean and sample deviation."""
+
+    runs: list[Result]
+    metrics: dict[str, tuple[float, float]]
+
+
+def cross_validate(config: Config, command: list[str] | None = None) -> CrossValidation:
+    """Train once a fold, each with another fold as validation; the test split stays shut.
+
+    A score is that of the fold's best epoch, chosen on the fold itself, which flatters it a little.
+
+    Args:
+        config: A checked configuration with `data.num_folds`.
+        command: What the user typed.
+
+    Raises:
+        ConfigError: The number of folds is missing, a single fold is chosen, or several processes.
+        LitlabError: See `litlab.train.train`.
+    """
+    folds = config.data.num_folds
+    if folds is None:
+        raise ConfigError("how many folds?", "data.num_folds", "set it, e.g. data.num_folds=5")
+    if num_processes(config.trainer) > 1:
+        what = "folds are trained one after the other, by one process"
+        raise ConfigError(what, "trainer.devices", "set trainer.devices=1")
+    if config.data.fold is not None:
+        raise ConfigError("all folds are run", f"data.fold={config.data.fold}", "leave it out")
+    runs = [train(_of_fold(config, fold, folds), command=command) for fold in range(folds)]
+    names = [name for name in runs[0].record.metrics if name.startswith("val/")]
+    scores = {name: [run.record.metrics[name] for run in runs] for name in names}
+    return CrossValidation(runs, {n: (fmean(found), stdev(found)) for n, found in scores.items()})
+
+
+def _of_fold(config: Config, fold: int, folds: int) -> Config:
+    """Return the configuration of one fold, whose data and run have names of their own."""
+    number = f"fold{fold + 1}of{folds}"
+    data = config.data.model_copy(
+        update={"name": f"{config.data.name}-{number}", "num_folds": folds, "fold": fold}
+    )
+    tags = {**config.tracking.tags, "cv": config.run_name, "cv.fold": str(fold)}
+    tracking = config.tracking.model_copy(update={"tags": tags})
+    name = f"{config.run_name}-{number}"
+    return config.model_copy(update={"data": data, "tracking": tracking, "name": name})
