@@ -5,6 +5,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,34 +13,54 @@ from litlab.data.spec import Array
 from litlab.errors import DataError
 
 UNSIGNED_BYTE = 0x08
+MOST_UNPACKED = 2**30  # bytes of a gzipped file that are taken into memory
 
 
 def read_idx(path: Path) -> Array:
-    """Return the array of unsigned bytes in an IDX file, gzipped or not.
+    """Return the array of unsigned bytes in an IDX file.
+
+    It is memory-mapped, and read-only; one that is gzipped is unpacked into memory.
 
     Raises:
         DataError: The file is not an IDX file of bytes, or its length is not what it announces.
     """
+    zipped = path.suffix == ".gz"
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            shape, start = _read_header(file, path)
+            size = math.prod(shape)
+            if not zipped:
+                held = path.stat().st_size - start
+            elif size > MOST_UNPACKED:
+                raise DataError(f"unpacks to {size} bytes", str(path), f"gunzip {path.name} first")
+            else:
+                content = file.read(size + 1)  # a longer one is not read to its end
+                held = len(content)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be read: {error}", str(path), "fetch the file again") from None
-    if len(content) < 4 or content[:3] != bytes((0, 0, UNSIGNED_BYTE)) or not content[3]:
+    if held != size:
+        more = " or more" if zipped and held > size else ""
         raise DataError(
-            "not an IDX file of unsigned bytes", str(path), "check that it is the raw file"
-        )
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise DataError("its header is cut short", str(path), "fetch the file again")
-    shape = struct.unpack(f">{content[3]}I", content[4:start])
-    if len(content) - start != math.prod(shape):
-        raise DataError(
-            f"announces {'x'.join(map(str, shape))} bytes and holds {len(content) - start}",
+            f"announces {'x'.join(map(str, shape))} bytes and holds {held}{more}",
             str(path),
             "fetch the file again",
         )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    if zipped or not size:
+        return np.frombuffer(content if zipped else b"", np.uint8).reshape(shape)
+    return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
+
+
+def _read_header(file: Any, path: Path) -> tuple[tuple[int, ...], int]:
+    """Return the shape that the file announces, and where the array starts."""
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:3] != bytes((0, 0, UNSIGNED_BYTE)) or not magic[3]:
+        raise DataError(
+            "not an IDX file of unsigned bytes", str(path), "check that it is the raw file"
+        )
+    sides = file.read(4 * magic[3])
+    if len(sides) < 4 * magic[3]:
+        raise DataError("its header is cut short", str(path), "fetch the file again")
+    return struct.unpack(f">{magic[3]}I", sides), 4 + len(sides)
 
 
 def find_idx(folder: Path, stem: str) -> Path | None:

@@ -1,0 +1,144 @@
+from typing import Literal
+
+import numpy as np
+
+from litlab.data.files import user_path
+from litlab.data.raw import Raw
+from litlab.data.sources.class_numbers import number_classes
+from litlab.data.sources.npz_members import NpzFile
+from litlab.data.spec import Array
+from litlab.errors import DataError, nearest
+
+CHANNELS = (1, 3, 4)  # an axis of as many entries is taken for the channels
+PARTS = ("train", "val", "test")
+
+
+class Npz:
+    """Arrays in an `.npz` file: `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`.
+
+    Arrays that numpy.savez wrote are memory-mapped; compressed ones are unpacked into memory.
+
+    Args:
+        path: The file; relative to the project's root.
+        kind: image: bytes (uint8) `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`; sequence: numbers
+            `(N, L)` or `(N, C, L)`; tabular: numbers `(N, F)`.
+        task: classification: `y` are integers or strings `(N,)`; regression: numbers `(N,)` or
+            `(N, T)`.
+        x: Name of the inputs. With a part's name before or behind it (`train_x`, `x_train`), it is
+            that part.
+        y: Name of the targets, in the same way.
+        channels: Which axis of an image they are; auto: the one of 1, 3 or 4 entries.
+        licence: Of the data, for the records.
+        origin: Where they come from, for the records; null: the path.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        kind: Literal["image", "sequence", "tabular"] = "image",
+        task: Literal["classification", "regression"] = "classification",
+        x: str = "x",
+        y: str = "y",
+        channels: Literal["auto", "first", "last"] = "auto",
+        licence: str = "not stated",
+        origin: str | None = None,
+    ) -> None:
+        self.path, self.x, self.y = path, x, y
+        self.kind, self.task, self.channels = kind, task, channels
+        self.licence, self.origin = licence, origin or path
+
+    def read(self) -> Raw:
+        """Return the data.
+
+        Raises:
+            DataError: The file or an array in it is damaged, missing, or of another kind.
+            EnvironmentFault: There is no such file.
+        """
+        path = user_path(self.path)
+        file = NpzFile(path)
+        names = self._names(file)
+        x = {part: self._inputs(name, file[name]) for part, (name, _) in names.items()}
+        y = {part: self._targets(name, file[name]) for part, (_, name) in names.items()}
+        classes: list[str] = []
+        targets: list[str] = []
+        if self.task == "classification":
+            classes, y = number_classes(y)
+        else:
+            width = {array.shape[1] for array in y.values()}
+            number = max(width)
+            targets = [self.y] if number == 1 else [f"{self.y}{i}" for i in range(number)]
+        return Raw(
+            kind=self.kind,
+            task=self.task,
+            parts={part: (x[part], y[part]) for part in names},
+            classes=classes,
+            targets=targets,
+            licence=self.licence,
+            origin=self.origin,
+            files=[path],
+        )
+
+    def _names(self, file: NpzFile) -> dict[str, tuple[str, str]]:
+        """The names of inputs and targets, by part."""
+        found = {}
+        for part in PARTS:
+            for form in (f"{{}}_{part}", f"{part}_{{}}"):
+                if form.format(self.x) in file:
+                    found[part] = (form.format(self.x), form.format(self.y))
+        if "train" not in found:
+            found = {"all": (self.x, self.y)}
+        wanted = [(s, name) for pair in found.values() for s, name in zip("xy", pair, strict=True)]
+        for setting, name in wanted:
+            if name not in file:
+                fix = f"set data.source.{setting}: {nearest(name, file.members)}"
+                raise DataError(f"holds no array '{name}'", self.path, fix)
+        return found
+
+    def _inputs(self, name: str, x: Array) -> Array:
+        """Bring inputs into litlab's order of axes, as views where they are mapped."""
+        if self.kind == "image":
+            return self._images(name, x)
+        if self.kind == "sequence" and x.ndim == 2:
+            return x[:, None]
+        if x.ndim != (3 if self.kind == "sequence" else 2):
+            wanted = "(N, L) or (N, C, L)" if self.kind == "sequence" else "(N, F)"
+            raise self._misfit(name, f"shape {x.shape}", f"{self.kind} data are {wanted}")
+        return x
+
+    def _images(self, name: str, x: Array) -> Array:
+        if x.dtype != np.uint8:
+            how = "(255 * x).round().astype('uint8')" if x.dtype.kind == "f" else "uint8"
+            raise self._misfit(name, f"images of {x.dtype}", f"give bytes from 0 to 255: {how}")
+        if x.ndim == 3:
+            return x[:, None]
+        if x.ndim != 4:
+            fix = "images are (N, H, W), (N, H, W, C) or (N, C, H, W); or set data.source.kind"
+            raise self._misfit(name, f"shape {x.shape}", fix)
+        first, last = x.shape[1] in CHANNELS, x.shape[3] in CHANNELS
+        if self.channels == "auto" and first == last:
+            fix = "set data.source.channels to first or last"
+            raise self._misfit(name, f"shape {x.shape}, whose channels cannot be guessed", fix)
+        if self.channels == "last" or (self.channels == "auto" and last):
+            return x.transpose(0, 3, 1, 2)
+        return x
+
+    def _targets(self, name: str, y: Array) -> Array:
+        if self.task == "regression":
+            if y.dtype.kind not in "iuf" or y.ndim not in (1, 2):
+                raise self._misfit(name, f"targets of {y.dtype} and shape {y.shape}", "numbers")
+            return y.reshape(len(y), -1).astype(np.float32)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]  # as Keras keeps CIFAR-10's
+        if y.ndim != 1:
+            fix = "give class numbers (N,); of one-hot rows: y.argmax(1)"
+            raise self._misfit(name, f"labels of shape {y.shape}", fix)
+        if y.dtype.kind == "f":
+            fix = "give integers: y.astype(int); or set data.source.task=regression task=regression"
+            raise self._misfit(name, f"labels of {y.dtype}", fix)
+        if y.dtype.kind not in "iubUS":
+            raise self._misfit(name, f"labels of {y.dtype}", "give integers or strings")
+        return np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
+
+    def _misfit(self, name: str, what: str, fix: str) -> DataError:
+        return DataError(f"array '{name}': {what}", self.path, fix)
