@@ -219,16 +219,16 @@ def test_labels_in_the_place_of_images_are_refused(tmp_path: Path) -> None:
     small_mnist(tmp_path, zipped=False)
     labels = (tmp_path / "train-labels-idx1-ubyte").read_bytes()
     (tmp_path / "train-images-idx3-ubyte").write_bytes(labels)
-    with pytest.raises(DataError, match="image inputs of shape"):
-        check_raw(FashionMNIST(folder=str(tmp_path)).read(), "made")
+    with pytest.raises(DataError, match="an array of 1 dimensions, not 3"):
+        FashionMNIST(folder=str(tmp_path)).read()
 
 
 def test_images_in_the_place_of_labels_are_refused(tmp_path: Path) -> None:
     small_mnist(tmp_path, zipped=False)
     images = (tmp_path / "train-images-idx3-ubyte").read_bytes()
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(images)
-    with pytest.raises(DataError, match="labels of int64 and shape"):
-        check_raw(FashionMNIST(folder=str(tmp_path)).read(), "made")
+    with pytest.raises(DataError, match="an array of 3 dimensions, not 1"):
+        FashionMNIST(folder=str(tmp_path)).read()
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4))

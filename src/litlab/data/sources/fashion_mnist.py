@@ -76,7 +76,7 @@ class FashionMNIST:
                 f"data.source.folder={self.folder}",
                 "name the folder that holds the four IDX files",
             )
-        return read_idx(found)
+        return _read(found, stem)
 
 
 def cache_folder() -> Path:
@@ -84,8 +84,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "litlab"
 
 
+def _read(path: Path, stem: str) -> Array:
+    return read_idx(path, dimensions=3 if "images" in stem else 1)
+
+
 def _read_published(path: Path, stem: str) -> Array:
-    array = read_idx(path)
+    array = _read(path, stem)
     if hashlib.sha256(array.tobytes()).hexdigest() != FILES[stem]:
         raise DataError("not the published file", str(path), "delete it and fetch it again")
     return array

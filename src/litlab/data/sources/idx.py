@@ -16,13 +16,14 @@ UNSIGNED_BYTE = 0x08
 MOST_UNPACKED = 2**30  # bytes of a gzipped file that are taken into memory
 
 
-def read_idx(path: Path) -> Array:
-    """Return the array of unsigned bytes in an IDX file.
+def read_idx(path: Path, dimensions: int | None = None) -> Array:
+    """Return the array of unsigned bytes in an IDX file, of as many dimensions.
 
     It is memory-mapped, and read-only; one that is gzipped is unpacked into memory.
 
     Raises:
-        DataError: The file is not an IDX file of bytes, or its length is not what it announces.
+        DataError: The file is not an IDX file of bytes, its length is not what it announces, or it
+            holds labels in the place of images.
     """
     zipped = path.suffix == ".gz"
     try:
@@ -31,13 +32,13 @@ def read_idx(path: Path) -> Array:
             size = math.prod(shape)
             if not zipped:
                 held = path.stat().st_size - start
-            elif size > MOST_UNPACKED:
-                raise DataError(f"unpacks to {size} bytes", str(path), f"gunzip {path.name} first")
             else:
-                content = file.read(size + 1)  # a longer one is not read to its end
+                content = file.read(min(size, MOST_UNPACKED) + 1)  # never more, whatever is in it
                 held = len(content)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be read: {error}", str(path), "fetch the file again") from None
+    if min(held, size) > MOST_UNPACKED:
+        raise DataError(f"unpacks to {size} bytes", str(path), f"gunzip {path.name} first")
     if held != size:
         more = " or more" if zipped and held > size else ""
         raise DataError(
@@ -45,6 +46,9 @@ def read_idx(path: Path) -> Array:
             str(path),
             "fetch the file again",
         )
+    if dimensions not in (None, len(shape)):
+        what = f"an array of {len(shape)} dimensions, not {dimensions}"
+        raise DataError(what, str(path), "check that its name says what it is")
     if zipped or not size:
         return np.frombuffer(content if zipped else b"", np.uint8).reshape(shape)
     return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)

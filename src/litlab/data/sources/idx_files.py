@@ -50,7 +50,7 @@ class Idx:
         if not folder.is_dir():
             raise DataError("is a file", self.path, "name the folder that holds the IDX files")
         prefix, files = self._choose(folder)
-        arrays = {key: _read(path, key[1]) for key, path in files.items()}
+        arrays = {key: read_idx(path, DIMENSIONS[key[1]]) for key, path in files.items()}
         parts = ("train", "test") if ("test", "images") in arrays else ("train",)
         classes, labels = number_classes({part: arrays[part, "labels"] for part in parts})
         images = {part: self._shaped(arrays[part, "images"]) for part in parts}
@@ -92,14 +92,6 @@ class Idx:
             name = f"{prefix}{part}-{content}-idx{DIMENSIONS[content]}-ubyte"
             raise DataError(f"there is no {name} (or .gz)", self.path, "put the file there")
         return prefix, files
-
-
-def _read(path: Path, content: str) -> Array:
-    array = read_idx(path)
-    if array.ndim != DIMENSIONS[content]:
-        what = f"{content} of {DIMENSIONS[content]} dimensions are wanted, it has {array.ndim}"
-        raise DataError(what, str(path), "check that its name tells what it is")
-    return array
 
 
 def _characters(mapping: Path, labels: list[str]) -> list[str]:
