@@ -1,4 +1,4 @@
-"""Texts come padded to the longest of their batch: a text's result must not depend on the others."""
+"""Texts come padded to the longest of their batch; a text's result must not depend on it."""
 
 import pytest
 import torch

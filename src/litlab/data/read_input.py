@@ -1,7 +1,6 @@
 """Reads a user's new data, of the kind and shape a network was trained on."""
 
 import warnings
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from litlab.data.images import MODES, Form, count_conversions, decode, in_threads, is_image
 from litlab.data.images import SUFFIXES as IMAGES
+from litlab.data.read_text import read_texts, read_words
 from litlab.data.sources.idx import read_idx
 from litlab.data.spec import Array, DataSpec
 from litlab.errors import DataError, nearest
@@ -16,12 +16,15 @@ from litlab.errors import DataError, nearest
 TABLES = (".csv", ".tsv", ".parquet")
 
 
-def read_input(path: Path, spec: DataSpec, *, resize: bool = False) -> tuple[list[str], Array]:
+def read_input(
+    path: Path, spec: DataSpec, *, resize: bool = False
+) -> tuple[list[str], Array | list[Array]]:
     """Return a name a sample, and stored values `(N, *spec.shape)` as `prepare` would write them.
 
     Images: a file, a folder of files, `.npy`/`.npz` of bytes, or IDX. Sequences: `.npy`/`.npz`,
     or a table with a row a sequence. Tables: `.csv`, `.tsv`, `.parquet` with the feature columns
-    by name. Text: a line a sample.
+    by name. Text: see `read_texts`, which gives each text's ids as an array of its own; a line of
+    words a sample where the data have a vocabulary and no tokenizer.
 
     Raises:
         DataError: The input is missing, unreadable, or of another kind or shape.
@@ -31,10 +34,12 @@ def read_input(path: Path, spec: DataSpec, *, resize: bool = False) -> tuple[lis
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
         names, values = _numbered(path, _read_numpy(path))
+    elif spec.tokenizer is not None:
+        return read_texts(path, spec)
     elif spec.kind == "image":
         names, values = _read_images(path, spec, resize)
     elif spec.kind == "text" and path.is_file():
-        names, values = _numbered(path, _read_lines(path, spec))
+        names, values = _numbered(path, read_words(path, spec))
     elif spec.kind != "text" and suffix in TABLES:
         by_name = spec.kind == "tabular" and spec.features
         values = _read_features(path, spec) if by_name else _read_rows(path, spec)
@@ -179,32 +184,6 @@ def _numbers(table: Any, path: Path) -> Array:
     except (ValueError, TypeError) as error:
         raise DataError(f"not all numbers: {error}", str(path), "mend the cells") from None
     return values
-
-
-def _read_lines(path: Path, spec: DataSpec) -> Array:
-    known = {word: i for i, word in enumerate(spec.vocabulary)}
-    length, pad = spec.shape[0], spec.pad_id or 0
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
-    rows, cut = [], 0
-    for number, line in enumerate(StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
-        words = line.split()
-        unknown = [word for word in words if word not in known]
-        if unknown:
-            hint = nearest(unknown[0], known)
-            raise DataError(
-                f"line {number}: '{unknown[0]}' is not in the vocabulary",
-                str(path),
-                hint if len(known) < 20 or "mean" in hint else f"use its {len(known)} words",
-            )
-        cut += len(words) > length
-        ids = [known[word] for word in words[:length]]
-        rows.append(ids + [pad] * (length - len(ids)))
-    if cut:
-        warnings.warn(f"{cut} lines are longer than {length} words and were cut", stacklevel=2)
-    return np.array(rows, dtype=np.int64).reshape(-1, length)
 
 
 def _shaped(values: Array, spec: DataSpec, path: Path) -> Array:

@@ -107,7 +107,7 @@ class Text:
         labels = Labels(self.columns[1], self.label_names)
         parts, columns = {}, {}
         for part, rows in self._rows(paths).items():
-            reading = _Part(rows, labels, len(self.columns) - 2)
+            reading = _Part(rows, self.columns, labels)
             try:
                 texts = TextSpool(scratch / f"{part}.txt", reading)
             except OSError as error:
@@ -145,16 +145,16 @@ class Text:
 class _Part:
     """Goes through a part's rows once: gives the texts, and keeps what else they have."""
 
-    def __init__(self, rows: Iterator[Row], labels: Labels, further: int) -> None:
-        self.rows, self.labels = rows, labels
+    def __init__(self, rows: Iterator[Row], columns: list[str], labels: Labels) -> None:
+        self.rows, self.column, self.labels = rows, columns[0], labels
         self.codes = array("q")
         self.empty: list[tuple[Path, int]] = []
-        self.cells: list[list[Any]] = [[] for _ in range(further)]
+        self.cells: list[list[Any]] = [[] for _ in columns[2:]]
 
     def __iter__(self) -> Iterator[str]:
         for path, number, (text, label, *further) in self.rows:
             if text is not None and not isinstance(text, str):
-                what = f"line {number}: {text!r:.40} is a {type(text).__name__} and no text"
+                what = f"line {number}: '{self.column}' is {text!r:.40}, which is no text"
                 raise DataError(what, str(path), "name the column of texts: data.source.text=...")
             stripped = (text or "").strip()
             if not stripped:

@@ -2,12 +2,28 @@
 
 import codecs
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from litlab.errors import DataError
 
 BLOCK = 2**16
+
+
+@contextmanager
+def readable(path: Path, encoding: str) -> Iterator[None]:
+    """Say of a file that cannot be read, or is in another encoding, where and what to do.
+
+    Raises:
+        DataError: It is so.
+    """
+    try:
+        yield
+    except UnicodeError:
+        raise _other_encoding(path, encoding) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error}", str(path), "mend the file") from None
 
 
 def open_text(path: Path, encoding: str, newline: str | None) -> TextIO:
@@ -22,26 +38,24 @@ def read_whole(path: Path, encoding: str) -> str:
     Raises:
         DataError: It is in another encoding, or cannot be read.
     """
-    try:
-        with open_text(path, encoding, None) as file:
-            return file.read()
-    except UnicodeError:
-        raise other_encoding(path, encoding) from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error}", str(path), "mend the file") from None
+    with readable(path, encoding), open_text(path, encoding, None) as file:
+        return file.read()
 
 
 def lines_of(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     r"""Give a file's lines and their numbers; only `\n` and `\r\n` end one.
 
     Not `\x85`, as with str.splitlines: in cp1252 read as latin-1 it is an ellipsis.
+
+    Raises:
+        DataError: It is in another encoding, or cannot be read.
     """
-    with open_text(path, encoding, "\n") as file:
+    with readable(path, encoding), open_text(path, encoding, "\n") as file:
         for number, line in enumerate(file, start=1):
             yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-def other_encoding(path: Path, encoding: str) -> DataError:
+def _other_encoding(path: Path, encoding: str) -> DataError:
     """Say where the first byte is that cannot be decoded."""
     decoder = codecs.getincrementaldecoder(encoding)()
     done, lines = 0, 1

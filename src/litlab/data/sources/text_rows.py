@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litlab.data.sources.text_files import BLOCK, lines_of, open_text, other_encoding
+from litlab.data.sources.text_files import BLOCK, lines_of, open_text, readable
 from litlab.errors import DataError, nearest
 
 FORMAT_OF = {
@@ -90,12 +90,8 @@ def read_rows(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Ro
     """
     name = layout.format_of(path)
     readers = {"csv": _csv, "tsv": _csv, "jsonl": _jsonl, "parquet": _parquet, "lines": _labelled}
-    try:
+    with readable(path, layout.encoding):
         yield from readers[name](path, columns, layout)
-    except UnicodeError:
-        raise other_encoding(path, layout.encoding) from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error}", str(path), "mend the file") from None
 
 
 def _labelled(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
