@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from litlab import config as configuration
+from litlab import tokens
 from litlab.checkpoint.card import Loaded
 from litlab.data.arrays import Split
+from litlab.generate import Sampling, write
 from litlab.inference import Outputs
 from litlab.paths import relative
 from litlab.report import figures
@@ -25,6 +27,7 @@ from litlab.tracking.redact import redact
 ROUNDS = 500  # of the bootstrap
 UNKNOWN = "UNKNOWN"  # status of a run of which there is only a checkpoint
 MISTAKES = 12
+WRITTEN = 300  # tokens of a language model's sample
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Results:
     record: RunRecord
     task: Task
     split: Split
-    outputs: Outputs
+    outputs: Outputs | tokens.TokenOutputs
     metrics: dict[str, float]
 
     @property
@@ -78,10 +81,13 @@ def _by_split(results: Results) -> dict[str, dict[str, float]]:
 
 def _intervals(results: Results) -> dict[str, tuple[float, float]]:
     """95 % intervals of the test metrics: what another draw of test samples might have given."""
+    metrics = results.task.parts.metrics
+    if isinstance(results.outputs, tokens.TokenOutputs):
+        return tokens.intervals(results.outputs, metrics, results.metrics, ROUNDS)
     raw, targets = results.task.measured(results.outputs.raw, results.split.y)
     rng = np.random.default_rng(0)
     found = {}
-    for name, metric in results.task.parts.metrics.items():
+    for name, metric in metrics.items():
         if name == "accuracy" and results.loaded.card.spec.classes:
             hits = int((raw.argmax(1) == targets).sum())
             plain = abs(hits / len(targets) - results.metrics[name]) < 1e-6  # not averaged by class
@@ -102,7 +108,9 @@ def _measure(metric: Any, actual: NDArray[Any], predicted: NDArray[Any]) -> floa
 
 
 def _labels(results: Results) -> tuple[Any, Any, NDArray[Any] | None]:
-    """Truth, prediction and confidence in the user's terms."""
+    """Truth, prediction and confidence in the user's terms; of a text its first tokens."""
+    if isinstance(results.outputs, tokens.TokenOutputs):
+        return tokens.labels(results.outputs, results.loaded.card.spec)
     predictions, y = results.outputs.predictions, results.split.y
     classes = results.loaded.card.spec.classes
     if not classes:
@@ -113,9 +121,14 @@ def _labels(results: Results) -> tuple[Any, Any, NDArray[Any] | None]:
 
 
 def _prediction_rows(results: Results) -> list[dict[str, Any]]:
-    """One row a test sample (and target), `index` being its place in the source."""
+    """One row a test sample (and target), `index` being its place in the source.
+
+    Of a language model, one row a token, `index` being its place in the test split.
+    """
     actual, predicted, confidence = _labels(results)
     index = results.split.source_index.tolist()
+    if isinstance(results.outputs, tokens.TokenOutputs):
+        index = list(range(1, len(actual) + 1))  # the first token of all is not predicted
     if confidence is not None:
         return [
             {"index": i, "actual": a, "predicted": p, "confidence": round(float(c), 6)}
@@ -153,7 +166,7 @@ def _figures(results: Results) -> list[Path]:
 def _mistakes(results: Results) -> list[Mistake]:
     """The wrong predictions the network was surest of."""
     spec = results.loaded.card.spec
-    if spec.kind != "image" or not spec.classes:
+    if spec.kind != "image" or not spec.classes or not isinstance(results.outputs, Outputs):
         return []
     confidence, label = results.outputs.predictions.max(1)
     wrong = (label != results.split.y).nonzero().flatten()
@@ -175,7 +188,8 @@ def _page(
     intervals: dict[str, tuple[float, float]],
 ) -> ReportRecord:
     record, config = results.record, results.loaded.card.config
-    actual, predicted, confidence = _labels(results)
+    language = isinstance(results.outputs, tokens.TokenOutputs)
+    actual, predicted, confidence = ((), (), None) if language else _labels(results)
     return ReportRecord(
         title=record.run_name,
         spec=results.loaded.card.spec,
@@ -193,7 +207,13 @@ def _page(
         run=_run_facts(record, results.found),
         repeat=_repeat(record, results.folder),
         mistakes=_mistakes(results),
+        written=_written(results) if language else "",
     )
+
+
+def _written(results: Results) -> str:
+    """What a language model writes, given no beginning."""
+    return write(results.loaded, results.task.model, "", WRITTEN, Sampling(0.8), 0)
 
 
 def _run_facts(record: RunRecord, found: Found) -> dict[str, str]:

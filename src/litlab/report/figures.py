@@ -1,7 +1,5 @@
 import base64
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,12 +158,7 @@ def to_data_uri(figure: Figure) -> str:
 
 
 def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A class name in a script the font lacks is drawn as boxes; the tables spell it out.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
+    return panels.png(figure, DPI)
 
 
 def _share_bar(figure: Figure, axes: Axes, image: AxesImage) -> None:

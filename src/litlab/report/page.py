@@ -50,6 +50,7 @@ class ReportRecord:
         run: Facts of the run, such as run_id, git_commit, git_dirty, device, duration_seconds.
         repeat: Shell commands that repeat the run.
         mistakes: The most confidently wrong test samples; only images are shown.
+        written: What a language model writes.
     """
 
     title: str
@@ -68,6 +69,7 @@ class ReportRecord:
     run: Mapping[str, str] = field(default_factory=dict)
     repeat: Sequence[str] = ()
     mistakes: Sequence[Mistake] = ()
+    written: str = ""
 
 
 class _Draw(Protocol):

@@ -1,4 +1,6 @@
+import io
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -137,6 +139,16 @@ def empty(message: str) -> Figure:
     figure = Figure(figsize=(5.0, 1.4), facecolor="white")
     figure.text(0.5, 0.5, message, ha="center", va="center", color=GREY)
     return figure
+
+
+def png(figure: Figure, dpi: int) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A class name in a script the font lacks is drawn as boxes; the tables spell it out.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def tidy(axes: Axes) -> None:

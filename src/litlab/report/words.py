@@ -8,15 +8,21 @@ from litlab.data.spec import DataSpec
 METRICS = {
     "accuracy": "share that is right",
     "auroc": "area under the ROC curve",
+    "bits": "bits a token",
     "ece": "expected calibration error",
     "f1": "harmonic mean of precision and recall",
     "mae": "mean absolute error",
     "mse": "mean squared error",
+    "perplexity": "perplexity of a token",
     "r2": "share of the variance explained",
     "rmse": "root mean squared error",
 }
 # What the first sentence reports: the first of these that test has, else any metric but the loss.
-FIRST = {"classification": ("accuracy",), "regression": ("mae", "rmse", "mse", "r2")}
+FIRST = {
+    "classification": ("accuracy",),
+    "regression": ("mae", "rmse", "mse", "r2"),
+    "language_model": ("perplexity", "bits"),
+}
 SAMPLES = {"image": "image", "sequence": "sequence", "tabular": "row", "text": "text"}
 
 
@@ -64,12 +70,14 @@ def lead(
         n: Test samples that were predicted; 0 takes the number from the spec.
         model: Subject of the sentence.
     """
-    noun = SAMPLES[spec.kind]
+    noun = "window" if spec.task == "language_model" else SAMPLES[spec.kind]
     trained = f"{model} was trained on {counted(spec.sizes.get('train', 0), noun)} of {spec.name}"
     aim = f"to tell {len(spec.classes)} classes apart"
     if spec.task == "regression":
         few = len(spec.targets) <= 3
         aim = f"to predict {listed(spec.targets) if few else f'{len(spec.targets)} targets'}"
+    elif spec.task == "language_model":
+        aim = "to predict the next token"
     test = metrics.get("test", {})
     if not test:
         return f"{trained} {aim}; it has not been evaluated on the test split."
