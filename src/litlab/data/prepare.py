@@ -24,7 +24,7 @@ from litlab.output import say, track
 from litlab.schema import DataConfig
 from litlab.targets import build
 
-CHUNK_BYTES = 16 * 2**20  # of stored values at a time
+CHUNK_BYTES = 8 * 2**20  # of stored values at a time
 CHUNK_ROWS = 8192  # where a sample's size is not known before it is encoded
 DTYPES = {"image": "uint8", "text": "int32"}
 
@@ -125,7 +125,7 @@ class _Preparation:
                 if not isinstance(x, list):
                     self.shape = x.shape[1:]
                     if split == "train":
-                        self.moments.add(x.astype(self.dtype))
+                        self.moments.add(x.astype(self.dtype, copy=False))
                 guard.add(
                     split,
                     rows.index[here],

@@ -100,7 +100,7 @@ def _check_finite(values: Array, what: str, where: str, places: Array | None = N
     if values.dtype.kind != "f":
         return
     with np.errstate(over="ignore"):  # what float32 cannot hold would be infinite on disk
-        finite = np.isfinite(values.astype(np.float32))
+        finite = np.isfinite(values.astype(np.float32, copy=False))
     if not finite.all():
         rows = np.unique(np.argwhere(~finite)[:, 0])
         rows = np.sort(rows if places is None else places[rows])
