@@ -1,0 +1,184 @@
+"""What a table's columns are: numbers, categories, or what no network should be fed as it is."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from litlab.data.sources.table_rows import as_numbers, as_text
+from litlab.errors import DataError
+
+DATE = (
+    r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})"
+    r"([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)? ?(Z|UTC|[+-]\d{2}:?\d{2})?$"
+)
+COMMAS = r"^[+-]?\d+(,\d+)+(\.\d+)?$"
+SHOWN = 5
+MOST_CATEGORIES = 100_000
+FEW = 20  # different values that are categories, however few rows there are
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class Survey:
+    """What the cells of one column look like, gathered batch by batch.
+
+    Facts about the file, and no statistics: nothing here is of use to a model.
+    """
+
+    def __init__(self, name: str, where: str, decimal: str, most: int) -> None:
+        self.name, self.where, self.decimal, self.most = name, where, decimal, most
+        self.rows = self.missing = self.numbers = self.dates = self.commas = 0
+        self.whole = True
+        self.values: set[str] | None = set()  # None: more than `most`
+        self.lacking: list[str] = []
+        self.odd: list[str] = []  # cells that are no numbers
+        self.infinite: list[str] = []
+        self.num_infinite = 0
+
+    @property
+    def present(self) -> int:
+        """How many cells hold something."""
+        return self.rows - self.missing
+
+    def see(self, cells: Any, file: str, start: int) -> None:
+        """Look at some more cells, of which the first is `start` of this file."""
+
+        def row(place: int) -> str:
+            return f"{file}{start + place}"
+
+        self.rows += len(cells)
+        self.missing += cells.null_count
+        _note(self.lacking, pc.is_null(cells), row)
+        if pa.types.is_temporal(cells.type):
+            self.dates += len(cells) - cells.null_count
+            return
+        self._count_values(cells)
+        numbers = as_numbers(cells, self.decimal)
+        self.numbers += len(numbers) - numbers.null_count
+        self.whole = (
+            self.whole and pc.all(pc.equal(pc.floor(numbers), numbers)).as_py() is not False
+        )
+        beyond = pc.fill_null(pc.greater(pc.abs(numbers), LARGEST), False)
+        self.num_infinite += beyond.true_count
+        _note(self.infinite, beyond, lambda place: f"{row(place)} {cells[place]}")
+        odd = pc.and_(pc.is_valid(cells), pc.is_null(numbers))
+        if odd.true_count:
+            _note(self.odd, odd, lambda place: f"{row(place)} '{str(cells[place])[:30]}'")
+            texts = cells.filter(odd)
+            self.dates += pc.match_substring_regex(texts, DATE).true_count
+            self.commas += pc.match_substring_regex(texts, COMMAS).true_count
+
+    def _count_values(self, cells: Any) -> None:
+        if self.values is not None:
+            self.values.update(as_text(pc.unique(cells).drop_null()).to_pylist())
+            if len(self.values) > self.most:
+                self.values = None
+
+    def wrong(self, numeric: bool, categorical: bool) -> tuple[str, str] | None:
+        """Return what makes it no column for a network, and the advice; None if it is one.
+
+        Args:
+            numeric: The user says that it is one of numbers.
+            categorical: The user says that it is one of categories, so any cells will do.
+        """
+        name = self.name
+        if not self.present:
+            return f"column '{name}' is empty", _drop(name)
+        if categorical:
+            too_many = f"column '{name}' has over {self.most} different values"
+            return (too_many, _drop(name)) if self.values is None else None
+        if self.dates > self.present / 2:
+            advice = "turn it into numbers (age in days, month, weekday), or leave it out: "
+            order = "; to split by it: data.time="
+            return f"column '{name}' holds dates", f"{advice}{_drop(name)}{order}{name}"
+        if self.num_infinite:
+            what = f"column '{name}' has {self.num_infinite} infinite numbers"
+            return f"{what} ({', '.join(self.infinite)})", "mend or drop these rows"
+        if numeric or self.present / 2 < self.numbers < self.present:
+            number = self.present - self.numbers
+            if not number:
+                return None
+            what = f"column '{name}' has {number} cells that are no numbers"
+            categories = f"data.source.categorical=[{_quoted(name)}]"
+            advice = f"mend them, list them in data.source.na_values, or set {categories}"
+            return f"{what} ({', '.join(self.odd)})", advice
+        if self.commas == self.present:
+            advice = "write 1234.5, or set data.source.decimal=',' if that is what they are"
+            return f"column '{name}' has numbers with commas ({self.odd[0]})", advice
+        return None
+
+    def is_text(self) -> bool:
+        """Whether there are too many different values to call them categories."""
+        return self.values is None or len(self.values) > max(FEW, self.present / 2)
+
+
+def kinds(
+    surveys: Sequence[Survey], numeric: Iterable[str], categorical: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Return the names of the numeric and of the categorical columns.
+
+    Numeric is a column whose every cell is a number, if it is not in `categorical`; categorical is
+    one with few different values.
+
+    Raises:
+        DataError: A column is neither: dates, free text, numbers with a few other cells.
+    """
+    numbers: list[str] = []
+    categories: list[str] = []
+    texts: list[Survey] = []
+    for survey in surveys:
+        wrong = survey.wrong(survey.name in numeric, survey.name in categorical)
+        if wrong:
+            raise DataError(wrong[0], survey.where, wrong[1])
+        if survey.name in categorical:
+            categories.append(survey.name)
+        elif survey.numbers == survey.present:
+            numbers.append(survey.name)
+        elif survey.is_text():
+            texts.append(survey)
+        else:
+            categories.append(survey.name)
+    if texts:
+        raise _free_text(texts)
+    return numbers, categories
+
+
+def _free_text(texts: Sequence[Survey]) -> DataError:
+    shown = ", ".join(
+        f"'{t.name}' ({f'over {t.most}' if t.values is None else len(t.values)} different values "
+        f"in {t.present} cells)"
+        for t in texts[:SHOWN]
+    )
+    names = ",".join(_quoted(t.name) for t in texts)
+    fix = f"drop them: data.source.drop=[{names}], or keep them: data.source.categorical=[{names}]"
+    return DataError(f"free text or identifiers, not categories: {shown}", texts[0].where, fix)
+
+
+def missing_cells(surveys: Sequence[Survey]) -> DataError | None:
+    """Return the refusal of missing cells, with their number in each column; None without any."""
+    counts = [f"{survey.name} {survey.missing}" for survey in surveys if survey.missing]
+    if not counts:
+        return None
+    more = f" and {len(counts) - 20} columns more" if len(counts) > 20 else ""
+    fix = (
+        "set data.source.impute=median (or mean), fitted on train, with a category of their own "
+        "for missing ones; or mend the file"
+    )
+    return DataError(f"missing cells: {', '.join(counts[:20])}{more}", surveys[0].where, fix)
+
+
+def _note(into: list[str], mask: Any, say: Callable[[int], str]) -> None:
+    """Remember the first few places where a mask is true."""
+    if len(into) < SHOWN and mask.true_count:
+        into += [say(place) for place in np.flatnonzero(mask)[: SHOWN - len(into)].tolist()]
+
+
+def _drop(name: str) -> str:
+    return f"data.source.drop=[{_quoted(name)}]"
+
+
+def _quoted(name: str) -> str:
+    """A name as an override's list takes it."""
+    return name if name.replace("_", "").isalnum() else f"'{name}'"

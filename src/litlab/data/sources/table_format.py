@@ -1,0 +1,84 @@
+"""What all tables have in common, whatever file they come from."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from litlab.errors import DataError
+
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")
+BLOCK = 2**20  # bytes read at once (pyarrow has some 30 blocks in hand); a row must fit
+MEND = "mend the file"
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """How a table's file is read; of Parquet only `missing` and `decimal` count."""
+
+    delimiter: str | None = None
+    header: bool = True
+    names: tuple[str, ...] = ()
+    comment: str | None = None
+    decimal: str = "."
+    encoding: str = "utf-8"
+    missing: tuple[str, ...] = MISSING
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "TableFormat":
+        """Return the format among a source's settings; what they lack is the default."""
+        known = {"missing": settings.get("na_values")}
+        known |= {
+            name: settings.get(name) for name in cls.__dataclass_fields__ if name not in known
+        }
+        given = {name: value for name, value in known.items() if value is not None}
+        lists = {name: tuple(given[name]) for name in ("names", "missing") if name in given}
+        return cls(**{**given, **lists})
+
+
+class TableFile(Protocol):
+    """A table's columns by name, in the file's order, and its rows batch by batch.
+
+    A batch's columns are strings, int64, float64, or dates of some type; a missing cell is null.
+    """
+
+    path: Path
+    names: list[str]
+
+    def batches(self) -> Iterator[list[Any]]:
+        """Go through the rows; of each batch, the columns' arrays."""
+
+
+def clean(column: Any, missing: tuple[str, ...]) -> Any:
+    """Return a column as strings without blanks around them, int64, float64 or dates.
+
+    Raises:
+        TypeError: Its cells are nothing of the kind; the argument names their type.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind, types = column.type, pa.types
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        none = pc.is_in(column, value_set=pa.array(missing, pa.string()))
+        return pc.if_else(none, pa.scalar(None, pa.string()), column)
+    if types.is_boolean(kind):
+        return pc.if_else(column, "True", "False")
+    if types.is_integer(kind) and not types.is_uint64(kind):
+        return column.cast(pa.int64())
+    if types.is_floating(kind) or types.is_decimal(kind) or types.is_integer(kind):
+        column = column.cast(pa.float64(), safe=False)
+        return pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
+    if types.is_temporal(kind):
+        return column
+    if types.is_null(kind):
+        return column.cast(pa.string())
+    raise TypeError(str(kind))
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """Say that a file is no table, in the library's own words."""
+    return DataError(f"cannot be read as a table: {error}", str(path), MEND)
