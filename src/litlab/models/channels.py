@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from litlab.data.spec import DataSpec
 from litlab.hyperparameters import Activation, Norm
-from litlab.models.embedding import TokenEmbedding, require_labels
+from litlab.models.embedding import RowEmbedding, TokenEmbedding, require_labels
 from litlab.models.layers import CONVOLUTIONS, activation_layer, masked, norm_layer
 
 Pooling = Literal["max", "avg", "stride", "none"]
@@ -28,7 +28,8 @@ class ChannelInput(nn.Module):
     """Any kind of sample as channels over positions.
 
     Images and sequences pass as they are. A tabular row becomes a sequence of one channel, which
-    gives the order of its columns a meaning that it seldom has. Tokens become vectors.
+    gives the order of its columns a meaning that it seldom has; its categories become vectors, laid
+    end to end. Tokens become vectors.
 
     Texts come padded to the longest of their batch. What follows must give a text the same result
     whatever it shares a batch with, so they are padded further: to a multiple of what its pools
@@ -38,7 +39,7 @@ class ChannelInput(nn.Module):
 
     Args:
         spec: What the data are.
-        embed_dim: Size of a token's vector; text only.
+        embed_dim: Size of a token's vector, and the most that a category's may have.
         multiple: What a text's length becomes a multiple of.
         whole: Whether every text gets the length of the longest.
     """
@@ -51,9 +52,10 @@ class ChannelInput(nn.Module):
         self.kind = spec.kind
         self.multiple, self.least = multiple, spec.shape[0] if whole else 1
         self.embed = TokenEmbedding(spec, embed_dim) if spec.kind == "text" else None
+        self.row = RowEmbedding(spec, embed_dim) if spec.cardinalities else None
         if spec.kind in ("tabular", "text"):
             self.channels = 1 if self.embed is None else embed_dim
-            self.sides: tuple[int, ...] = spec.shape
+            self.sides: tuple[int, ...] = spec.shape if self.row is None else (self.row.width,)
         else:
             self.channels, self.sides = spec.shape[0], spec.shape[1:]
 
@@ -62,6 +64,7 @@ class ChannelInput(nn.Module):
         if self.embed is not None:
             vectors, keep = self.embed(self._padded(x, self.embed.pad_id))
             return vectors.transpose(1, 2), keep
+        x = x if self.row is None else self.row(x)
         return x.unsqueeze(1) if self.kind == "tabular" else x, None
 
     def _padded(self, ids: Tensor, pad_id: int | None) -> Tensor:

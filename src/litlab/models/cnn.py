@@ -38,7 +38,7 @@ class CNN(nn.Module):
         dropout: Probability of dropping a feature before the last layer while training.
         head: Average over the positions, or all of them side by side.
         initialization: Of all weights, with the activation's gain and 1 for the last layer.
-        embed_dim: Size of a token's vector; text only.
+        embed_dim: Size of a token's vector, and the most that a category's may have.
 
     Raises:
         ValueError: The input is too small for that many stages or for a kernel that wraps around,

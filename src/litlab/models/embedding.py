@@ -67,7 +67,44 @@ def flat_input(spec: DataSpec, embed_dim: int) -> tuple[nn.Module, int]:
     require_labels(spec)
     if spec.kind == "text":
         return BagOfTokens(spec, embed_dim), embed_dim
+    if spec.cardinalities:
+        row = RowEmbedding(spec, embed_dim)
+        return row, row.width
     return nn.Flatten(), prod(spec.shape)
+
+
+class RowEmbedding(nn.Module):
+    """A table's row as one vector: its numbers, then a trained vector for each category.
+
+    A column of n codes gets `min(embed_dim, round(1.6 * n ** 0.56))` numbers, fastai's rule of
+    thumb (Howard & Gugger 2020, "fastai: A Layered API for Deep Learning", `emb_sz_rule`). Code 0,
+    a value that train lacks, starts at zeros and stays there where nothing trains it.
+
+    Shapes: `(B, F)`, numbers first and codes last, to `(B, width)`.
+    """
+
+    def __init__(self, spec: DataSpec, embed_dim: int) -> None:
+        super().__init__()
+        self.num_numeric = spec.num_numeric
+        sizes = [(n, min(embed_dim, round(1.6 * n**0.56))) for n in spec.cardinalities]
+        self.embeddings = nn.ModuleList(_zero_first(nn.Embedding(n, dim)) for n, dim in sizes)
+        self.width = self.num_numeric + sum(dim for _, dim in sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Look the categories up and put them beside the numbers."""
+        numbers, codes = split_row(x, self.num_numeric)
+        pairs = zip(self.embeddings, codes.unbind(1), strict=True)
+        return torch.cat([numbers, *(embed(code) for embed, code in pairs)], 1)
+
+
+def _zero_first(table: nn.Embedding) -> nn.Embedding:
+    nn.init.zeros_(table.weight[0].detach())
+    return table
+
+
+def split_row(x: Tensor, num_numeric: int) -> tuple[Tensor, Tensor]:
+    """Cut `(B, F)` into numbers `(B, N)` and integer codes `(B, F - N)`."""
+    return x[:, :num_numeric], x[:, num_numeric:].round().long()
 
 
 class PatchEmbedding(nn.Module):
@@ -122,3 +159,36 @@ class FeatureEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embed the features."""
         return x.unsqueeze(-1) * self.weight + self.bias
+
+
+class CellEmbedding(nn.Module):
+    """One token for each cell of a table's row that has categories.
+
+    The whole feature tokenizer of the FT-Transformer (Gorishniy et al. 2021, §3.3): numbers as in
+    `FeatureEmbedding`, a category as `table_j[code] + bias_j`. Code 0, a value that train lacks,
+    starts as the bias alone.
+
+    Shapes: `(B, F)`, numbers first and codes last, to `(B, F, D)`, in this order.
+    """
+
+    starts: Tensor
+
+    def __init__(self, spec: DataSpec, embed_dim: int) -> None:
+        super().__init__()
+        self.num_numeric = spec.num_numeric
+        self.numbers = FeatureEmbedding(self.num_numeric, embed_dim) if self.num_numeric else None
+        bound = embed_dim**-0.5
+        sizes = torch.tensor(spec.cardinalities)
+        starts = sizes.cumsum(0) - sizes  # of each column's rows in the one table
+        self.register_buffer("starts", starts, persistent=False)
+        self.table = nn.Embedding(int(sizes.sum()), embed_dim)
+        nn.init.uniform_(self.table.weight, -bound, bound)
+        self.bias = nn.Parameter(torch.empty(len(sizes), embed_dim).uniform_(-bound, bound))
+        with torch.no_grad():
+            self.table.weight[starts] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed the cells."""
+        numbers, codes = split_row(x, self.num_numeric)
+        tokens: Tensor = self.table(codes + self.starts) + self.bias
+        return tokens if self.numbers is None else torch.cat([self.numbers(numbers), tokens], 1)

@@ -23,7 +23,7 @@ class MLP(nn.Module):
         dropout: Probability of dropping a hidden unit while training.
         initialization: Of all weights, with the activation's gain for the hidden layers and 1 for
             the last; biases start at zero. `default` is PyTorch's own, biases included.
-        embed_dim: Size of a token's vector; text only.
+        embed_dim: Size of a token's vector, and the most that a category's may have.
     """
 
     def __init__(

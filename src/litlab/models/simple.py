@@ -22,7 +22,7 @@ class SimpleNN(nn.Module):
     Args:
         spec: What the data are.
         width: Of the hidden layer.
-        embed_dim: Size of a token's vector; text only.
+        embed_dim: Size of a token's vector, and the most that a category's may have.
     """
 
     def __init__(self, spec: DataSpec, *, width: Count = 128, embed_dim: Count = 64) -> None:
@@ -49,7 +49,7 @@ class SimpleCNN(nn.Module):
 
     Args:
         spec: What the data are.
-        embed_dim: Size of a token's vector; text only.
+        embed_dim: Size of a token's vector, and the most that a category's may have.
 
     Raises:
         ValueError: A side of the input is shorter than 4, which the pools would reduce to nothing.

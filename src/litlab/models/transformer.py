@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from litlab.data.spec import DataSpec
 from litlab.hyperparameters import Activation, Count, Initialization, Probability
 from litlab.models.attention import EncoderLayer
-from litlab.models.embedding import FeatureEmbedding, PatchEmbedding, TokenEmbedding
+from litlab.models.embedding import CellEmbedding, FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from litlab.models.layers import initialize, masked_mean
 from litlab.models.positions import Positions
 
@@ -120,6 +120,8 @@ def _embedding(
     spec: DataSpec, embed_dim: int, patch_size: int, *, learned: bool
 ) -> tuple[nn.Module, nn.Module]:
     """What turns samples of this kind into tokens, and what tells the tokens their places."""
+    if spec.kind == "tabular" and spec.cardinalities:
+        return CellEmbedding(spec, embed_dim), nn.Identity()
     if spec.kind == "tabular":
         return FeatureEmbedding(spec.shape[0], embed_dim), nn.Identity()
     if spec.kind == "text":
