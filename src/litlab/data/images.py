@@ -66,7 +66,10 @@ def read_header(path: Path) -> Header:
     with _opened(path) as image:
         # Pillow decodes a PNG whole in search of its EXIF data, unless they come first.
         turned = ("exif" in image.info or image.format != "PNG") and _orientation(image) in TURNED
-        width, height = reversed(image.size) if turned else image.size
+        # Pillow itself turns a TIFF, in some versions when it opens it, in others when it decodes.
+        tiff = image.format == "TIFF"
+        sides = (image.tag_v2[256], image.tag_v2[257]) if tiff else image.size
+        width, height = reversed(sides) if turned else sides
         return Header(_mode(image), height, width)
 
 
@@ -107,15 +110,22 @@ def decode(path: Path, form: Form, *, fix: str = "resize it") -> tuple[Array, st
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Open a picture; whatever goes wrong with it inside the block is told in one way."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        # Given a path, Pillow 13 maps uncompressed TIFFs and garbles those taken upright.
+        with path.open("rb") as file, Image.open(file) as image:
             if image.mode == "F":
                 raise ValueError("its pixels are floats of an unknown range")
             yield image
+    except UnidentifiedImageError:
+        raise _unreadable("of no known format", path) from None
     except Exception as error:  # damaged files make Pillow raise nearly anything
-        raise DataError(f"not a readable image: {error}", str(path), "mend or remove it") from None
+        raise _unreadable(error, path) from None
+
+
+def _unreadable(error: object, path: Path) -> DataError:
+    return DataError(f"not a readable image: {error}", str(path), "mend or remove it")
 
 
 def _orientation(image: Any) -> int:
@@ -161,12 +171,16 @@ def in_threads(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
 
     Threads are enough where the function reads files and decodes: Pillow lets others run then.
     """
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS, nor on Windows
-        cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(min(cores, MOST_THREADS)) as pool:
+    with ThreadPoolExecutor(min(count_cores(), MOST_THREADS)) as pool:
         return list(pool.map(function, items))
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS, nor on Windows
+        return os.cpu_count() or 1
 
 
 class ImageFiles:
