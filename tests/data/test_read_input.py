@@ -346,9 +346,13 @@ def test_a_column_twice_is_refused(tmp_path) -> None:
     [
         (b"", "cannot be read as a table"),
         (b"f0,f1,f2,f3\n", "shape (0, 4)"),
-        (b"f0,f1,f2,f3\n1,2,3,four\n", "not all numbers"),
-        (b"f0,f1,f2,f3\n1,2,3,4\n1,2,3,4,5,6\n", "cannot be read as a table"),
-        (b"f0,f1,f2,f3\n1,2,3,\xff\xff\n", "cannot be read as a table"),
+        (
+            b"f0,f1,f2,f3\n1,2,3,four\n",
+            "'f3' has cells that are not finite numbers: x.csv:0 'four'",
+        ),
+        (b"f0,f1,f2,f3\n1,2,3,inf\n", "'f3' has cells that are not finite numbers: x.csv:0 'inf'"),
+        (b"f0,f1,f2,f3\n1,2,3,4\n1,2,3,4,5,6\n", "line 3 has 6 cells, the others 4"),
+        (b"f0,f1,f2,f3\n1,2,3,\xff\xff\n", "not UTF-8 at byte 18"),
         (b"1,2,3,4\n", "column 'f0' is missing (4 of 4 are)"),
     ],
 )

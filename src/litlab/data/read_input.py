@@ -2,7 +2,6 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from litlab.data.images import SUFFIXES as IMAGES
 from litlab.data.read_text import read_texts, read_words
 from litlab.data.sources.idx import read_idx
 from litlab.data.spec import Array, DataSpec
-from litlab.errors import DataError, nearest
+from litlab.errors import DataError
 
 TABLES = (".csv", ".tsv", ".parquet")
 
@@ -33,6 +32,7 @@ def read_input(
         raise DataError("there is no such input", str(path), "name a file or a folder")
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
+        _refuse_codes(path, spec)
         names, values = _numbered(path, _read_numpy(path))
     elif spec.tokenizer is not None:
         return read_texts(path, spec)
@@ -40,9 +40,11 @@ def read_input(
         names, values = _read_images(path, spec, resize)
     elif spec.kind == "text" and path.is_file():
         names, values = _numbered(path, read_words(path, spec))
-    elif spec.kind != "text" and suffix in TABLES:
+    elif spec.kind != "text" and _is_table(path, spec):
+        from litlab.data import read_table
+
         by_name = spec.kind == "tabular" and spec.features
-        values = _read_features(path, spec) if by_name else _read_rows(path, spec)
+        values = read_table.read_features(path, spec) if by_name else read_table.read_rows(path)
         names, values = _numbered(path, values)
     else:
         known = "a text file" if spec.kind == "text" else ", ".join((".npy", ".npz", *TABLES))
@@ -73,6 +75,21 @@ def _warn_of_scale(images: Array, spec: DataSpec) -> None:
             f"the brightest value, {images.max()}, is below the mean of the training images, "
             f"{usual:.0f}: pixels go from 0 to 255",
             stacklevel=3,
+        )
+
+
+def _is_table(path: Path, spec: DataSpec) -> bool:
+    """Whether it looks like a table; where the columns have names, any text file may be one."""
+    suffix = path.suffix.lower()
+    return suffix in TABLES or (bool(spec.columns) and path.is_file() and suffix not in IMAGES)
+
+
+def _refuse_codes(path: Path, spec: DataSpec) -> None:
+    if any(column.kind == "categorical" or column.quantiles for column in spec.columns):
+        raise DataError(
+            "an array says nothing of categories and quantiles",
+            str(path),
+            f"give a table, {', '.join(TABLES)}, with the columns by name",
         )
 
 
@@ -131,59 +148,6 @@ def _decode(files: list[Path], spec: DataSpec, resize: bool) -> Array:
     if converted:
         warnings.warn(converted, stacklevel=2)
     return np.stack([image for image, _ in decoded])
-
-
-def _read_table(path: Path, *, header: int | None) -> Any:
-    import pandas as pd
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", header=header)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read as a table: {error}", str(path), "mend the file") from None
-
-
-def _read_features(path: Path, spec: DataSpec) -> Array:
-    """The feature columns, found by name; other columns are left alone."""
-    table = _read_table(path, header=0)
-    columns = [str(name).strip() for name in table.columns]
-    table.columns = columns
-    missing = [name for name in spec.features if name not in columns]
-    if missing:
-        raise DataError(
-            f"column '{missing[0]}' is missing ({len(missing)} of {len(spec.features)} are)",
-            str(path),
-            nearest(missing[0], columns),
-        )
-    twice = [name for name in spec.features if columns.count(name) > 1]
-    if twice:
-        raise DataError(f"column '{twice[0]}' is there twice", str(path), "rename or drop one")
-    return _numbers(table[list(spec.features)], path)
-
-
-def _read_rows(path: Path, spec: DataSpec) -> Array:
-    """A row a sample; a first line that is not of numbers is a header."""
-    table = _read_table(path, header=None)
-    if path.suffix.lower() == ".parquet":
-        return _numbers(table, path)
-    try:
-        first = table.iloc[0].to_numpy(dtype=np.float64)
-    except ValueError:
-        return _numbers(table.iloc[1:], path)
-    if len(table) > 1 and len(first) > 1 and np.array_equal(first, np.arange(len(first))):
-        # pandas writes the numbers of the columns when they have no names.
-        warnings.warn(f"{path.name}: its first line, 0, 1, 2, ..., is a header", stacklevel=2)
-        table = table.iloc[1:]
-    return _numbers(table, path)
-
-
-def _numbers(table: Any, path: Path) -> Array:
-    try:
-        values: Array = table.to_numpy(dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"not all numbers: {error}", str(path), "mend the cells") from None
-    return values
 
 
 def _shaped(values: Array, spec: DataSpec, path: Path) -> Array:
