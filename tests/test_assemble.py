@@ -181,7 +181,7 @@ def test_the_trial_leaves_a_frozen_part_in_eval_mode(project):
 
 
 def test_augmentations_in_their_order(project):
-    config = small("augment=image_standard")
+    config = small("augment=standard")
     spec = spec_of(config)
     built = build_augmentations(config.augment, spec, [])
     names = [type(a).__name__ for a in built]

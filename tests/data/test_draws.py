@@ -28,19 +28,19 @@ def mix32(w: int) -> int:
     return w ^ (w >> 15)
 
 
-def words(made: Draws, number: int) -> np.ndarray:
+def words(made: Draws, *shape: int) -> np.ndarray:
     """The bits behind the numbers, `(B, number)`."""
-    return made._drawn(number, torch.clone).numpy().view(np.uint32)
+    return made._drawn(shape, torch.clone).numpy().view(np.uint32)
 
 
-def slow_words(seed: int, epoch: int, index: int, number: int) -> list[int]:
+def slow_words(seed: int, epoch: int, index: int, *shape: int) -> list[int]:
     """The bits of the first call, without a stream's name."""
     base = mix64((mix64(seed & MASK) + (epoch + 2) * GOLDEN) & MASK)
     key = mix64((mix64((index * GOLDEN + base) & MASK) + mix64(GOLDEN)) & MASK)
     low, high = key & 0xFFFFFFFF, key >> 32
-    if number == 1:
+    if not shape:
         return [high]
-    return [mix32(mix32((i * 0x9E3779B9 + low) & 0xFFFFFFFF) ^ high) for i in range(number)]
+    return [mix32(mix32((i * 0x9E3779B9 + low) & 0xFFFFFFFF) ^ high) for i in range(*shape)]
 
 
 def draws(number: int = 20_000, seed: int = 0, epoch: int = 0, start: int = 0) -> Draws:
@@ -57,9 +57,9 @@ def test_the_mixer_is_splitmix64() -> None:
 @pytest.mark.parametrize("epoch", [0, 7])
 def test_words_against_unbounded_integers(seed, epoch) -> None:
     index = torch.tensor([0, 1, 2, 59_999, 2**40])
-    for number in (1, 5):
-        got = words(Draws(seed, epoch, index), number)
-        expected = [slow_words(seed, epoch, i, number) for i in index.tolist()]
+    for shape in ((), (5,)):
+        got = words(Draws(seed, epoch, index), *shape)
+        expected = [slow_words(seed, epoch, i, *shape) for i in index.tolist()]
         np.testing.assert_array_equal(got, expected)
 
 
@@ -121,9 +121,9 @@ def test_each_bit_is_fair() -> None:
     assert np.abs(ones - 0.5).max() < 4.5 * 0.5 / np.sqrt(len(made))
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_one_bit_of_the_key_changes_half_of_the_bits(number) -> None:
-    base = words(draws(2000), number)
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_one_bit_of_the_key_changes_half_of_the_bits(shape) -> None:
+    base = words(draws(2000), *shape)
     others = {
         "seed": draws(2000, seed=1),
         "epoch": draws(2000, epoch=1),
@@ -131,7 +131,7 @@ def test_one_bit_of_the_key_changes_half_of_the_bits(number) -> None:
         "sample, high": Draws(0, 0, torch.arange(2000) ^ 2**31),
     }
     for name, other in others.items():
-        changed = np.unpackbits((base ^ words(other, number)).view(np.uint8))
+        changed = np.unpackbits((base ^ words(other, *shape)).view(np.uint8))
         assert changed.mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(changed.size)), name
 
 
@@ -222,6 +222,13 @@ def test_the_batch_does_not_matter(index, seed, epoch, data) -> None:
         assert torch.equal(a, torch.cat([c, d]))
     for a, b in zip(whole, everything(Draws(seed, epoch, index).first(cut)), strict=True):
         assert torch.equal(a[:cut], b)
+
+
+def test_a_longer_draw_begins_with_the_shorter_one() -> None:
+    for number in (1, 2, 5):
+        assert torch.equal(draws(9).uniform(number), draws(9).uniform(8)[:, :number])
+        shorter = draws(9).integers(0, 10, number)
+        assert torch.equal(shorter, draws(9).integers(0, 10, 8)[:, :number])
 
 
 def test_large_draws_are_cut_where_it_does_not_show() -> None:

@@ -19,7 +19,8 @@ class Augmentation(nn.Module):
     Attributes:
         kinds: The kinds of data it is for.
         on_bytes: Whether it takes uint8 images too, and gives them back as such.
-        mixes: Whether it mixes each sample with another (see `mix.Mix`).
+        mixes: Whether it mixes each sample with another (see `mixing.Mixing`).
+        instead: What to use for data of another kind, added to the refusal.
 
     Args:
         spec: The data it is for.
@@ -31,18 +32,27 @@ class Augmentation(nn.Module):
     kinds: ClassVar[frozenset[str]]
     on_bytes: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    instead: ClassVar[str] = ""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         if spec.kind not in self.kinds:
             name, made_for = type(self).__name__, " and ".join(sorted(self.kinds))
-            raise ValueError(f"{name} is for {made_for} data; '{spec.name}' is {spec.kind}")
+            what = f"{name} is for {made_for} data; '{spec.name}' is {spec.kind}"
+            raise ValueError(f"{what}; {self.instead}" if self.instead else what)
 
     def forward(
         self, x: torch.Tensor, y: torch.Tensor, draws: Draws
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the changed batch; labels stay unless a subclass mixes them."""
+        self.follow(x.device)
         return self.change(x, draws), y
+
+    def follow(self, device: torch.device) -> None:
+        """Bring buffers to the batch's device, once: no Trainer moves augmentations."""
+        buffer = next(self.buffers(), None)
+        if buffer is not None and buffer.device != device:
+            self.to(device)
 
     def change(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return changed inputs, as many, each of the shape it had."""

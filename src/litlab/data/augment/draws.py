@@ -106,33 +106,40 @@ class Draws:
         return other
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
-        """Return `(B, *shape)` float32 in [low, high), in steps of 2^-24 of the range."""
-        numbers = self._drawn(math.prod(shape), _unit).reshape(len(self), *shape)
+        """Return `(B, *shape)` float32 in [low, high), in steps of 2^-24 of the range.
+
+        `uniform(n)` begins with what `uniform(m)` would give for m < n: texts that are padded to
+        another length keep their numbers. The same holds for `integers`.
+        """
+        numbers = self._drawn(shape, _unit).reshape(len(self), *shape)
         return numbers if (low, high) == (0.0, 1.0) else numbers.mul_(high - low).add_(low)
 
     def normal(self, *shape: int) -> torch.Tensor:
         """Return `(B, *shape)` float32 of mean 0 and deviation 1; none is beyond 5.77."""
         number = math.prod(shape)
-        pairs = self._drawn(number + number % 2, _box_muller)
+        pairs = self._drawn((number + number % 2,), _box_muller)
         return pairs[:, :number].reshape(len(self), *shape)
 
     def integers(self, low: int, high: int, *shape: int) -> torch.Tensor:
         """Return `(B, *shape)` int64 in [low, high); the range is at most 2^31."""
         assert 0 < high - low <= 2**31, f"nothing to draw from [{low}, {high})"
-        words = self._drawn(math.prod(shape), _widened)
+        words = self._drawn(shape, _widened)
         return words.mul_(high - low).bitwise_right_shift_(32).add_(low).reshape(-1, *shape)
 
     def bernoulli(self, p: float) -> torch.Tensor:
         """Return `(B,)` bool, True with probability p; at 0 never, at 1 always."""
         return self.uniform() < p
 
-    def _drawn(self, number: int, finish: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return `(B, number)`, made by `finish` of as many words of random bits, int32."""
+    def _drawn(
+        self, shape: tuple[int, ...], finish: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Return `(B, n)`, n numbers for each sample, made by `finish` of random bits, int32."""
         self._calls += 1
         salt = _mix_number(self._salt + self._calls * _GOLDEN)
         keys = _mix(self._samples + _signed(salt), _STEPS64).view(torch.int32).reshape(-1, 2)
-        if number == 1:
+        if not shape:  # the key is random enough
             return finish(keys[:, 1:])
+        number = math.prod(shape)
         # As much as a processor's cache holds at a time: it takes half the time of all at once.
         rows = _CACHED // max(number, 1) if keys.device.type == "cpu" else len(keys)
         return torch.cat([finish(_elements(k, number)) for k in torch.split(keys, max(rows, 1))])

@@ -1,36 +1,53 @@
 import torch
-from torch.nn import functional as F
 
-from litlab.data.augment.base import Augmentation
+from litlab.data.augment.draws import Draws
+from litlab.data.augment.mixing import BetaTable, Mixing
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Positive
+from litlab.hyperparameters import Fraction, Positive
 
 
-class Mixup(Augmentation):
-    """mixup (Zhang et al. 2018): convex combinations of pairs of samples and of their labels.
+class Mixup(Mixing):
+    """mixup (Zhang et al. 2018): weighted means of pairs of samples and of their labels.
 
-    The weight is drawn from Beta(alpha, alpha), once a sample (the paper draws once a batch). Class
-    numbers become soft labels `(B, C)`; regression targets are mixed as they are. Token ids cannot
-    be mixed, so it is not for text.
+    The weight is drawn from Beta(alpha, alpha), once a sample (the paper draws once a batch). A
+    table's categorical codes have no mean: they are those of the sample of the greater weight.
+
+    Args:
+        spec: The data it is for.
+        alpha: Of Beta: small values leave most pairs nearly as they were, 1 draws evenly.
+        p: Share of the samples that are mixed.
+
+    Raises:
+        ValueError: Its inputs or targets cannot be mixed.
     """
 
     kinds = frozenset({"image", "sequence", "tabular"})
+    instead = "token ids have no mean: use augment=cutmix"
 
-    def __init__(self, spec: DataSpec, *, alpha: Positive = 0.2) -> None:
-        super().__init__(spec)
-        self.alpha, self.num_classes = alpha, len(spec.classes)
+    def __init__(self, spec: DataSpec, *, alpha: Positive = 0.2, p: Fraction = 1.0) -> None:
+        super().__init__(spec, p)
+        self.blend, self.beta = Blend(spec), BetaTable(alpha)
 
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mixed `x` and soft `y`."""
-        if self.num_classes and not y.is_floating_point():
-            y = F.one_hot(y, self.num_classes).to(x.dtype)
-        # From torch's global generator, on the CPU: the same draws whatever the device.
-        alpha = torch.full((len(x),), self.alpha)
-        weight = torch.distributions.Beta(alpha, alpha).sample().to(x.device)
-        partner = torch.randperm(len(x)).to(x.device)
-        return _mix(x, x[partner], weight), _mix(y, y[partner], weight)
+    def mix(
+        self, x: torch.Tensor, partner: torch.Tensor, hit: torch.Tensor, draws: Draws
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weighted mean, and the weight."""
+        weight = torch.where(hit, self.beta(draws), 1.0)
+        return self.blend(x, partner, weight), weight
 
 
-def _mix(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    weight = weight.reshape(-1, *(1,) * (a.ndim - 1)).to(a.dtype)
-    return weight * a + (1 - weight) * b
+class Blend(torch.nn.Module):
+    """The weighted mean of two samples; of codes, the one that weighs more."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.num_numeric = spec.num_numeric if spec.cardinalities else None
+
+    def forward(self, x: torch.Tensor, partner: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return inputs of x's shape; `weight` `(B,)` is x's own."""
+        weight = weight.reshape(-1, *(1,) * (x.ndim - 1))
+        mixed = torch.lerp(partner, x, weight)
+        if self.num_numeric is not None:
+            codes = slice(self.num_numeric, None)
+            mixed[:, codes] = torch.where(weight >= 0.5, x[:, codes], partner[:, codes])
+        return mixed

@@ -1,12 +1,17 @@
 import torch
 
 from litlab.data.augment.base import Augmentation
+from litlab.data.augment.draws import Draws
 from litlab.data.spec import DataSpec
 from litlab.hyperparameters import NonNegative
 
 
 class Noise(Augmentation):
-    """Adds Gaussian noise; `std` is in units of the train split's own deviation, by channel."""
+    """Adds Gaussian noise; `std` is in units of the train split's own deviation.
+
+    The deviation is that of each channel, or of each feature of a table, whose categorical codes
+    stay as they are.
+    """
 
     kinds = frozenset({"image", "sequence", "tabular"})
 
@@ -14,10 +19,12 @@ class Noise(Augmentation):
 
     def __init__(self, spec: DataSpec, *, std: NonNegative = 0.1) -> None:
         super().__init__(spec)
-        tail = (1,) * (len(spec.shape) - 1)
-        amount = std * torch.tensor(spec.std).reshape(-1, *tail)
+        amount = std * torch.tensor(spec.std)
+        if spec.kind == "tabular":
+            amount[spec.num_numeric :] = 0
+        amount = amount.reshape(-1, *(1,) * (len(spec.shape) - 1))
         self.register_buffer("amount", amount, persistent=False)
 
-    def change(self, x: torch.Tensor) -> torch.Tensor:
+    def change(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return the same shape."""
-        return x + torch.randn_like(x) * self.amount.to(x.device)
+        return draws.normal(*x.shape[1:]).mul_(self.amount).add_(x)

@@ -1,6 +1,7 @@
 import torch
 
 from litlab.data.augment.base import Augmentation
+from litlab.data.augment.draws import Draws
 from litlab.data.spec import DataSpec
 from litlab.hyperparameters import Fraction
 
@@ -14,7 +15,6 @@ class Scale(Augmentation):
         super().__init__(spec)
         self.amount = amount
 
-    def change(self, x: torch.Tensor) -> torch.Tensor:
+    def change(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return `(B, C, L)`."""
-        factor = 1 + self.amount * (2 * torch.rand(len(x), 1, 1, device=x.device) - 1)
-        return x * factor
+        return x * draws.uniform(1, 1, low=1 - self.amount, high=1 + self.amount)

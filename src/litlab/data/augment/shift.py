@@ -1,6 +1,7 @@
 import torch
 
 from litlab.data.augment.base import Augmentation
+from litlab.data.augment.draws import Draws
 from litlab.data.spec import DataSpec
 from litlab.hyperparameters import Count
 
@@ -14,10 +15,10 @@ class Shift(Augmentation):
         super().__init__(spec)
         self.steps, self.wrap = steps, wrap
 
-    def change(self, x: torch.Tensor) -> torch.Tensor:
+    def change(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Return `(B, C, L)`."""
         batch, channels, length = x.shape
-        by = torch.randint(-self.steps, self.steps + 1, (batch, 1, 1), device=x.device)
+        by = draws.integers(-self.steps, self.steps + 1, 1, 1)
         places = torch.arange(length, device=x.device) - by
         moved = x.gather(2, (places % length).expand(batch, channels, length))
         return moved if self.wrap else moved * ((places >= 0) & (places < length))
