@@ -40,7 +40,7 @@ def test_simple_cnn_is_pytorchs_layers(kind, shape, conv, pool, flat):
 
 
 @pytest.mark.parametrize("pooling", ["max", "avg", "stride"])
-@pytest.mark.parametrize("head", ["average", "flatten"])
+@pytest.mark.parametrize("head", ["average", "max", "flatten"])
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
 def test_plain_cnn_is_pytorchs_layers(pooling, head, padding_mode):
     spec = make_spec("image", (3, 8, 12))
@@ -48,7 +48,8 @@ def test_plain_cnn_is_pytorchs_layers(pooling, head, padding_mode):
     conv = {"padding": 1, "bias": False, "padding_mode": padding_mode}
     pool = {"max": nn.MaxPool2d(2), "avg": nn.AvgPool2d(2), "stride": nn.Identity()}[pooling]
     second = nn.Conv2d(6, 7, 3, stride=2 if pooling == "stride" else 1, **conv)
-    last = nn.Identity() if head == "flatten" else nn.AdaptiveAvgPool2d(1)
+    lasts = {"average": nn.AdaptiveAvgPool2d(1), "max": nn.AdaptiveMaxPool2d(1)}
+    last = lasts.get(head, nn.Identity())
     plain = nn.Sequential(
         *(nn.Conv2d(3, 6, 3, **conv), nn.BatchNorm2d(6), nn.ReLU(), pool),
         *(second, nn.BatchNorm2d(7), nn.ReLU(), last),

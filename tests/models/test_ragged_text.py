@@ -21,6 +21,7 @@ BUILDS = {
     "avg": lambda: CNN(SPEC, channels=(4, 5, 6), pooling="avg", activation="tanh"),
     "stride": lambda: CNN(SPEC, channels=(4, 5, 6), pooling="stride", block="residual"),
     "no_pool": lambda: CNN(SPEC, channels=(4, 5), pooling="none", kernel_size=5),
+    "max": lambda: CNN(SPEC, channels=(4, 5), head="max", activation="tanh"),
     "flatten": lambda: CNN(SPEC, channels=(4, 5, 6), head="flatten"),
     "circular": lambda: CNN(SPEC, channels=(4, 5), padding_mode="circular"),
 }

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from litlab.data.spec import DataSpec
 from litlab.hyperparameters import Activation, Count, Initialization, Norm, Probability
 from litlab.models.channels import ChannelInput, ConvStyle, PlainBlock, ResidualBlock, Stage
-from litlab.models.layers import GAINS, initialize, masked_mean
+from litlab.models.layers import GAINS, initialize, masked_max, masked_mean
 
 
 class CNN(nn.Module):
@@ -36,7 +36,8 @@ class CNN(nn.Module):
         norm: After every convolution; `layer` is over the channels of each position.
         activation: After every block, and inside the residual one.
         dropout: Probability of dropping a feature before the last layer while training.
-        head: Average over the positions, or all of them side by side.
+        head: Average or maximum over the positions, or all of them side by side. The maximum, with
+            one stage, reads sentences as Kim 2014 does: which features occur, wherever.
         initialization: Of all weights, with the activation's gain and 1 for the last layer.
         embed_dim: Size of a token's vector, and the most that a category's may have.
 
@@ -58,12 +59,12 @@ class CNN(nn.Module):
         norm: Norm = "batch",
         activation: Activation = "relu",
         dropout: Probability = 0.0,
-        head: Literal["average", "flatten"] = "average",
+        head: Literal["average", "max", "flatten"] = "average",
         initialization: Initialization = "he_normal",
         embed_dim: Count = 64,
     ) -> None:
         super().__init__()
-        pools = len(channels) - 1 if pooling in ("max", "avg") and head == "average" else 0
+        pools = len(channels) - 1 if pooling in ("max", "avg") and head != "flatten" else 0
         whole = head == "flatten" or padding_mode == "circular"
         self.input = ChannelInput(spec, embed_dim, multiple=2 ** max(pools, 0), whole=whole)
         sides = _check(self.input.sides, len(channels), kernel_size, pooling, padding_mode)
@@ -93,6 +94,8 @@ class CNN(nn.Module):
             x, keep = stage(x, keep)
         if self.head == "average":
             x = masked_mean(x.flatten(2).transpose(1, 2), keep)
+        elif self.head == "max":
+            x = masked_max(x.flatten(2).transpose(1, 2), keep)
         logits: Tensor = self.output(self.drop(x.flatten(1)))
         return logits
 

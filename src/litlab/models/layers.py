@@ -136,3 +136,11 @@ def masked_mean(x: Tensor, keep: Tensor | None) -> Tensor:
         return x.mean(1)
     weights = keep.unsqueeze(-1).to(x.dtype)
     return (x * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def masked_max(x: Tensor, keep: Tensor | None) -> Tensor:
+    """Take the maximum of `x` `(B, L, D)` over the positions kept, to `(B, D)`; else zero."""
+    if keep is None:
+        return x.amax(1)
+    kept = x.masked_fill(~keep.unsqueeze(-1), -torch.inf).amax(1)
+    return kept.masked_fill(~keep.any(1, keepdim=True), 0.0)
