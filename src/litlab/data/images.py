@@ -206,7 +206,11 @@ class ImageFiles:
         images = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
 
         def fill(place: int) -> None:
-            images[place], _ = decode(self.folder / self.names[rows[place]], self.form)
+            try:
+                images[place], _ = decode(self.folder / self.names[rows[place]], self.form)
+            except DataError as error:
+                fix = f"{error.fix}, or set data.source.on_error=skip"
+                raise DataError(error.what, error.where, fix) from None
 
         in_threads(fill, range(len(rows)))
         return images
