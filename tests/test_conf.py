@@ -107,7 +107,9 @@ def components(group: str, choice: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The nodes with a `_target_` that a file itself spells out."""
     content = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text()) or {}
     if group == "data":
-        yield "data.source", content["data"]["source"]
+        source = content["data"]["source"]
+        if "_target_" in source:  # else it says what differs from the file it builds on
+            yield "data.source", source
     elif group == "task":
         yield group, content.get("task", content)
     elif group in ("augment", "metrics"):

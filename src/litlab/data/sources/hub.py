@@ -1,0 +1,190 @@
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from litlab.data.encode.text import TextEncoder
+from litlab.data.raw import Raw
+from litlab.data.sources import hub_columns as columns
+from litlab.data.sources.hub_fetch import Found, find
+from litlab.data.sources.hub_load import load, name_parts
+from litlab.data.spec import Array
+from litlab.hyperparameters import Count
+
+Task = Literal["classification", "regression"]
+
+
+class Hub:
+    """A data set of the Hugging Face hub, or files of one's own that `datasets` reads.
+
+    Files: a folder of Parquet, CSV, JSON lines or images, one such file, or what `save_to_disk`
+    wrote. From the hub, the chosen configuration's files are fetched into the hub's cache; code in
+    its repository is not run. Samples are read from Arrow files and need not fit in memory.
+
+    Args:
+        path: A file or folder, relative to the project's root; if there is none, a name on the hub.
+        config: Which of the data set's configurations; null: its default or only one.
+        revision: Branch, tag or commit on the hub; null: the newest.
+        kind: auto: image where a column holds images, text where a single one holds strings and
+            none but the target numbers, else tabular.
+        task: auto: regression where the target holds floats, or in a table many different numbers.
+        input: Column of the images or texts; null: the only one.
+        target: Column to predict; null: the only one with named classes, or one called label.
+        train_split: Name of the split to train on; an only split is taken whatever its name.
+        val_split: Name of the one for validation. If null, and the next too, both by usual names.
+        test_split: Name of the one to test on.
+        size: Of images: height and width, or one number for both; null: all are of one size.
+        fit: resize: images are squashed to the size; crop: scaled to cover it, and cut.
+        color: Of images: rgb, gray, or auto: gray if all are.
+        empty: What a text without a character is: refused, or one padding token.
+        tokenizer: Of texts: word, char or bpe, as for the source Text.
+        vocab_size: At most so many tokens are told apart.
+        min_frequency: What is seen less often in the train split is unknown, or not merged.
+        lowercase: Whether case is ignored.
+        max_length: Tokens kept of a text.
+        numeric: Of tables, as for the source Table: columns of numbers.
+        categorical: Columns of categories.
+        drop: Columns to leave out.
+        group: Column of what stays in one split. conf/ hands data.group on.
+        time: Column to split by. conf/ hands data.time on.
+        na_values: Cells that mean that nothing is known.
+        impute: What becomes of missing cells.
+        scale: How numbers are scaled.
+        max_categories: More different values than these are text.
+
+    Raises:
+        ValueError: `vocab_size` is too small for the tokenizer.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        config: str | None = None,
+        revision: str | None = None,
+        kind: Literal["auto", "image", "text", "tabular"] = "auto",
+        task: Literal["auto", "classification", "regression"] = "auto",
+        input: str | None = None,
+        target: str | None = None,
+        train_split: str = "train",
+        val_split: str | None = None,
+        test_split: str | None = None,
+        size: Count | tuple[Count, Count] | None = None,
+        fit: Literal["resize", "crop"] = "resize",
+        color: Literal["rgb", "gray", "auto"] = "auto",
+        empty: Literal["refuse", "pad"] = "refuse",
+        tokenizer: Literal["word", "char", "bpe"] = "word",
+        vocab_size: Count = 10000,
+        min_frequency: Count = 2,
+        lowercase: bool = True,
+        max_length: Count = 256,
+        numeric: tuple[str, ...] = (),
+        categorical: tuple[str, ...] = (),
+        drop: tuple[str, ...] = (),
+        group: str | None = None,
+        time: str | None = None,
+        na_values: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"),
+        impute: Literal["refuse", "median", "mean"] = "refuse",
+        scale: Literal["standard", "quantile"] = "standard",
+        max_categories: Count = 1000,
+    ) -> None:
+        self.path, self.config, self.revision = path, config, revision
+        self.kind, self.task, self.input, self.target = kind, task, input, target
+        self.splits = (train_split, val_split, test_split)
+        self.size = (size, size) if isinstance(size, int) else size
+        self.fit, self.color, self.empty = fit, color, empty
+        self.encoder = TextEncoder(
+            unit=tokenizer,
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            lowercase=lowercase,
+            max_length=max_length,
+        )
+        self.table: dict[str, Any] = {
+            "numeric": tuple(numeric),
+            "categorical": tuple(categorical),
+            "drop": tuple(drop),
+            "group": group,
+            "time": time,
+            "na_values": tuple(na_values),
+            "impute": impute,
+            "scale": scale,
+            "max_categories": max_categories,
+        }
+
+    def read(self, scratch: Path) -> Raw:
+        """Return the data set; what it has to be converted to is put into `scratch`.
+
+        Raises:
+            ConfigError: There is no such column, split, configuration or revision.
+            DataError: It cannot be read, labels or inputs are missing, or it needs code of its own.
+            EnvironmentFault: It is not on this machine, and the hub does not give it.
+        """
+        found = find(self.path, self.config, self.revision)
+        parts, left_out = name_parts(load(found, scratch), *self.splits)
+        features = next(iter(parts.values())).features
+        target = columns.find_target(features, self.target)
+        kind, column = columns.find_input(features, self.kind, self.input, target)
+        readers = {"image": self._images, "text": self._texts}
+        if kind == "tabular":
+            raw = self._table(parts, target, scratch)
+        else:
+            raw = readers[kind](parts, column, target, found, scratch)
+        notes = [f"splits left out: {', '.join(left_out)}"] if left_out else []
+        return replace(
+            raw,
+            licence=found.licence,
+            origin=found.origin,
+            files=[found.path] if found.is_users else [],
+            notes=lambda: [*notes, *raw.notes()],
+        )
+
+    def _images(
+        self, parts: Mapping[str, Any], column: str, target: str, found: Found, scratch: Path
+    ) -> Raw:
+        from litlab.data.sources.hub_images import Images, shape_images
+
+        roots = [root.resolve() for root in (found.root, scratch)]
+        images = {p: Images(dataset, column, self.path, roots) for p, dataset in parts.items()}
+        notes = shape_images(images, self.size, self.fit, self.color)
+        raw = self._labelled(parts, images, target)
+        return replace(
+            raw, kind="image", image_fit=self.fit if self.size else None, notes=lambda: notes
+        )
+
+    def _texts(
+        self, parts: Mapping[str, Any], column: str, target: str, found: Found, scratch: Path
+    ) -> Raw:
+        if self.empty == "refuse":
+            columns.check_texts(parts, column, self.path)
+        texts = {part: columns.Texts(dataset, column) for part, dataset in parts.items()}
+        return replace(self._labelled(parts, texts, target), kind="text", encoder=self.encoder)
+
+    def _labelled(self, parts: Mapping[str, Any], inputs: Mapping[str, Any], target: str) -> Raw:
+        """Put the parts' targets beside their inputs."""
+        task: Task = "classification"
+        classes: list[str] = []
+        dtype = str(next(iter(parts.values())).features[target].dtype)
+        if self.task == "regression" or (self.task == "auto" and dtype.startswith("float")):
+            task = "regression"
+            targets: dict[str, Array] = columns.amounts(parts, target, self.path)
+        else:
+            classes, targets = columns.class_targets(parts, target, self.path)
+        return Raw(
+            kind="text",
+            task=task,
+            parts={part: (inputs[part], targets[part]) for part in parts},
+            licence="",
+            origin="",
+            classes=classes,
+            targets=[target] if task == "regression" else [],
+            columns={part: columns.Columns(dataset) for part, dataset in parts.items()},
+        )
+
+    def _table(self, parts: Mapping[str, Any], target: str, scratch: Path) -> Raw:
+        """Hand the parts on to the source Table, as Parquet."""
+        from litlab.data.sources.hub_tables import read_as_table
+
+        return read_as_table(
+            parts, scratch, where=self.path, target=target, task=self.task, **self.table
+        )
