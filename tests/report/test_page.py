@@ -297,3 +297,30 @@ def test_confusion_in_words() -> None:
     assert words.confusion_text(["a", "b"], ["b", "a"]).endswith("2 wrong, no two in the same way.")
     text = words.confusion_text(["a", "a", "b"], ["b", "b", "a"])
     assert text.endswith("3 wrong; most often a is taken for b (2 times).")
+
+
+def test_a_language_model_s_page_says_what_it_predicts_and_shows_what_it_writes() -> None:
+    data = spec(
+        name="plays", kind="text", task="language_model", shape=(64,), dtype="int32", classes=(),
+        class_counts=(), vocab_size=68, sizes={"train": 900, "val": 50, "test": 40},
+    )  # fmt: skip
+    record = classified(
+        spec=data,
+        metrics={"test": {"perplexity": 6.0, "loss": 1.79, "accuracy": 0.5}},
+        intervals={"perplexity": (5.5, 6.5)},
+        actual=(),
+        predicted=(),
+        confidence=None,
+        mistakes=(),
+        written=f"ROMEO:\n{HOSTILE}",
+    )
+    shown = Page(render(record))
+    assert (
+        "was trained on 900 windows of plays to predict the next token: its perplexity of a token "
+        "on 40 test windows is 6.000 (95 % interval 5.500 to 6.500)" in shown.text
+    )
+    assert "What it writes" in shown.text
+    assert HOSTILE in shown.text
+    assert "script" not in shown.tags
+    assert "over the test windows" in shown.text
+    assert "What it writes" not in Page(render(classified())).text

@@ -147,7 +147,13 @@ def _cutter(raw: Raw, config: DataConfig, part: str) -> Cutter:
         return GroupCutter(groups, labels, config.split_seed)
     if config.time is not None:
         return StreamCutter(column_of(raw, part, config.time, "data.time"), "data.time")
-    if raw.task == "language_model" and config.num_folds is None:
+    if raw.task == "language_model":
+        if config.num_folds is not None:
+            raise ConfigError(
+                "folds would be taken out of the midst of a text, whose rest tells of them",
+                "data.num_folds",
+                "set data.num_folds=null data.fold=null",
+            )
         return StreamCutter(np.arange(len(raw.parts[part][0])), "data")
     return RandomCutter(labels, config.split_seed)
 
