@@ -19,13 +19,6 @@ SHAPES: dict[Kind, tuple[int, ...]] = {
     "tabular": (6,),
     "text": (12,),
 }
-KIND_OF_AUGMENT: dict[str, Kind] = {
-    "scale": "sequence",
-    "sequence_standard": "sequence",
-    "shift": "sequence",
-    "tabular_standard": "tabular",
-}
-
 
 # Tuned for the default data and model; the function keeps the paper's value.
 DELIBERATE = {"optimizer=adamw": {"lr"}}
@@ -211,13 +204,22 @@ def test_builds_augmentations(choice: str) -> None:
     import torch
 
     from litlab.assemble import build_augmentations
+    from litlab.data.augment.draws import Draws
+    from litlab.targets import locate
 
-    spec = make_spec(KIND_OF_AUGMENT.get(choice, "image"))
-    x, y = torch.rand(4, *spec.shape), torch.tensor([0, 1, 2, 0])
-    for augmentation in build_augmentations(load([f"augment={choice}"]).augment, spec, []):
-        x, y = augmentation(x, y)
-    assert x.shape == (4, *spec.shape)
-    assert len(y) == 4
+    nodes = load([f"augment={choice}"]).augment
+    kinds = set(SHAPES)
+    for node in nodes.values():
+        kinds &= locate(node["_target_"], "augment", ()).kinds
+    assert kinds, "its parts are for different kinds of data"
+    for kind in kinds:
+        spec = make_spec(kind)
+        x, y = torch.ones(8, *spec.shape), torch.arange(8) % 3
+        for name, augmentation in build_augmentations(nodes, spec, []).items():
+            draws = Draws(0, 0, torch.arange(len(x) // (2 if augmentation.mixes else 1)))
+            x, y = augmentation(x.long() if kind == "text" else x, y, draws.stream(name))
+        assert x.shape[1:] == spec.shape
+        assert len(x) == len(y) > 0
 
 
 @pytest.mark.parametrize("choice", choices("data"))

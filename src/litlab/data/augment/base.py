@@ -45,6 +45,8 @@ class Augmentation(nn.Module):
         self, x: torch.Tensor, y: torch.Tensor, draws: Draws
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the changed batch; labels stay unless a subclass mixes them."""
+        if not len(x):  # a process's share of the last batch may be nothing
+            return x, y
         self.follow(x.device)
         return self.change(x, draws), y
 

@@ -16,7 +16,7 @@ class Ranges(NamedTuple):
     Attributes:
         degrees: Of rotation, either way.
         slope: Of shearing, either way.
-        pixels: Of translation in x and in y, either way.
+        pixels: Of translation in x and in y, either way, by whole pixels.
         bits: What posterizing takes away.
         factor: How far color, contrast, brightness and sharpness go from 1, either way.
     """
@@ -44,7 +44,7 @@ class Ranges(NamedTuple):
         if name.startswith("shear"):
             return sign * strength * self.slope
         if name.startswith("translate"):
-            return sign * strength * self.pixels[name == "translate_y"]
+            return sign * (strength * self.pixels[name == "translate_y"]).round()
         return 1 + sign * strength * self.factor
 
 
