@@ -10,8 +10,10 @@ from made_data import make_config
 from PIL import Image
 
 from litlab.data.images import Form, decode
+from litlab.data.prepare import prepare
 from litlab.data.raw import Raw
 from litlab.data.sources.image_folder import ImageFolder
+from litlab.data.spec import DataSpec
 from litlab.data.split import cut
 from litlab.data.validate import check_raw, check_splits
 from litlab.errors import ConfigError, DataError, EnvironmentFault
@@ -443,3 +445,48 @@ def test_patterns_that_cannot_work(photos: Path, pattern: str) -> None:
     with pytest.raises(ConfigError, match="group_pattern") as caught:
         build(node, where="data.source")
     assert caught.value.exit_code == 2
+
+
+# Prepared
+
+
+def prepared(root: Path, folder: Path, **source: Any) -> DataSpec:
+    node = {"_target_": TARGET, "path": str(root), **source}
+    return prepare(make_config(name=folder.name, source=node), folder)
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """Sixty pictures of three classes."""
+    for number in range(60):
+        put(tmp_path / "digits" / f"class{number % 3}" / f"{number}.jpg", (20, 24))
+    return tmp_path / "digits"
+
+
+@pytest.mark.usefixtures("project")
+def test_the_same_pictures_give_the_same_bytes_on_any_number_of_cores(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = []
+    for cores in (1, 3):
+        monkeypatch.setattr("litlab.data.images.count_cores", lambda cores=cores: cores)
+        specs.append(prepared(digits, tmp_path / f"on{cores}", size=[6, 8], fit="crop"))
+    for spec in specs:
+        assert spec.shape == (3, 6, 8)
+        assert spec.image_fit == "crop"
+        assert spec.classes == ("class0", "class1", "class2")
+        assert sum(spec.sizes.values()) == 60
+    assert specs[0].checksums == specs[1].checksums
+    assert specs[0].mean == specs[1].mean
+
+
+@pytest.mark.usefixtures("project")
+def test_a_picture_cut_short_leaves_nothing_behind(digits: Path, tmp_path: Path) -> None:
+    path = digits / "class1" / "4.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    folder = tmp_path / "prepared" / "digits"
+    with pytest.raises(DataError, match="truncated") as caught:
+        prepared(digits, folder)
+    assert caught.value.where == str(path)
+    assert [left.name for left in folder.parent.iterdir() if left.is_dir()] == []
+    assert sum(prepared(digits, folder, on_error="skip").sizes.values()) == 59
