@@ -1,17 +1,15 @@
 """The pipeline as a user runs it: DVC, in a repository of its own. Long, and worth it."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from dvc_helpers import dvc, repository, run
+
 ROOT = Path(__file__).resolve().parents[1]
-CARRIED = ("src", "conf", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
 TINY = ("data=synthetic", "data.source.num_samples=200", "model=mlp", "trainer.max_epochs=2")
 
 pytestmark = [
@@ -19,40 +17,6 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
 ]
-
-
-def run(*command, cwd, check=True):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0 or not check, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def repository(folder):
-    """A commit of this checkout's files with a tiny order in params.yaml."""
-    for name in CARRIED:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(
-                source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-            )
-        else:
-            shutil.copy(source, target)
-    run("git", "init", "-q", "-b", "main", cwd=folder)
-    run("git", "config", "user.name", "Test", cwd=folder)
-    run("git", "config", "user.email", "test@example.org", cwd=folder)
-    run(sys.executable, "src/litlab", "params", *TINY, cwd=folder)
-    run("git", "add", "-A", cwd=folder)
-    run("git", "commit", "-q", "-m", "start", cwd=folder)
-    return folder
-
-
-def dvc(*arguments, cwd):
-    return run(sys.executable, "-m", "dvc", *arguments, cwd=cwd)
 
 
 def runs(folder):
@@ -69,7 +33,7 @@ def recorded(folder):
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    folder = repository(tmp_path_factory.mktemp("flow"))
+    folder = repository(tmp_path_factory.mktemp("flow"), *TINY)
     dvc("repro", cwd=folder)
     run("git", "add", "-A", cwd=folder)
     run("git", "commit", "-q", "-m", "first results", cwd=folder)

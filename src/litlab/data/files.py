@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from litlab.data.dvc_files import how_to_get
 from litlab.errors import EnvironmentFault
 from litlab.output import say
 from litlab.paths import project_root, relative
@@ -27,9 +28,7 @@ def user_path(path: str) -> Path:
     found = Path(path).expanduser()
     found = found if found.is_absolute() else project_root() / found
     if not found.exists():
-        raise EnvironmentFault(
-            "there is no such file or folder", path, "put the data there (`dvc pull` if DVC has it)"
-        )
+        raise EnvironmentFault("there is no such file or folder", path, how_to_get(found))
     return found
 
 

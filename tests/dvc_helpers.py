@@ -1,0 +1,53 @@
+"""The pipeline in a repository of its own, for tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CARRIED = (
+    "src",
+    "conf",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvcignore",
+    ".gitignore",
+    "data/raw/README.md",
+    "dvc.yaml",
+)
+
+
+def run(*command, cwd, check=True):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0 or not check, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def repository(folder, *overrides):
+    """A commit of this checkout's files, with the order of these overrides in params.yaml."""
+    for name in CARRIED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(
+                source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
+        else:
+            shutil.copy(source, target)
+    run("git", "init", "-q", "-b", "main", cwd=folder)
+    run("git", "config", "user.name", "Test", cwd=folder)
+    run("git", "config", "user.email", "test@example.org", cwd=folder)
+    run(sys.executable, "src/litlab", "params", *overrides, cwd=folder)
+    run("git", "add", "-A", cwd=folder)
+    run("git", "commit", "-q", "-m", "start", cwd=folder)
+    return folder
+
+
+def dvc(*arguments, cwd):
+    return run(sys.executable, "-m", "dvc", *arguments, cwd=cwd)
