@@ -12,7 +12,8 @@ from litlab.config import compose, load
 from litlab.errors import DataError
 
 SRC = str(Path(cli.__file__).parents[1])
-VERBS = ["params", "prepare", "train", "evaluate", "report", "predict", "selftest", "ui"]
+VERBS = ["params", "prepare", "preview", "train", "cv", "evaluate", "report", "predict"]
+VERBS += ["selftest", "ui"]
 CONFIGURED = ["params", "prepare", "train"]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from litlab.errors import ConfigError, LitlabError
+from litlab.paths import short
 
 if TYPE_CHECKING:
     from litlab.schema import Config
@@ -50,7 +51,7 @@ def params(overrides: Overrides = None, debug: Debug = False) -> None:
 
     path = project_root() / "params.yaml"
     config = write_params(overrides or [], path)
-    say(f"wrote {_short(path)} for {config.run_name}; `dvc repro` runs it")
+    say(f"wrote {short(path)} for {config.run_name}; `dvc repro` runs it")
 
 
 @app.command()
@@ -64,7 +65,27 @@ def prepare(overrides: Overrides = None, params: Params = None, debug: Debug = F
     folder = prepared_folder(config.data.name)
     spec = run(config.data, folder, config.trust)
     sizes = ", ".join(f"{size:,} {split}" for split, size in spec.sizes.items())
-    say(f"prepared {spec.name}: {sizes} in {_short(folder)}")
+    say(f"prepared {spec.name}: {sizes} in {short(folder)}")
+
+
+@app.command()
+def preview(
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="PNG; reports/preview-<data>.png if left out.")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Draw a training batch before and after augmentation, and the data's statistics."""
+    config = _load(overrides, None)
+    from litlab.output import say
+    from litlab.preview import preview as look
+
+    picture, statistics = look(config, out)
+    if json:
+        _print_json(picture=str(picture), statistics=statistics)
+    say(f"wrote {short(picture)}, and its statistics in {short(picture.with_suffix('.json'))}")
 
 
 @app.command()
@@ -95,9 +116,9 @@ def train(
         )
     metrics = "  ".join(f"{k} {number(v)}" for k, v in record.metrics.items() if "val/" in k)
     say(f"best epoch {record.best_epoch} (from 0) of {record.epochs}: {metrics}")
-    say(f"{record.seconds:.1f} s; run {record.run_id} in {_short(result.folder)}")
+    say(f"{record.seconds:.1f} s; run {record.run_id} in {short(result.folder)}")
     if out is None:  # a pipeline's next stage evaluates by itself
-        say(f"next: litlab evaluate {_short(result.folder)}")
+        say(f"next: litlab evaluate {short(result.folder)}")
     _exit_if_unsent(result.all_sent)
 
 
@@ -153,7 +174,7 @@ def evaluate(
         )
     values = "  ".join(f"test/{name} {number(value)}" for name, value in result.metrics.items())
     say(f"{result.record.run_name}: {values}")
-    say(f"report: {_short(result.folder / 'report.html')}; `litlab report` shows it all again")
+    say(f"report: {short(result.folder / 'report.html')}; `litlab report` shows it all again")
     _exit_if_unsent(result.all_sent)
 
 
@@ -168,8 +189,9 @@ def report(
     """Show an evaluated run's test metrics, and where its report, checkpoint and record are."""
     from litlab.paths import results_folder
     from litlab.run_folder import find, latest_results
+    from litlab.summary import show_summary
 
-    _show_summary(latest_results() if run is None else results_folder(find(run).folder))
+    show_summary(latest_results() if run is None else results_folder(find(run).folder))
 
 
 @app.command()
@@ -235,34 +257,6 @@ def _trust_of_project(trust: list[str]) -> None:
     path = project_root() / "params.yaml"
     content = read(path) if path.is_file() else compose()
     trust.extend(package for package in content.get("trust") or [] if isinstance(package, str))
-
-
-def _show_summary(folder: Path) -> None:
-    """Print the short table of an evaluation: read from its files, nothing is computed."""
-    from litlab.output import console, number, table
-    from litlab.paths import project_root
-    from litlab.run_folder import read_results
-
-    metrics, run = read_results(folder)
-    intervals: dict[str, Any] = metrics.get("test_interval_95", {})
-    rows = {}
-    for name, value in metrics["test"].items():
-        low_high = intervals.get(name)
-        interval = f"  (95 %: {number(low_high[0])} to {number(low_high[1])})" if low_high else ""
-        rows[f"test {name}"] = number(value) + interval
-    rows["report"] = _short(folder / "report.html")
-    rows["checkpoint"] = _short(project_root() / run["checkpoint"])
-    rows["run"] = f"{run['run_id']} in experiment {run['experiment']}"
-    rows["compare"] = "litlab ui   (or: mlflow ui, then http://127.0.0.1:5000)"
-    console.print(table(run["run_name"], rows))
-
-
-def _short(path: Path) -> str:
-    """A path as one would type it from here."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def _print_json(**content: Any) -> None:

@@ -58,6 +58,14 @@ def relative(path: Path) -> Path:
     return path.relative_to(root) if path.is_relative_to(root) else path
 
 
+def short(path: Path) -> str:
+    """Return a path as one would type it from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 def prepared_folder(name: str) -> Path:
     """Return the folder of one data set's prepared arrays."""
     return project_root() / "data" / "prepared" / name

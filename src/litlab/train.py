@@ -16,6 +16,7 @@ from litlab.data.open import open_or_prepare
 from litlab.errors import EnvironmentFault, Interrupted
 from litlab.feasible import check_feasible
 from litlab.paths import runs_folder
+from litlab.preview import preview_of_run
 from litlab.run_folder import BEST, RunRecord, make_folder
 from litlab.schema import Config
 from litlab.task import Task
@@ -75,6 +76,7 @@ def _fit(task: Task, data: ArrayDataModule, recording: Recording) -> Result:
         with _sigterm(held=False):
             if first:
                 recording.start(task.model)
+                recording.keep(preview_of_run(data, recording.folder))
             card = WriteCard(Card(config, recording.spec, recording.record.run_id))
             loggers = recording.loggers
             trainer = make_trainer(config, task.parts.mode, recording.folder, loggers, card)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,11 @@ class Recording:
         self.mlflow.log_text(json.dumps(spec, indent=2), "data_spec.json")
         self.record.save(self.folder)
         say(self._introduction())
+
+    def keep(self, files: Iterable[Path]) -> None:
+        """Copy files of the run's folder into the store."""
+        for path in files:
+            self.mlflow.log_artifact(path)
 
     def finish(self, status: str, seconds: float, best: Path, mode: str) -> bool:
         """Close the run and say whether the tracking store has all of it.
