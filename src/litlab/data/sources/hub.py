@@ -93,24 +93,13 @@ class Hub:
         self.splits = (train_split, val_split, test_split)
         self.size = (size, size) if isinstance(size, int) else size
         self.fit, self.color, self.empty = fit, color, empty
-        self.encoder = TextEncoder(
-            unit=tokenizer,
-            vocab_size=vocab_size,
-            min_frequency=min_frequency,
-            lowercase=lowercase,
-            max_length=max_length,
-        )
-        self.table: dict[str, Any] = {
-            "numeric": tuple(numeric),
-            "categorical": tuple(categorical),
-            "drop": tuple(drop),
-            "group": group,
-            "time": time,
-            "na_values": tuple(na_values),
-            "impute": impute,
-            "scale": scale,
-            "max_categories": max_categories,
-        }
+        words: dict[str, Any] = {"unit": tokenizer, "vocab_size": vocab_size}
+        words |= {"lowercase": lowercase, "max_length": max_length}
+        self.encoder = TextEncoder(min_frequency=min_frequency, **words)
+        table: dict[str, Any] = {"group": group, "time": time, "impute": impute, "scale": scale}
+        table |= {"numeric": tuple(numeric), "categorical": tuple(categorical)}
+        table |= {"na_values": tuple(na_values), "max_categories": max_categories}
+        self.table = {**table, "drop": tuple(drop)}
 
     def read(self, scratch: Path) -> Raw:
         """Return the data set; what it has to be converted to is put into `scratch`.
@@ -155,9 +144,9 @@ class Hub:
     def _texts(
         self, parts: Mapping[str, Any], column: str, target: str, found: Found, scratch: Path
     ) -> Raw:
-        if self.empty == "refuse":
-            columns.check_texts(parts, column, self.path)
         texts = {part: columns.Texts(dataset, column) for part, dataset in parts.items()}
+        if self.empty == "refuse":
+            columns.check_texts(texts, column, self.path)
         return replace(self._labelled(parts, texts, target), kind="text", encoder=self.encoder)
 
     def _labelled(self, parts: Mapping[str, Any], inputs: Mapping[str, Any], target: str) -> Raw:

@@ -13,7 +13,7 @@ Sort = Literal["image", "class", "string", "number", "other"]
 TARGET_NAMES = ("label", "labels", "target", "class", "y")
 ROW_NUMBERS = ("idx", "id", "index", "__index_level_0__", "Unnamed: 0")
 SHOWN = 5
-BATCH_ROWS = 4096
+BATCH_ROWS = 1024
 
 
 def sort_of(feature: Any) -> Sort:
@@ -79,11 +79,11 @@ def _known(features: Mapping[str, Any], name: str, setting: str) -> str:
     return name
 
 
-def batches(dataset: Any, column: str, size: int = BATCH_ROWS) -> Iterator[tuple[int, Any]]:
-    """Go through a column: the first row's number, and the cells as an Arrow array."""
+def batches(dataset: Any, column: str) -> Iterator[Any]:
+    """Go through a column's cells, as Arrow arrays."""
     selected = dataset.select_columns([column]).with_format("arrow")
-    for number, table in enumerate(selected.iter(batch_size=size)):
-        yield number * size, table.column(0)
+    for table in selected.iter(batch_size=BATCH_ROWS):
+        yield table.column(0)
 
 
 class Cells:
@@ -102,7 +102,22 @@ class Cells:
 
 
 class Texts(Cells):
-    """A column of texts, without the blanks around them."""
+    """A column of texts, without the blanks around them.
+
+    Attributes:
+        sizes: Bytes of each `(N,)`.
+    """
+
+    def __init__(self, dataset: Any, column: str) -> None:
+        import pyarrow.compute as pc
+
+        super().__init__(dataset, column)
+        sizes = [
+            pc.binary_length(pc.utf8_trim_whitespace(cells)).to_numpy()
+            for cells in batches(dataset, column)
+        ]
+        # A missing text is an empty one.
+        self.sizes: Array = np.nan_to_num(np.concatenate(sizes)).astype(np.int64)
 
     def __getitem__(self, rows: Array) -> list[str]:
         """Return the texts of these row numbers `(n,)`."""
@@ -135,23 +150,16 @@ def values(dataset: Any, column: str) -> Array:
     return np.asarray(whole.to_numpy())
 
 
-def check_texts(parts: Mapping[str, Any], column: str, where: str) -> None:
+def check_texts(texts: Mapping[str, Texts], column: str, where: str) -> None:
     """Refuse texts that are missing, or have no character that is not blank.
 
     Raises:
         DataError: There are some.
     """
-    import pyarrow.compute as pc
-
-    for part, dataset in parts.items():
-        empty: list[int] = []
-        for start, cells in batches(dataset, column):
-            bare = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(cells)), 0)
-            places = np.flatnonzero(pc.fill_null(bare, True).to_numpy())
-            empty += (start + places).tolist()
-        _refuse_rows(
-            empty, f"empty texts in column '{column}'", part, where, "data.source.empty=pad"
-        )
+    for part, those in texts.items():
+        empty = np.flatnonzero(those.sizes == 0).tolist()
+        what = f"empty texts in column '{column}'"
+        _refuse_rows(empty, what, part, where, "data.source.empty=pad")
 
 
 def _refuse_rows(rows: list[int], what: str, part: str, where: str, setting: str) -> None:
