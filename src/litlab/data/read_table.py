@@ -59,8 +59,8 @@ def _open(
 ) -> TableFile:
     """Open a file that may have a header where the training data had none, and lack the target."""
     found = open_table(path, replace(style, header=True, names=()))
-    if not style.names or set(features) <= set(found.names):
-        return found if style.header else open_table(path, style)
+    if set(features) <= set(found.names) or (style.header and not style.names):
+        return found
     targets = [target] if isinstance(target, str) else target
     names = style.names
     if len(found.names) == len(names) - len(targets):

@@ -12,7 +12,7 @@ from litlab.errors import DataError
 MISSING = "<missing>"  # the category of a cell that holds nothing
 NUM_QUANTILES = 1000
 SAMPLE_ROWS = 100_000  # medians and quantiles of more rows are those of as many drawn ones
-SAMPLE_CELLS = 2**24  # 128 MiB
+SAMPLE_CELLS = 2**23  # 64 MiB
 EDGE = 1e-7  # scikit-learn's BOUNDS_THRESHOLD
 
 
@@ -60,11 +60,14 @@ class TableEncoder:
             summary.add(self._numbers(chunk))
             for name, values in categories.items():
                 values.update(pc.unique(_strings(chunk[name])).to_pylist())
-        numbers = [self._fit_numeric(name, i, summary) for i, name in enumerate(self.numeric)]
+        drawn = summary.sample()
+        numbers = [
+            self._fit_numeric(name, i, summary, drawn[:, i]) for i, name in enumerate(self.numeric)
+        ]
         codes = [self._fit_categorical(name, values) for name, values in categories.items()]
         self.columns = {column.name: column for column in (*numbers, *codes)}
 
-    def _fit_numeric(self, name: str, place: int, summary: "_Summary") -> Column:
+    def _fit_numeric(self, name: str, place: int, summary: "_Summary", drawn: Array) -> Column:
         column = Column(name=name, kind="numeric", fill=0.0 if self.impute != "refuse" else None)
         if not summary.count[place]:
             self._said.append(f"column '{name}' has no value in train: it is filled with zeros")
@@ -77,8 +80,7 @@ class TableEncoder:
                 f"column '{name}' goes from {low:.10g} to {high:.10g}, which float32 hardly tells"
             )
             self._said.append(f"{said} apart: subtract {low:.10g} in the file")
-        sample = summary.sample()[:, place]
-        sample = sample[~np.isnan(sample)]
+        sample = drawn[~np.isnan(drawn)]
         fill = column.fill
         if self.impute == "median":
             fill = float(np.median(sample))
@@ -86,7 +88,7 @@ class TableEncoder:
             fill = float(summary.total[place] / summary.count[place])
         quantiles: tuple[float, ...] = ()
         if self.scale == "quantile" and low < high:
-            steps = np.linspace(0, 100, min(NUM_QUANTILES, len(sample)))
+            steps = np.linspace(0, 1, min(NUM_QUANTILES, len(sample))) * 100
             # Rounding may put one a hair below the one before it, and they are to ascend.
             ascending = np.maximum.accumulate(np.percentile(sample, steps))
             quantiles = tuple(ascending.tolist())
@@ -194,8 +196,9 @@ class _Summary:
         self.seen = 0
         self.count, self.total = np.zeros(width, dtype=np.int64), np.zeros(width)
         self.low, self.high = np.full(width, np.inf), np.full(width, -np.inf)
-        self._rows = np.empty((0, width))
-        self._keys = np.empty(0, dtype=np.uint64)
+        self._rows = [np.empty((0, width))]
+        self._keys = [np.empty(0, dtype=np.uint64)]
+        self._limit = np.iinfo(np.uint64).max  # keys from here on are not among the lowest
 
     def add(self, rows: Array) -> None:
         """Take in some more rows `(n, F)`."""
@@ -205,20 +208,24 @@ class _Summary:
         self.high = np.fmax(self.high, np.fmax.reduce(rows, 0, initial=-np.inf))
         keys = _scrambled(np.arange(self.seen, self.seen + len(rows), dtype=np.uint64))
         self.seen += len(rows)
-        self._rows, self._keys = (
-            np.concatenate([self._rows, rows]),
-            np.concatenate([self._keys, keys]),
-        )
-        if len(self._keys) > self.size:
+        low = keys < self._limit
+        self._rows.append(rows[low])
+        self._keys.append(keys[low])
+        if sum(map(len, self._keys)) > 2 * self.size:
             self._keep()
 
     def _keep(self) -> None:
-        kept = np.argpartition(self._keys, self.size - 1)[: self.size]
-        self._rows, self._keys = self._rows[kept], self._keys[kept]
+        rows, keys = np.concatenate(self._rows), np.concatenate(self._keys)
+        if len(keys) > self.size:
+            kept = np.argpartition(keys, self.size - 1)[: self.size]
+            rows, keys = rows[kept], keys[kept]
+            self._limit = int(keys.max())
+        self._rows, self._keys = [rows], [keys]
 
     def sample(self) -> Array:
-        """The rows, or `size` of them drawn by their place in the stream, `(m, F)`."""
-        return self._rows
+        """The rows, or the `size` of them with the lowest keys, `(m, F)`."""
+        self._keep()
+        return self._rows[0]
 
 
 def _scrambled(places: Array) -> Array:
