@@ -4,13 +4,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from litlab.data.arrays import open_split
+from litlab.data.encode.text import TextEncoder
+from litlab.data.prepare import prepare
 from litlab.data.raw import Raw
 from litlab.data.sources.text import Text
 from litlab.data.sources.text_spool import TextSpool
+from litlab.data.spec import DataSpec
 from litlab.errors import DataError, EnvironmentFault, LitlabError
+from litlab.schema import DataConfig
 
 SENTENCES = Path(__file__).parents[3] / "shared" / "data" / "text-sentences"
 needs_sentences = pytest.mark.skipif(
@@ -291,6 +297,66 @@ def test_memory_holds_no_texts(tmp_path) -> None:
     tracemalloc.stop()
     assert peak < 5 * 2**20
     assert (tmp_path / "x").stat().st_size == 50_000_000
+
+
+# Prepared
+
+
+def prepared(project: Path, path: Path, **settings: Any) -> dict[str, Any]:
+    source = {"_target_": "litlab.data.sources.text.Text", "path": str(path), **settings}
+    config = {"name": "made", "source": source, "val_fraction": 0.2, "test_fraction": 0.2}
+    config |= {"split_seed": 0, "stratify": True}
+    folder = project / "prepared"
+    prepare(DataConfig.model_validate(config), folder)
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def many(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    rows = [f"{i % 2} {i} " + "word " * int(rng.integers(1, 60)) for i in range(200)]
+    return lines(tmp_path, "\n".join(rows))
+
+
+def test_texts_are_stored_one_after_the_other(project) -> None:
+    path = many(project)
+    files = prepared(project, path, min_frequency=1)
+    spec = DataSpec.load(project / "prepared")
+    assert spec.tokenizer is not None
+    assert files["tokenizer.json"].decode() == spec.tokenizer
+    assert spec.vocabulary == ()
+    assert spec.pad_id == 0
+    assert spec.sizes == {"train": 128, "val": 32, "test": 40}
+    encoder, written = TextEncoder.of(spec), path.read_text().split("\n")
+    for name in spec.sizes:
+        split = open_split(project / "prepared", spec, name)
+        assert split.lengths is not None
+        assert int(split.lengths.sum()) == len(split.x)
+        for place, row in enumerate(split.source_index.tolist()):
+            label, text = written[row].split(None, 1)
+            x, y = split.take(torch.tensor([place]))
+            assert x[0].tolist() == encoder.encode([text.strip()])[0].tolist()
+            assert spec.classes[int(y)] == label
+
+
+def test_long_texts_come_in_small_numbers(project, monkeypatch) -> None:
+    path, asked = many(project), []
+    get = TextSpool.__getitem__
+
+    def spy(self: TextSpool, rows: Any) -> list[str]:
+        asked.append(int(self.sizes[rows].sum()))
+        return get(self, rows)
+
+    whole = prepared(project, path)
+    monkeypatch.setattr(TextSpool, "__getitem__", spy)
+    monkeypatch.setattr("litlab.data.prepare.CHUNK_BYTES", 1000)
+    assert prepared(project, path) == whole
+    assert len(asked) > 40
+    assert max(asked) < 1000 + 300  # and the longest text
+
+
+def test_prepare_gives_the_same_bytes_again(project) -> None:
+    path = many(project)
+    assert prepared(project, path, tokenizer="bpe") == prepared(project, path, tokenizer="bpe")
 
 
 # Real data

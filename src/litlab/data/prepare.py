@@ -158,8 +158,11 @@ class _Preparation:
         if shape is not None:
             sample = math.prod(shape[1:]) * np.dtype(self.dtype).itemsize
             size = max(1, CHUNK_BYTES // max(sample, 1))
-        for start in range(0, len(rows.rows), size):
-            places = rows.rows[start : start + size]
+        chunk = np.arange(len(rows.rows)) // size
+        sizes = getattr(inputs, "sizes", None)  # bytes of each sample, where they differ
+        if sizes is not None:
+            chunk += np.cumsum(sizes[rows.rows]) // CHUNK_BYTES
+        for places in np.split(rows.rows, np.flatnonzero(np.diff(chunk)) + 1):
             yield places, inputs[places]
 
     def _describe(self, checksums: dict[str, str]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from litlab.data.spec import Array, Kind, TaskKind
 class Inputs(Protocol):
     """A source's samples, read by number: an array, a memory map, or files decoded on demand.
 
-    What does not fit in memory is never asked for whole.
+    What does not fit in memory is never asked for whole. An attribute `sizes` `(N,)`, in bytes,
+    lets long samples be asked for in smaller numbers than short ones.
     """
 
     def __len__(self) -> int: ...
