@@ -164,6 +164,14 @@ def test_token_embedding_is_pytorchs_with_padding_zeroed_even_if_trained():
     assert not vectors[~keep].any()
 
 
+@pytest.mark.parametrize(("task", "std"), [("classification", 0.1), ("language_model", 1.0)])
+def test_token_vectors_start_small_where_texts_are_labelled(task, std):
+    spec = make_spec("text").model_copy(update={"task": task, "vocab_size": 500})
+    weight = TokenEmbedding(spec, 40).table.weight
+    assert weight[PAD + 1 :].std().item() == pytest.approx(std, rel=0.05)
+    assert not weight[PAD].any()
+
+
 def test_without_a_padding_id_every_token_counts():
     spec = make_spec("text").model_copy(update={"pad_id": None})
     _, keep = TokenEmbedding(spec, 4)(torch.zeros(2, 3, dtype=torch.long))

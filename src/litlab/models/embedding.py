@@ -12,9 +12,15 @@ from torch import Tensor, nn
 from litlab.data.spec import DataSpec
 from litlab.models.layers import CONVOLUTIONS, masked_mean
 
+# Most words of a labelled data set occur a few times only, and what their vectors start with stays
+# in them as noise: docs/log.md has the figures. A language model's tokens occur often.
+TOKEN_STD = 0.1
+
 
 class TokenEmbedding(nn.Module):
     """One trained vector for each token of the vocabulary; padding gives zeros.
+
+    They start at N(0, 0.01), those of a language model at PyTorch's N(0, 1).
 
     Shapes: integer ids `(B, L)` to vectors `(B, L, D)` and `keep` `(B, L)`.
     """
@@ -25,6 +31,9 @@ class TokenEmbedding(nn.Module):
             raise ValueError(f"the data set {spec.name} has no vocab_size: run `litlab prepare`")
         self.pad_id = spec.pad_id
         self.table = nn.Embedding(spec.vocab_size, embed_dim, padding_idx=spec.pad_id)
+        if spec.task != "language_model":
+            with torch.no_grad():
+                self.table.weight.mul_(TOKEN_STD)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Look the tokens up."""

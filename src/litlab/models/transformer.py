@@ -20,9 +20,10 @@ class Transformer(nn.Module):
     as in GPT (Radford et al. 2018, §3.1); nothing is pooled.
 
     Where we differ: normalization comes first unless `norm_first=False`, and is then followed by a
-    last one, as in ViT. Token vectors start at N(0, 1) and are not multiplied by `sqrt(embed_dim)`
-    (Vaswani §3.4), which for vectors started at N(0, 1 / embed_dim) gives the same scale. Sinusoids
-    number an image's patches row by row. The activation is GELU, as in ViT, where Vaswani has ReLU.
+    last one, as in ViT. Token vectors are not multiplied by `sqrt(embed_dim)` (Vaswani §3.4): a
+    language model's start at N(0, 1), the same scale as there, and those of texts to be labelled at
+    N(0, 0.01). Sinusoids number an image's patches row by row. The activation is GELU, as in ViT,
+    where Vaswani has ReLU.
 
     Shapes: image `(B, C, H, W)`, sequence `(B, C, L)`, tabular `(B, F)` or text ids `(B, L)` to
     logits `(B, num_outputs)`; of a language model `(B, L, num_outputs)`. Padding of a text
