@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from litlab.data.augment import bits
 from litlab.data.augment.draws import Draws
 
 MASK = 2**64 - 1
@@ -30,7 +31,7 @@ def mix32(w: int) -> int:
 
 def words(made: Draws, *shape: int) -> np.ndarray:
     """The bits behind the numbers, `(B, number)`."""
-    return made._drawn(shape, torch.clone).numpy().view(np.uint32)
+    return made._words(shape, 32).numpy().view(np.uint32)
 
 
 def slow_words(seed: int, epoch: int, index: int, *shape: int) -> list[int]:
@@ -275,6 +276,19 @@ def test_the_index_is_left_as_it_was() -> None:
     assert index.tolist() == [0, 1, 2, 3, 4]
     as_int32 = Draws(3, 2, index.int())
     assert torch.equal(as_int32.uniform(), Draws(3, 2, index).uniform())
+
+
+@pytest.mark.parametrize("number", [None, 1, 7, 3000])
+@pytest.mark.parametrize("keep", [24, 32])
+def test_torch_makes_the_same_bits_as_numpy(monkeypatch, number, keep) -> None:
+    """A GPU's numbers are made by torch, the CPU's by NumPy."""
+    index = torch.tensor([0, 1, 77, 2**40, 5])
+    keys = bits.sample_keys(index, 2**64 - 3)
+    expected = bits.words(keys, 2**63 + 11, number, keep)
+    signed = torch.from_numpy(keys.view(np.int64))
+    assert torch.equal(bits.words(signed, 2**63 + 11, number, keep), expected)
+    monkeypatch.setattr(torch.Tensor, "device", torch.device("meta"))
+    assert torch.equal(bits.sample_keys(index, 2**64 - 3), signed)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
