@@ -148,6 +148,8 @@ class Recording:
         kind = (
             f"{len(spec.classes)} classes" if spec.classes else f"target {', '.join(spec.targets)}"
         )
+        if spec.task == "language_model":
+            kind = f"{spec.vocab_size:,} tokens"
         model, optimizer, scheduler = (
             node["_target_"].rpartition(".")[2]
             for node in (config.model, config.optimizer, config.scheduler)
