@@ -1,5 +1,6 @@
 """What holds for every augmentation and every choice in conf/augment."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -254,3 +255,24 @@ def test_buffers_follow_the_batch(project) -> None:
             for module in built(choice, spec_of(kind, SIZES[kind])).values():
                 module.follow(torch.device("meta"))
                 assert {buffer.device.type for buffer in module.buffers()} <= {"meta"}
+
+
+GUIDE = (ROOM.parents[3] / "docs" / "augmentation.md").read_text()
+
+
+def test_the_guide_names_every_choice() -> None:
+    named = set(re.findall(r"`(\w+)`", GUIDE))
+    assert named >= set(EVERY)
+
+
+def test_the_guides_own_augmentation() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.S)
+    made: dict[str, type[Augmentation]] = {}
+    exec(code, made)
+    spec = spec_of("image")
+    x = samples(spec)
+    dark, _ = made["Darken"](spec)(x, torch.zeros(64), Draws(0, 0, torch.arange(64)))
+    factor = dark / x
+    assert torch.allclose(factor, factor[:, :1, :1, :1].expand_as(factor))
+    assert 0.5 <= factor.min() < 0.55
+    assert 0.95 < factor.max() <= 1

@@ -34,7 +34,7 @@ def _gray(x: Tensor) -> Tensor:
 
 
 def _levels(x: Tensor) -> Tensor:
-    return (x * LEVELS).round().to(torch.int64)
+    return (x * LEVELS).round_()
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
@@ -66,8 +66,8 @@ def sharpness(x: Tensor, factor: Tensor) -> Tensor:
 
 def posterize(x: Tensor, bits: Tensor) -> Tensor:
     """Keep so many of the eight bits."""
-    step = _each(2 ** (8 - bits.to(torch.int64)))
-    return (_levels(x) // step * step) / LEVELS
+    step = _each((1 << (8 - bits.to(torch.int64))).to(x.dtype))
+    return (_levels(x) / step).floor_() * step / LEVELS
 
 
 def solarize(x: Tensor, threshold: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def autocontrast(x: Tensor, _: Tensor) -> Tensor:
 
 def equalize(x: Tensor, _: Tensor) -> Tensor:
     """Spread each channel's levels so that all are about equally frequent (Pillow's rule)."""
-    levels, bins = _levels(x).flatten(2).flatten(0, 1), LEVELS + 1
+    levels, bins = _levels(x).to(torch.int64).flatten(2).flatten(0, 1), LEVELS + 1
     first = torch.arange(len(levels), device=x.device)[:, None] * bins
     counts = torch.bincount((levels + first).flatten(), minlength=len(levels) * bins)
     counts = counts.reshape(-1, bins)
