@@ -66,9 +66,9 @@ class Survey:
         odd = pc.and_(pc.is_valid(cells), pc.is_null(numbers))
         if odd.true_count:
             _note(self.odd, odd, lambda place: f"{row(place)} '{str(cells[place])[:30]}'")
-            texts = cells.filter(odd)
-            self.dates += pc.match_substring_regex(texts, DATE).true_count
-            self.commas += pc.match_substring_regex(texts, COMMAS).true_count
+            texts, counts = cells.filter(odd).value_counts().flatten()
+            self.dates += _count(texts, counts, DATE)
+            self.commas += _count(texts, counts, COMMAS)
 
     def _count_values(self, cells: Any) -> None:
         if self.values is not None:
@@ -167,6 +167,10 @@ def missing_cells(surveys: Sequence[Survey]) -> DataError | None:
         "for missing ones; or mend the file"
     )
     return DataError(f"missing cells: {', '.join(counts[:20])}{more}", surveys[0].where, fix)
+
+
+def _count(texts: Any, counts: Any, pattern: str) -> int:
+    return pc.sum(counts.filter(pc.match_substring_regex(texts, pattern))).as_py() or 0
 
 
 def _note(into: list[str], mask: Any, say: Callable[[int], str]) -> None:
