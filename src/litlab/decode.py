@@ -13,6 +13,7 @@ VISIBLE = str.maketrans({"\n": "⏎", "\r": "␍", "\t": "⇥"})
 UNSEEN = "<unseen>"
 LEAST = 0.005  # share of a class in a soft label that is worth naming
 NAMED = 3  # classes or targets in a label
+SHORT = 12  # characters of a target's name, where there are several
 
 
 def token_names(spec: DataSpec, ids: Array) -> dict[int, str]:
@@ -84,7 +85,7 @@ def _values(spec: DataSpec, row: list[float]) -> list[str]:
     if len(row) == 1:
         return [_number(row[0])]
     named = zip(spec.targets, row, strict=True)
-    return [f"{name} {_number(value)}" for name, value in named][:NAMED]
+    return [f"{name[:SHORT]} {_number(value)}" for name, value in named][:NAMED]
 
 
 def _soft(spec: DataSpec, shares: list[float]) -> str:

@@ -20,7 +20,7 @@ from litlab.describe import by_name, describe
 from litlab.errors import ConfigError, EnvironmentFault, LitlabError
 from litlab.paths import project_root
 from litlab.report.batch import BatchStatistics, Range, Samples, Statistics
-from litlab.report.preview import draw, shown
+from litlab.report.preview import draw, png, shown
 from litlab.run_folder import write_json
 from litlab.schema import Config
 
@@ -96,7 +96,7 @@ def write_preview(data: ArrayDataModule, picture: Path) -> Statistics:
     )
     picture.parent.mkdir(parents=True, exist_ok=True)
     write_json(picture.with_suffix(".json"), asdict(statistics))
-    picture.write_bytes(draw(spec, samples, statistics))
+    picture.write_bytes(png(draw(spec, samples, statistics)))
     return statistics
 
 

@@ -2,6 +2,8 @@
 
 import textwrap
 
+from matplotlib.figure import Figure
+
 from litlab.data.spec import DataSpec
 from litlab.report import panels
 from litlab.report.batch import Samples, Statistics
@@ -28,15 +30,20 @@ def shown(spec: DataSpec, augmented: bool) -> int:
     return ROOM["windows" if spec.task == "language_model" else spec.kind][augmented]
 
 
-def draw(spec: DataSpec, samples: Samples, statistics: Statistics) -> bytes:
-    """Return a PNG of samples before and after augmentation, above statistics of the data."""
+def draw(spec: DataSpec, samples: Samples, statistics: Statistics) -> Figure:
+    """Draw samples before and after augmentation, above statistics of the data."""
     sections = [
         _title(samples, statistics),
         _samples(spec, samples),
         statistics_panels(spec, statistics),
         _guard(statistics),
     ]
-    return panels.png(stack(sections), DPI)
+    return stack(sections)
+
+
+def png(figure: Figure) -> bytes:
+    """Return the picture as PNG."""
+    return panels.png(figure, DPI)
 
 
 def _samples(spec: DataSpec, samples: Samples) -> Section:

@@ -8,7 +8,6 @@ from litlab.report.canvas import (
     INK,
     LINE,
     MARGIN,
-    MONO_SIZE,
     WIDTH,
     Canvas,
     Section,
@@ -40,12 +39,12 @@ def table(samples: Samples, features: Sequence[str]) -> Section:
             old = [cells[row] for cells in before]
             new = None if after is None else [cells[row] for cells in after]
             plain, marked = _line(old, new, wide)
-            canvas.cells(MARGIN, place, name, color=GREY)
-            canvas.cells(left, place, plain, color=INK)
-            canvas.cells(left, place, marked, color=ORANGE, fontweight="bold")
+            canvas.cells(MARGIN, place, name, GREY)
+            canvas.cells(left, place, plain, INK)
+            canvas.cells(left, place, marked, ORANGE, bold=True)
         if more:
             note = f"and {more} features more"
-            canvas.text(MARGIN, top + len(names) * LINE, note, fontsize=MONO_SIZE, color=GREY)
+            canvas.text(MARGIN, top + len(names) * LINE, note, fontsize=8, color=GREY)
 
     return Section(top + (len(names) + bool(more)) * LINE + 0.2, draw)
 

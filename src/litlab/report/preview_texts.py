@@ -10,7 +10,6 @@ from litlab.report.canvas import (
     INK,
     LINE,
     MARGIN,
-    MONO_SIZE,
     WIDTH,
     Canvas,
     Section,
@@ -115,8 +114,8 @@ def _section(entries: Sequence[Entry]) -> Section:
 def _draw_blocks(canvas: Canvas, top: float, blocks: Sequence[Block]) -> None:
     for caption, colour, lines in blocks:
         left = LEFT if caption else MARGIN
-        canvas.text(MARGIN, top, caption, fontsize=MONO_SIZE, color=GREY)
+        canvas.text(MARGIN, top, caption, fontsize=8, color=GREY)
         for plain, marked in lines:
-            canvas.cells(left, top, plain, color=colour)
-            canvas.cells(left, top, marked, color=ORANGE, fontweight="bold")
+            canvas.cells(left, top, plain, colour)
+            canvas.cells(left, top, marked, ORANGE, bold=True)
             top += LINE
