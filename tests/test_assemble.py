@@ -184,7 +184,7 @@ def test_augmentations_in_their_order(project):
     config = small("augment=standard")
     spec = spec_of(config)
     built = build_augmentations(config.augment, spec, [])
-    names = [type(a).__name__ for a in built]
+    names = [type(a).__name__ for a in built.values()]
     assert names == [n["_target_"].rpartition(".")[2] for n in config.augment.values()]
     assert names
 
