@@ -19,6 +19,7 @@ from litlab.config import load
 from litlab.data.prepare import prepare
 from litlab.data.raw import Raw
 from litlab.data.sources.hub import Hub
+from litlab.data.sources.hub_columns import Texts
 from litlab.errors import ConfigError, DataError, EnvironmentFault, LitlabError
 
 datasets = pytest.importorskip("datasets")
@@ -125,6 +126,26 @@ def test_a_single_file_and_a_single_split_are_all(tmp_path: Path) -> None:
     raw = read(folder / "other-00000-of-00001.parquet", tmp_path / "s")
     assert set(raw.parts) == {"all"}
     assert len(raw.parts["all"][0]) == 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
+    def mapped_mib() -> float:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssFile:")[1].split()[0]) / 1024
+
+    def rows_of(number: int) -> Iterator[dict[str, str]]:
+        yield from ({"text": f"{i} " + "x" * 60_000} for i in range(number))
+
+    dataset = Dataset.from_generator(
+        rows_of, gen_kwargs={"number": 3000}, cache_dir=str(tmp_path), writer_batch_size=50
+    )
+    before = mapped_mib()
+    texts = Texts(dataset, "text")
+    for start in range(0, 3000, 100):
+        chunk = texts[np.arange(start, start + 100)]
+        assert chunk[7].startswith(f"{start + 7} xxx")
+    assert mapped_mib() - before < 100  # of 172
 
 
 @pytest.mark.parametrize(("shape", "channels"), [((9, 7), 1), ((9, 7, 3), 3)])
@@ -303,6 +324,38 @@ def test_a_loading_script_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="code of its own, which is not run"):
         read(folder, tmp_path / "s")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.csv", "https://x.invalid/a.csv"])
+def test_a_card_that_names_other_files_is_refused(tmp_path: Path, name: str) -> None:
+    folder = write_parquet(tmp_path / "d", train=texts(10))
+    for files in (
+        f"data_files: {name}",
+        f"data_files:\n  - split: train\n    path: ['a', '{name}']",
+    ):
+        card = "---\nconfigs:\n- config_name: good\n  data_files: '*.parquet'\n"
+        card += f"- config_name: bad\n  {files}\n---\n"
+        (folder / "README.md").write_text(card)
+        with pytest.raises(DataError, match="names a file that is not in it"):
+            read(folder, tmp_path / "s", config="good")
+
+
+def test_a_configuration_is_a_folder_where_the_card_lists_none(tmp_path: Path) -> None:
+    for name, number in (("one", 5), ("two", 7)):
+        write_parquet(tmp_path / "d" / name, train=texts(number))
+    raw = read(tmp_path / "d", tmp_path / "s", config="two")
+    assert numbers(raw) == {"all": 7}
+    with pytest.warns(UserWarning, match=r"data\.source\.config is ignored"):
+        read(tmp_path / "d" / "one" / "train-00000-of-00001.parquet", tmp_path / "t", config="two")
+
+
+def test_odd_names_of_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"takes \[ \] in a path for a pattern.*rename it"):
+        read(write_parquet(tmp_path / "texts [2024]", train=texts(10)), tmp_path / "s")
+    folder = write_parquet(tmp_path / "my, 'own' {new} texts", train=texts(10))
+    assert numbers(read(folder, tmp_path / "s")) == {"all": 10}
+    (file,) = folder.iterdir()
+    assert numbers(read(file, tmp_path / "t")) == {"all": 10}
 
 
 def test_damaged_and_empty_folders(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litlab.errors import MOST_LISTED, ConfigError
+from litlab.errors import MOST_LISTED, ConfigError, DataError
 
 README = "README.md"
 
@@ -29,11 +29,9 @@ class Chosen:
         """Return what fits its files' names, for fetching no others; nothing fits all."""
         if self.files is None and self.folder is None:
             return []
-        values = self.files.values() if isinstance(self.files, dict) else [self.files or "**"]
-        flat = [p for value in values for p in (value if isinstance(value, list) else [value])]
         inside = f"{self.folder.rstrip('/')}/" if self.folder else ""
         # Here `*` goes through folders, so `**/` is nothing special but must not ask for one.
-        return [(inside + str(pattern)).replace("**/", "*") for pattern in flat]
+        return [(inside + name).replace("**/", "*") for name in _flat(self.files or "**")]
 
 
 def read_card(folder: Path) -> Card:
@@ -60,6 +58,7 @@ def choose(card: Card, config: str | None) -> Chosen:
 
     Raises:
         ConfigError: There is no such configuration, or there are several and none is the default.
+        DataError: The card names files that do not lie in the data set.
     """
     listed = card.get("configs")
     configs = {
@@ -69,6 +68,8 @@ def choose(card: Card, config: str | None) -> Chosen:
     }
     if not configs:
         return Chosen(folder=config)
+    for entry in configs.values():
+        _check_inside([*_flat(entry.get("data_files")), *_flat(entry.get("data_dir"))])
     name = config or _default(configs)
     if name is None or name not in configs:
         names = list(configs)
@@ -85,3 +86,19 @@ def _default(configs: dict[str, Any]) -> str | None:
     marked = [name for name, entry in configs.items() if entry.get("default")]
     usual = [name for name in configs if name == "default" or len(configs) == 1]
     return next(iter((*marked, *usual)), None)
+
+
+def _flat(files: Any) -> list[str]:
+    """The names and patterns in one of the forms that a card may give them in."""
+    if isinstance(files, dict):
+        files = [files["path"]] if {"split", "path"} == set(files) else list(files.values())
+    if isinstance(files, list):
+        return [name for part in files for name in _flat(part)]
+    return [] if files is None else [str(files)]
+
+
+def _check_inside(names: list[str]) -> None:
+    for name in names:
+        if "://" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+            what = f"its card names a file that is not in it: {name}"
+            raise DataError(what, README, "do not use this data set, or mend its card")

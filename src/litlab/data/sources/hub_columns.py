@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from litlab.data.sources.class_numbers import number_classes
+from litlab.data.sources.hub_rows import ArrowRows
 from litlab.data.spec import Array
 from litlab.errors import ConfigError, DataError, nearest
 
@@ -13,7 +14,6 @@ Sort = Literal["image", "class", "string", "number", "other"]
 TARGET_NAMES = ("label", "labels", "target", "class", "y")
 ROW_NUMBERS = ("idx", "id", "index", "__index_level_0__", "Unnamed: 0")
 SHOWN = 5
-BATCH_ROWS = 1024
 
 
 def sort_of(feature: Any) -> Sort:
@@ -79,25 +79,18 @@ def _known(features: Mapping[str, Any], name: str, setting: str) -> str:
     return name
 
 
-def batches(dataset: Any, column: str) -> Iterator[Any]:
-    """Go through a column's cells, as Arrow arrays."""
-    selected = dataset.select_columns([column]).with_format("arrow")
-    for table in selected.iter(batch_size=BATCH_ROWS):
-        yield table.column(0)
-
-
 class Cells:
     """A column's cells by row number; what is not asked for stays in the Arrow file."""
 
     def __init__(self, dataset: Any, column: str) -> None:
-        self.column = dataset.select_columns([column]).with_format("arrow")
+        self.rows = ArrowRows(dataset, [column])
 
     def __len__(self) -> int:
-        return len(self.column)
+        return len(self.rows)
 
     def __getitem__(self, rows: Array) -> list[Any]:
         """Return the cells of these row numbers `(n,)`."""
-        cells: list[Any] = self.column[np.asarray(rows).tolist()].column(0).to_pylist()
+        cells: list[Any] = self.rows.take(np.asarray(rows)).column(0).to_pylist()
         return cells
 
 
@@ -113,8 +106,8 @@ class Texts(Cells):
 
         super().__init__(dataset, column)
         sizes = [
-            pc.binary_length(pc.utf8_trim_whitespace(cells)).to_numpy()
-            for cells in batches(dataset, column)
+            pc.binary_length(pc.utf8_trim_whitespace(batch.column(0))).to_numpy()
+            for batch in self.rows.batches()
         ]
         # A missing text is an empty one.
         self.sizes: Array = np.nan_to_num(np.concatenate(sizes)).astype(np.int64)
@@ -146,8 +139,8 @@ class Columns(Mapping[str, Array]):
 
 def values(dataset: Any, column: str) -> Array:
     """Return a whole column `(N,)`."""
-    whole = dataset.select_columns([column]).with_format("arrow")[:].column(0)
-    return np.asarray(whole.to_numpy())
+    batches = ArrowRows(dataset, [column]).batches()
+    return np.concatenate([np.array(batch.column(0).to_numpy()) for batch in batches])
 
 
 def check_texts(texts: Mapping[str, Texts], column: str, where: str) -> None:

@@ -181,6 +181,7 @@ def _snapshot(name: str, config: str | None, revision: str | None, offline: bool
 
     Raises:
         ConfigError: There is no such configuration.
+        DataError: Its card names files outside it.
         EnvironmentFault: The download broke off.
         FileNotFoundError: Offline, and the cache has not all of them.
     """
@@ -202,7 +203,7 @@ def _snapshot(name: str, config: str | None, revision: str | None, offline: bool
         chosen = choose(card, config)
         patterns = chosen.patterns()
         folder = fetch([README, *patterns] if patterns else [])
-    except ConfigError:
+    except (ConfigError, DataError):
         raise
     except Exception as error:
         if offline:

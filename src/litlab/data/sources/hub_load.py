@@ -1,10 +1,12 @@
 """Files -> data sets of the library `datasets`: Arrow files, read by row number."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from litlab.data.files import cannot_write
+from litlab.data.sources.hub_card import Chosen
 from litlab.data.sources.hub_fetch import Found
 from litlab.errors import ConfigError, DataError, nearest
 
@@ -16,15 +18,22 @@ def load(found: Found, scratch: Path) -> dict[str, Any]:
     """Return a data set's splits by name; what has to be converted is put into `scratch`.
 
     Raises:
-        DataError: The library cannot read it.
+        DataError: The library cannot read it, or not from a path like this.
         EnvironmentFault: The disk is full.
     """
     import datasets
 
     saved = [found.path / name for name in ("dataset_dict.json", "state.json")]
+    is_saved = any(file.is_file() for file in saved)
     chosen = found.chosen
+    if chosen != Chosen() and (is_saved or found.path.is_file()):
+        warnings.warn(f"data.source.config is ignored: {found.origin} has no folders", stacklevel=3)
+    special = sorted(set("[]*?") & set(str(found.path.resolve())))
+    if special and not is_saved:
+        what = f"`datasets` takes {' '.join(special)} in a path for a pattern"
+        raise DataError(what, str(found.path), "rename it")
     try:
-        if any(file.is_file() for file in saved):
+        if is_saved:
             loaded = datasets.load_from_disk(str(found.path))
         elif found.path.is_file():
             loaded = datasets.load_dataset(

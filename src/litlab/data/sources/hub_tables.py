@@ -6,7 +6,8 @@ from typing import Any
 
 from litlab.data.files import cannot_write
 from litlab.data.raw import Raw
-from litlab.data.sources.hub_columns import BATCH_ROWS, sort_of
+from litlab.data.sources.hub_columns import sort_of
+from litlab.data.sources.hub_rows import ArrowRows
 from litlab.data.sources.table import Table
 from litlab.errors import ConfigError, DataError, nearest
 
@@ -99,8 +100,7 @@ def _batches(dataset: Any, names: Sequence[str]) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    selected = dataset.select_columns(list(names)).with_format("arrow")
-    for table in selected.iter(batch_size=BATCH_ROWS):
+    for table in ArrowRows(dataset, names).batches():
         for place, name in enumerate(names):
             feature = dataset.features[name]
             if sort_of(feature) == "class":
