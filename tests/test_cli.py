@@ -13,7 +13,7 @@ from litlab.errors import DataError
 
 SRC = str(Path(cli.__file__).parents[1])
 VERBS = ["params", "prepare", "preview", "train", "cv", "evaluate", "report", "predict"]
-VERBS += ["selftest", "ui"]
+VERBS += ["generate", "selftest", "ui"]
 CONFIGURED = ["params", "prepare", "train"]
 
 

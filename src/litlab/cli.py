@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from litlab.errors import ConfigError, LitlabError
+from litlab.options import Debug, Json, Out, Overrides, Params, Run, Trust
 from litlab.paths import short
 
 if TYPE_CHECKING:
@@ -26,20 +27,6 @@ app = typer.Typer(
     help="Train neural networks with everything recorded: prepare, train, evaluate, predict.",
     epilog="Overrides are Hydra's: model=cnn optimizer.lr=3e-4 +model.x=1. Choices lie in conf/.",
 )
-
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[OVERRIDES]...", help="e.g. model=mlp seed=1")
-]
-Params = Annotated[
-    Path | None, typer.Option("--params", help="Read a resolved file instead of composing conf/.")
-]
-Json = Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Folder, name, MLflow id, .ckpt, or last.")]
-Trust = Annotated[
-    list[str] | None, typer.Option("--trust", help="A package of yours the checkpoint may name.")
-]
 
 
 @app.command()
@@ -209,6 +196,26 @@ def predict(
     from litlab.predict import predict as label
 
     say(f"wrote {label(run, source, out, resize=resize, trust=trust):,} predictions to {out}")
+
+
+@app.command()
+def generate(
+    run: Run = "last",
+    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "",
+    max_tokens: Annotated[int, typer.Option(help="How many tokens to write.")] = 500,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw among the k likeliest.")] = None,
+    top_p: Annotated[float, typer.Option(help="Draw among those that make up this share.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same gives the same text.")] = 0,
+    trust: Trust = None,
+    debug: Debug = False,
+) -> None:
+    """Let a language model write on."""
+    _trust_of_project(trust := list(trust or []))
+    from litlab.generate import generate as write
+
+    settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    print(write(run, prompt, max_tokens=max_tokens, seed=seed, trust=trust, **settings))
 
 
 @app.command()

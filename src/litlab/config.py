@@ -130,13 +130,17 @@ def _explain(error: Exception, overrides: list[str]) -> ConfigError:
     unknown = _unknown_choice(text, overrides)
     if unknown:
         return unknown
-    key = re.search(r"Could not (?:override|append to config|delete[^']*) '([^']+)'", text)
-    if key:
-        where = next((o for o in overrides if key.group(1) in o), "conf/")
+    refused = re.search(r"Could not (?:override|append to config|delete[^']*) '([^']+)'", text)
+    if refused:
+        where = next((o for o in overrides if refused.group(1) in o), "conf/")
         rest = [o for o in overrides if o != where]
-        wrong, package, _ = key.group(1).replace("/", ".").partition("@")
+        wrong, package, _ = refused.group(1).replace("/", ".").partition("@")
         fix = f"leave out '@...' after '{wrong}'" if package else _near_key(wrong, rest)
-        return ConfigError(f"no setting '{key.group(1)}'", where, fix)
+        return ConfigError(f"no setting '{refused.group(1)}'", where, fix)
+    missing = re.search(r"Missing mandatory value: (\S+)", text)
+    if missing:
+        key = missing.group(1)
+        return ConfigError(f"{key} has no value", " ".join(overrides), f"set it: {key}=VALUE")
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     where = getattr(error, "override", None) or " ".join(overrides) or "conf/"
     fix = "overrides are key=value, +new_key=value, 'key=[1,2]'; see `litlab params --help`"

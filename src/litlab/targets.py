@@ -29,7 +29,6 @@ LIBRARIES = (
     "torch.optim.",
     "torchmetrics.classification.",  # others may download weights by name
     "torchmetrics.regression.",
-    "kornia.augmentation.",
 )
 _PATH = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")  # nothing private
 
