@@ -26,6 +26,7 @@ class Finding(BaseModel):
         count: How many samples (or classes, features) it concerns.
         counts: The same by where it was found, `train-test` for instance.
         message: In words.
+        details: The classes or features concerned.
         pairs: The first of the samples concerned, by split and number in the source.
         fix: What to do about it.
     """
@@ -37,6 +38,7 @@ class Finding(BaseModel):
     count: int
     message: str
     counts: dict[str, int] = {}
+    details: tuple[str, ...] = ()
     pairs: tuple[Pair, ...] = ()
     fix: str = ""
 

@@ -2,6 +2,8 @@
 
 import unicodedata
 
+LONGEST = 25  # letters a word, on average: more than that are no words
+
 
 class _Punctuation(dict[int, str]):
     """A table for `str.translate` that looks up each character once."""
@@ -24,3 +26,13 @@ def normalize(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = folded.translate(_WITHOUT_PUNCTUATION).split()
     return " ".join(words or folded.split())
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, normalized; of one that has no spaces, its pairs of letters."""
+    whole = normalize(text)
+    words = whole.split()
+    if len(whole) > LONGEST * len(words):
+        whole = "".join(words)
+        words = [whole[i : i + 2] for i in range(len(whole) - 1)]
+    return words
