@@ -20,6 +20,7 @@ from litlab.report.panels import GREY, ORANGE
 LINES = 2  # of one text
 LEFT = MARGIN + 0.65  # of the tokens, beside their caption
 CHARACTERS = int((WIDTH - MARGIN - LEFT) / CHARACTER)  # in a line
+COMPARED = LINES * CHARACTERS
 
 Line = tuple[str, str]  # what is not marked, and what is; each with spaces where the other has ink
 Block = tuple[str, str, list[Line]]  # caption, colour of what is not marked, lines
@@ -35,7 +36,7 @@ def texts(samples: Samples) -> Section:
         blocks: list[Block] = [("before", GREY, wrapped(before, marks, samples.joint))]
         if samples.after is None:
             blocks = [("", INK, wrapped(before, marks, samples.joint))]
-        elif any((*marks, *new_marks)):
+        elif list(before) != after:
             blocks.append(("after", INK, wrapped(after, new_marks, samples.joint)))
         else:
             blocks = [("same", INK, wrapped(after, new_marks, samples.joint))]
@@ -65,9 +66,12 @@ def windows(samples: Samples) -> Section:
 
 
 def changed(before: Sequence[str], after: Sequence[str]) -> tuple[list[bool], list[bool]]:
-    """Return for each token, before and after, whether the other text lacks it at this place."""
+    """Return for each token, before and after, whether the other text lacks it at this place.
+
+    Only of as many as can be shown: comparing takes a time that grows with the square of them.
+    """
     marks, new = [False] * len(before), [False] * len(after)
-    matcher = SequenceMatcher(None, before, after, autojunk=False)
+    matcher = SequenceMatcher(None, before[:COMPARED], after[:COMPARED], autojunk=False)
     for what, start, end, new_start, new_end in matcher.get_opcodes():
         if what != "equal":
             marks[start:end] = [True] * (end - start)
