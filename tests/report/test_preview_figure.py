@@ -30,7 +30,9 @@ from litlab.report.preview_texts import CHARACTERS, LINES, changed, wrapped
 
 RNG = np.random.default_rng(0)
 LONG = "a class with rather a long name, 图 $x_1$ & more of it than fits"
-GUARD = ("split guard: 24 samples are in two splits: 14 of val also in train",) * 20
+GUARD = (
+    "split guard: 24 samples are in two splits: 14 of val also in train, " + "7 of test " * 5,
+) * 20
 
 
 def make_spec(kind: str, shape: tuple[int, ...], num_classes: int = 3, **more: Any) -> DataSpec:
@@ -123,7 +125,7 @@ SPECS = {
     "one feature": make_spec("tabular", (1,), **REGRESSION),
     "mixed": make_spec("tabular", (2,), columns=COLUMNS, features=("age", "work")),
     "categories": make_spec("tabular", (1,), columns=COLUMNS[1:], features=("work",)),
-    "text": make_spec("text", (300,), num_classes=2),
+    "text": make_spec("text", (300,), classes=("a", "b")),
     "language": make_spec("text", (64,), task="language_model", classes=(), tokenizer="{}"),
 }
 
@@ -179,7 +181,7 @@ def test_the_title_says_what_was_done() -> None:
     assert "seed 7, epoch 0; augmented by crop, flip: 11 of 12 changed" in text
     assert "train: 12,345,678" in text
     assert "test, not opened: 7,654,321 samples" in text
-    assert GUARD[0] in text
+    assert GUARD[0].strip() in text
     assert "... and 9 lines more" in text
     text = texts_of(draw(spec, samples(spec, False), statistics(spec, False)))
     assert "no augmentation" in text
