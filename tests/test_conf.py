@@ -81,7 +81,7 @@ def listed_path(choice: str) -> str | None:
 def path_of(choice: str) -> list[str]:
     """What only the user can say: where the files are, and which column is the target."""
     path = ["data.path=data/raw/mine"] if listed_path(choice) == "???" else []
-    return [*path, "data.source.target=y"] if choice == "data=table" else path
+    return [*path, "data.source.target=y"] if choice.startswith("data=table") else path
 
 
 @pytest.mark.parametrize("choice", EVERY)

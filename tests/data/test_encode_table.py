@@ -12,7 +12,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OrdinalEncoder, QuantileTransformer
 
 from litlab.data.encode import table as module
-from litlab.data.encode.table import TableEncoder, to_normal
+from litlab.data.encode.table import TableEncoder, quantiles_of, to_normal
 from litlab.data.spec import Column
 from litlab.errors import DataError
 
@@ -94,9 +94,17 @@ def test_quantiles_are_sklearns(rows) -> None:
 def test_quantiles_of_repeated_values_are_sklearns(column, number) -> None:
     grid = np.linspace(-9, 9, 73)[:, None]
     expected = sklearns(column, grid, min(number, 30))[:, 0]
-    steps = np.linspace(0, 1, min(number, 30)) * 100
-    quantiles = np.maximum.accumulate(np.percentile(column[:, 0], steps))
+    quantiles = quantiles_of(column[:, 0], number)
     np.testing.assert_allclose(to_normal(grid[:, 0], quantiles), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("rows", [2, 999, 1000, 1001, 5000])
+def test_quantiles_are_numpys_percentiles(rows) -> None:
+    rng = np.random.default_rng(rows)
+    for sample in (rng.normal(size=rows), rng.integers(0, 9, rows) / 7, rng.exponential(size=rows)):
+        steps = np.linspace(0, 1, min(1000, rows)) * 100
+        expected = np.maximum.accumulate(np.percentile(sample, steps))
+        np.testing.assert_array_equal(quantiles_of(sample), expected)
 
 
 def test_gaps_are_filled_before_they_are_mapped() -> None:

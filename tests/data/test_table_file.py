@@ -219,8 +219,10 @@ def frame() -> pd.DataFrame:
 
 @pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
 def test_rows_are_pandas_rows_in_any_order(tmp_path, monkeypatch, frame, name) -> None:
-    for module in ("table_file", "table_text"):
-        monkeypatch.setattr(f"litlab.data.sources.{module}.BLOCK", 4096)
+    for limit, size in (("table_file.BLOCK", 8192), ("table_text.BLOCK", 4096)):
+        monkeypatch.setattr(f"litlab.data.sources.{limit}", size)
+    monkeypatch.setattr("litlab.data.sources.table_text.GATHERED", 30_000)
+    monkeypatch.setattr("litlab.data.sources.table_rows.SPOOLED", 300)
     path = tmp_path / name
     frame.to_csv(path, index=False) if name == "x.csv" else frame.to_parquet(path)
     rows = Rows(open_table(path, TableFormat()), ["c", "n"], tmp_path / "spool")

@@ -88,10 +88,7 @@ class TableEncoder:
             fill = float(summary.total[place] / summary.count[place])
         quantiles: tuple[float, ...] = ()
         if self.scale == "quantile" and low < high:
-            steps = np.linspace(0, 1, min(NUM_QUANTILES, len(sample))) * 100
-            # Rounding may put one a hair below the one before it, and they are to ascend.
-            ascending = np.maximum.accumulate(np.percentile(sample, steps))
-            quantiles = tuple(ascending.tolist())
+            quantiles = tuple(quantiles_of(sample).tolist())
         return column.model_copy(update={"fill": fill, "quantiles": quantiles})
 
     def _fit_categorical(self, name: str, values: set[str | None]) -> Column:
@@ -167,6 +164,26 @@ def _counts(counter: Counter[str]) -> str:
     shown = [f"{name} {number}" for name, number in counter.items()]
     more = f" and {len(shown) - 20} columns more" if len(shown) > 20 else ""
     return ", ".join(shown[:20]) + more
+
+
+def quantiles_of(sample: Array, number: int = NUM_QUANTILES) -> Array:
+    """Return evenly spaced quantiles of a sample `(n,)`, ascending; at most as many as samples.
+
+    NumPy's percentiles to the last bit, of which scikit-learn's transformer is made: where values
+    repeat, one bit decides on which side of a step one falls. NumPy partitions the sample anew for
+    each of them, which for a thousand takes a hundred times as long as to sort it once.
+    """
+    ordered = np.sort(sample)
+    last = len(ordered) - 1
+    places = np.linspace(0, 1, min(number, len(ordered))) * 100 / 100 * last
+    below = np.floor(places).astype(np.int64)
+    share = places - below
+    low, high = ordered[below], ordered[np.minimum(below + 1, last)]
+    gap = high - low
+    found = np.where(share < 0.5, low + gap * share, high - gap * (1 - share))
+    # Rounding may put one a hair below the one before it.
+    ascending: Array = np.maximum.accumulate(found)
+    return ascending
 
 
 def to_normal(values: Array, quantiles: Array) -> Array:

@@ -30,13 +30,13 @@ class TableFormat:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "TableFormat":
         """Return the format among a source's settings; what they lack is the default."""
-        known = {"missing": settings.get("na_values")}
+        known: dict[str, Any] = {"missing": settings.get("na_values")}
         known |= {
             name: settings.get(name) for name in cls.__dataclass_fields__ if name not in known
         }
         given = {name: value for name, value in known.items() if value is not None}
-        lists = {name: tuple(given[name]) for name in ("names", "missing") if name in given}
-        return cls(**{**given, **lists})
+        given |= {name: tuple(given[name]) for name in ("names", "missing") if name in given}
+        return cls(**given)
 
 
 class TableFile(Protocol):

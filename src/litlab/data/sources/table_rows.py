@@ -13,6 +13,7 @@ from litlab.data.spec import Array
 
 # What Arrow's own parser takes for a number, so that cells which are none can be told apart.
 NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf|infinity|nan))$"
+SPOOLED = 8192  # rows in one piece of the file, which is read whole
 
 
 class Rows:
@@ -31,8 +32,10 @@ class Rows:
                 batch = pa.record_batch([columns[place] for place in places], names=self.names)
                 if writer is None:
                     writer = pa.ipc.new_file(str(spool), batch.schema)
-                writer.write_batch(batch)
-                starts.append(starts[-1] + batch.num_rows)
+                for start in range(0, len(batch), SPOOLED):
+                    piece = batch.slice(start, SPOOLED)
+                    writer.write_batch(piece)
+                    starts.append(starts[-1] + len(piece))
         finally:
             if writer is not None:
                 writer.close()

@@ -16,6 +16,7 @@ from litlab.data.sources.table_format import BLOCK, MEND, TableFormat, clean, un
 from litlab.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
+GATHERED = 8 * 2**20  # bytes
 FAULTS = (OSError, UnicodeError, LookupError, csv.Error, pa.ArrowException)
 
 
@@ -51,7 +52,7 @@ class Delimited:
         last = ""
         try:
             with self._reader() as reader:
-                for batch in reader:
+                for batch in _gathered(reader):
                     last = str(batch.columns[-1][-1]) if len(batch) else last
                     yield self._clean(batch)
         except FAULTS as error:
@@ -116,6 +117,26 @@ class Delimited:
             while block := file.read(BLOCK):
                 tail = (tail + block)[-200:]
         return tail.rstrip().endswith(b'"')
+
+
+def _gathered(reader: Any) -> Iterator[Any]:
+    """Batches of several blocks: with thousands of columns a block holds a few rows only."""
+    some: list[Any] = []
+    size = 0
+    for batch in reader:
+        some.append(batch)
+        size += batch.nbytes
+        if size >= GATHERED:
+            yield _joined(some)
+            some, size = [], 0
+    if some:
+        yield _joined(some)
+
+
+def _joined(batches: list[Any]) -> Any:
+    rows = sum(len(batch) for batch in batches)
+    found = pa.Table.from_batches(batches).combine_chunks().to_batches(max_chunksize=max(rows, 1))
+    return found[0] if found else batches[0]
 
 
 def _text(path: Path, style: TableFormat) -> TextIOWrapper:
