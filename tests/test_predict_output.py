@@ -12,7 +12,6 @@ import torch
 from litlab import predict as module
 from litlab.data.spec import DataSpec
 from litlab.errors import ConfigError, EnvironmentFault
-from litlab.inference import Outputs
 
 NAMES = ["b.png", "a.png", "naïve, x.png"]
 PROBABILITIES = torch.tensor([[0.1, 0.9], [0.75, 0.25], [0.5, 0.5]])
@@ -147,14 +146,16 @@ def test_rows_keep_the_order_of_the_input(
     loaded = SimpleNamespace(card=SimpleNamespace(spec=CLASSES, config=config))
     sizes = []
 
-    def run(_: object, preprocess: torch.nn.Module, batches: list[torch.Tensor]) -> Outputs:
-        sizes.extend(len(batch) for batch in batches)
-        outputs = torch.cat([preprocess(batch) for batch in batches])
-        return Outputs(outputs, outputs)
+    class Repeat(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(x))
+            return x
+
+        def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+            return outputs
 
     monkeypatch.setattr(module, "find", lambda _: SimpleNamespace(checkpoint=Path("x")))
-    monkeypatch.setattr(module, "load_task", lambda *_: (loaded, None))
-    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(module, "load_task", lambda *_: (loaded, Repeat()))
     out = tmp_path / f"out{suffix}"
     assert module.predict("run", tmp_path / "x.npy", out) == 5
     table = pd.read_csv(out)

@@ -26,7 +26,8 @@ SRC = Path(__file__).parents[1] / "src"
 def test_what_a_run_leaves(project):
     result = small_run(project, "trainer.max_epochs=3", "name=tea")
     names = {path.name for path in result.folder.iterdir()}
-    assert names == {"best.ckpt", "last.ckpt", "config.yaml", "history.csv", "run.json"}
+    recorded = {"best.ckpt", "last.ckpt", "config.yaml", "history.csv", "run.json"}
+    assert names == recorded | {"preview.png", "preview.json"}
     assert result.folder.parent == project / "runs"
     assert result.folder.name.endswith("-tea")
     assert result.checkpoint == result.folder / "best.ckpt"
