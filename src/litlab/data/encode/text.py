@@ -79,10 +79,9 @@ class TextEncoder:
             min_frequency=self.min_frequency,
             lowercase=self.lowercase,
         )
-        longest = max((len(ids) for chunk in chunks() for ids in self._ids(chunk)), default=0)
-        if not longest:
+        self.length = self._longest(chunks())
+        if not self.length:
             raise DataError("there is no token in the train split", "the texts", "check the file")
-        self.length = min(self.max_length, longest)
 
     def encode(self, chunk: Iterable[str]) -> list[Array]:
         """Return each text's ids `(its length,)`, int32."""
@@ -109,6 +108,15 @@ class TextEncoder:
             known = self.tokenizer.get_vocab_size()
             found.append(f"{share} are none of the {known} in the vocabulary: <unk>")
         return found
+
+    def _longest(self, chunks: Iterator[list[str]]) -> int:
+        """Return the longest text's number of tokens, at most `max_length`."""
+        longest = 0
+        for ids in self._ids(chain.from_iterable(chunks)):
+            longest = max(longest, len(ids))
+            if longest >= self.max_length:
+                return self.max_length
+        return longest
 
     def _kept(self, ids: list[int]) -> Array:
         self.texts += 1
