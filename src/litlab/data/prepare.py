@@ -141,7 +141,8 @@ class _Preparation:
         columns = [Column.model_validate(column) for column in described.get("columns", ())]
         codes = tuple(1 + len(c.categories) for c in columns if c.kind == "categorical")
         names = tuple(described.get("features", self.raw.features))
-        return Guard(self.raw.kind, self.raw.task, tuple(self.raw.classes), codes, names)
+        classes = tuple(self.raw.classes)
+        return Guard(self.raw.kind, self.raw.task, classes, codes, names, self.folder)
 
     def _targets(self, split: str) -> Array:
         rows = self.rows[split]

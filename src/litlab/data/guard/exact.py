@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from litlab.data.guard.report import KEPT, Finding, Pair
+from litlab.data.guard.report import KEPT, Finding, Pair, many
 from litlab.data.guard.samples import Samples
 from litlab.data.spec import SPLITS, Array
 
@@ -59,7 +59,8 @@ def exact_duplicates(samples: Samples) -> list[Finding]:
                 stops=True,
                 count=len(across),
                 counts=counts,
-                message=f"{len(across)} samples are in two splits: {in_words(counts)}",
+                message=f"{many(len(across), 'sample is', 'samples are')} in two splits:"
+                f" {in_words(counts)}",
                 pairs=runs.pairs(across, runs.leads[across]),
                 fix="drop the copies from the source",
             )
@@ -77,7 +78,8 @@ def exact_duplicates(samples: Samples) -> list[Finding]:
                 stops=False,
                 count=len(within),
                 counts=counts,
-                message=f"{len(within)} samples repeat one of their own split: {shown}",
+                message=f"{many(len(within), 'sample repeats', 'samples repeat')} another of the"
+                f" same split: {shown}",
                 pairs=runs.pairs(within, within - 1),
             )
         )
@@ -103,7 +105,7 @@ def label_noise(samples: Samples) -> list[Finding]:
             stops=False,
             count=total,
             counts=counts,
-            message=f"{total} samples have the input of another, but not its target: {shown}",
+            message=f"{total:,} samples have the input of another, but not its target: {shown}",
             pairs=runs.pairs(places, runs.leads[places]),
         )
     ]

@@ -4,7 +4,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from litlab.data.guard.report import KEPT, Finding, Pair
+from litlab.data.guard.report import KEPT, Finding, Pair, many
 from litlab.data.guard.samples import Grown
 from litlab.data.spec import SPLITS, Array
 
@@ -49,7 +49,7 @@ class Groups:
                 check="group_leak",
                 stops=True,
                 count=number,
-                message=f"{number} groups of data.group are in more than one split",
+                message=f"{many(number, 'group', 'groups')} of data.group in more than one split",
                 pairs=pairs,
                 fix="let litlab cut all splits (data.test_fraction), or drop these samples",
             )

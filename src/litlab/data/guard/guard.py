@@ -127,14 +127,14 @@ class Guard:
     def _near(self) -> list[Finding]:
         if self.wordings:
             pairs = self.wordings.near_pairs()
-            return near_duplicates(self.samples, pairs, "have almost the words of")
+            return near_duplicates(self.samples, pairs, "with almost the words of")
         assert self.thumbnails
         pairs, flat = self.thumbnails.near_pairs()
         if flat.any():
             self.notes.append(
-                f"{int(flat.sum())} images are too plain to tell near duplicates from others"
+                f"{int(flat.sum()):,} images too plain to tell near duplicates from others"
             )
-        return near_duplicates(self.samples, pairs, "look like")
+        return near_duplicates(self.samples, pairs, "looking like")
 
 
 def _only_long(inputs: Array, index: Array, content: Any) -> Array:

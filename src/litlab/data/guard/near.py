@@ -3,7 +3,7 @@
 import numpy as np
 
 from litlab.data.guard.exact import in_words
-from litlab.data.guard.report import KEPT, Finding
+from litlab.data.guard.report import KEPT, Finding, many
 from litlab.data.guard.samples import Samples
 from litlab.data.spec import SPLITS, Array
 
@@ -35,14 +35,14 @@ def near_duplicates(samples: Samples, pairs: Array, what: str) -> list[Finding]:
         total = len(np.unique(some[:, 1]))
         order = np.argsort(samples.index[some[:, 1]], kind="stable")[:KEPT]
         shown = in_words(counts) if stops else ", ".join(f"{n} in {s}" for s, n in counts.items())
-        where = "another split" if stops else "their own split"
+        where = "another split" if stops else "the same split"
         findings.append(
             Finding(
                 check="near_duplicates",
                 stops=stops,
                 count=total,
                 counts=counts,
-                message=f"{total} samples {what} one of {where}: {shown}",
+                message=f"{many(total, 'sample', 'samples')} {what} one of {where}: {shown}",
                 pairs=tuple((samples.place(int(a)), samples.place(int(b))) for a, b in some[order]),
                 fix="drop them from the source" if stops else "",
             )

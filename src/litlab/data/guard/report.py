@@ -78,13 +78,25 @@ class GuardReport(BaseModel):
         )
 
     def lines(self) -> list[str]:
-        """Return what a person reads: a line a finding, and one when there is none."""
-        if not self.findings:
-            return [f"split guard: nothing found ({', '.join(self.checked)})", *self._noted()]
-        return [*(f"split guard: {f.message}" for f in self.findings), *self._noted()]
+        """Return what a person reads: sizes, a line a finding, and what could not be looked at."""
+        sizes = ", ".join(f"{split} {self._size(split)}" for split in self.sizes)
+        found = [finding.message for finding in self.findings] or [
+            f"nothing found by {', '.join(self.checked)}"
+        ]
+        return [f"split guard: {line}" for line in (sizes, *found, *self.notes)]
 
-    def _noted(self) -> list[str]:
-        return [f"split guard: {note}" for note in self.notes]
+    def _size(self, split: str) -> str:
+        """A split's samples, and how many a class has."""
+        counts = self.class_counts.get(split, ())
+        if not counts:
+            return f"{self.sizes[split]:,}"
+        low, high = min(counts), max(counts)
+        return f"{self.sizes[split]:,} ({low:,}{f' to {high:,}' if high > low else ''} a class)"
+
+
+def many(number: int, one: str, more: str) -> str:
+    """Return a count with its noun, and its verb: `1 sample is`, `2 samples are`."""
+    return f"{number:,} {one if number == 1 else more}"
 
 
 def _pair(pair: Pair) -> str:
