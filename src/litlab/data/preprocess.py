@@ -46,7 +46,9 @@ class Preprocess(nn.Module):
         return x if self.kind == "text" else (x - self.mean).mul_(self.inverse_std)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Do both, for data that are not augmented."""
+        """Do both, for data that are not augmented any further."""
+        if x.dtype == torch.uint8:  # its floats are nobody else's
+            return self.to_float(x).sub_(self.mean).mul_(self.inverse_std)
         return self.normalize(self.to_float(x))
 
     def augmented(
