@@ -158,7 +158,7 @@ def test_rounding_is_to_six_digits(value, change) -> None:
     other = value * (1 + change)
     if not np.isfinite(other):
         return
-    same = rounded(np.array([value])) == rounded(np.array([other]))
+    same = rounded(np.array([[value, 0]]))[0, 0] == rounded(np.array([[other, 0]]))[0, 0]
     if value == int(value) or other == int(other):
         assert same or value != other
     else:
@@ -167,12 +167,21 @@ def test_rounding_is_to_six_digits(value, change) -> None:
 
 def test_whole_numbers_are_equal_only_if_they_are() -> None:
     seconds = np.array([1_700_000_001.0, 1_700_000_002.0, -1_700_000_001.0, 3, 3.0000001, -0.0, 0])
-    keys = rounded(seconds).tolist()
+    keys = rounded(seconds[None])[0].tolist()
     assert len(set(keys[:4])) == 4
     assert keys[3] == keys[4]
     assert keys[5] == keys[6]
-    unusual = rounded(np.array([np.nan, np.inf, -np.inf, 5e-324, 1.5e-310, 0.1, 1e300 / 3]))
-    assert len(set(unusual.tolist())) == 7
+    unusual = rounded(np.array([[np.nan, np.inf, -np.inf, 5e-324, 1.5e-310, 0.1, 1e300 / 3]]))
+    assert len(set(unusual[0].tolist())) == 7
+
+
+def test_many_random_numbers_of_one_column_are_different() -> None:
+    x, y = np.random.default_rng(0).normal(size=(40_000, 1)), np.zeros(40_000, int)
+    assert not look("tabular", x, y, chunk=10**5).findings
+    table = pd.DataFrame({"x": x[:, 0]})
+    assert not look("tabular", x, y, content=lambda rows: table.iloc[rows]).findings
+    x[39_999] = x[3]
+    assert of(look("tabular", x, y), "exact_duplicates")[0].count == 1
 
 
 def test_a_cell_is_its_value_whatever_its_columns_type() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from litlab.data.spec import Array
 
-LEVEL = 0.01  # chance of a false alarm for a whole check: each of its tests has its part of that
+LEVEL = 0.001  # chance of a false alarm for a whole check: each of its tests has its part of that
 
 
 def kolmogorov_smirnov(a: Array, b: Array) -> tuple[float, float]:
@@ -17,7 +17,7 @@ def kolmogorov_smirnov(a: Array, b: Array) -> tuple[float, float]:
     order = np.argsort(values, kind="stable")
     steps = np.where(order < len(a), 1 / len(a), -1 / len(b)).cumsum()
     last = np.append(values[order][1:] != values[order][:-1], True)
-    distance = float(np.abs(steps[last]).max())
+    distance = min(float(np.abs(steps[last]).max()), 1.0)
     root = np.sqrt(len(a) * len(b) / (len(a) + len(b)))
     x = (root + 0.12 + 0.11 / root) * distance
     k = np.arange(1, 101)
