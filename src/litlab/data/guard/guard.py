@@ -15,7 +15,7 @@ from litlab.data.guard.report import Check, Finding, GuardReport
 from litlab.data.guard.samples import Samples, target_digests
 from litlab.data.guard.values import input_digests
 from litlab.data.guard.wording import FEWEST, Wordings
-from litlab.data.guard.words import words_of
+from litlab.data.guard.words import normalize, words_of
 from litlab.data.spec import SPLITS, Array, Kind, TaskKind
 
 
@@ -71,8 +71,11 @@ class Guard:
         """
         if not len(index):
             return
+        worded = self.kind == "text" and isinstance(content[0], str)
+        if worded:
+            content = [normalize(text) for text in content]
         inputs = input_digests(self.kind, x, content)
-        if self.task == "language_model":
+        if self.task == "language_model" and worded:
             inputs = _only_long(inputs, index, content)
         self.samples.add(split, index, inputs, target_digests(y, len(index)))
         if self.task == "classification" and y is not None:
@@ -83,7 +86,7 @@ class Guard:
         self.drift.add(split, index, x, content)
         if self.kind == "image":
             self._add_images(x)
-        elif self.kind == "text" and isinstance(content[0], str):
+        elif worded:
             self.wordings = self.wordings or Wordings(self.folder)
             self.wordings.add(content)
 
@@ -137,10 +140,8 @@ class Guard:
         return near_duplicates(self.samples, pairs, "looking like")
 
 
-def _only_long(inputs: Array, index: Array, content: Any) -> Array:
+def _only_long(inputs: Array, index: Array, content: list[str]) -> Array:
     """Of a text that was cut into blocks, short ones are no duplicates: a name, a blank line."""
-    if not isinstance(content[0], str):
-        return inputs
     short = np.array([len(set(words_of(text))) < FEWEST for text in content])
     inputs = inputs.copy()
     inputs[short, 0], inputs[short, 1] = np.uint64(2**64 - 1), np.asarray(index)[short]

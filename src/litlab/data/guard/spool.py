@@ -33,4 +33,5 @@ class Spool:
         if not self.size:
             return np.empty(0, self.dtype)
         self._file.flush()
-        return np.memmap(self._file, self.dtype, "r", shape=(self.size,))
+        # As a plain array: a memmap's slices are slow to make.
+        return np.asarray(np.memmap(self._file, self.dtype, "r", shape=(self.size,)))

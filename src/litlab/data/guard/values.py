@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from litlab.data.guard.samples import digests
-from litlab.data.guard.words import normalize
 from litlab.data.spec import Array, Kind
 
 MISSING = np.uint64(0x7FF8_0000_0000_0001)
@@ -14,13 +13,13 @@ MISSING = np.uint64(0x7FF8_0000_0000_0001)
 def input_digests(kind: Kind, x: Any, content: Any) -> Array:
     """Return a digest `(n, 2)` of each of n inputs.
 
-    Images by their bytes; texts by their words, or their ids where the source has no words; tables
+    Images by their bytes; texts, normalized, or their ids where the source has no words; tables
     and sequences by their numbers, fractions to six digits (to twelve where there is a single
     number), tables read by an encoder by their cells as the source has them.
     """
     if kind == "text":
-        if isinstance(content, list) and (not content or isinstance(content[0], str)):
-            return digests(normalize(text).encode("utf-8", "surrogatepass") for text in content)
+        if isinstance(content, list):
+            return digests(text.encode("utf-8", "surrogatepass") for text in content)
         return digests(np.ascontiguousarray(ids, np.int64) for ids in x)
     if hasattr(content, "columns"):
         return digests(cells(content))

@@ -28,9 +28,8 @@ def normalize(text: str) -> str:
     return " ".join(words or folded.split())
 
 
-def words_of(text: str) -> list[str]:
-    """Return the words of a text, normalized; of one that has no spaces, its pairs of letters."""
-    whole = normalize(text)
+def words_of(whole: str) -> list[str]:
+    """Return the words of a normalized text; of one that has no spaces, its pairs of letters."""
     words = whole.split()
     if len(whole) > LONGEST * len(words):
         whole = "".join(words)
