@@ -11,7 +11,7 @@ from litlab.data.guard.pixels import batches, centred
 from litlab.data.spec import Array
 
 BANDS = 8  # hashes of a sample; a pair that shares one is looked at
-NEXT = 8  # on either side of a sample, those next to it by one hash
+NEXT = 5  # on either side of a sample, those next to it by one hash
 COMPONENTS = 32
 FIT = 4096  # images that the components are of
 
