@@ -17,20 +17,6 @@ VERBS += ["generate", "selftest", "ui"]
 CONFIGURED = ["params", "prepare", "train"]
 
 
-@pytest.fixture
-def litlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a command line in this process; return its exit code, output and errors."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["litlab", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return run
-
-
 def assert_refused(answer: tuple[int, str, str], folder: Path, says: str = "") -> None:
     code, out, err = answer
     assert code == 2

@@ -1,3 +1,4 @@
+import json
 from statistics import fmean, stdev
 
 import pytest
@@ -6,7 +7,7 @@ from litlab.crossval import cross_validate
 from litlab.data.arrays import open_split
 from litlab.data.spec import DataSpec
 from litlab.errors import ConfigError
-from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small
+from run_helpers import SMALL, THIRD_PARTY, mlflow_run, ready_store, small
 
 pytestmark = THIRD_PARTY
 
@@ -44,3 +45,15 @@ def test_refusals(project, overrides, where) -> None:
     with pytest.raises(ConfigError) as caught:
         cross_validate(small(*overrides))
     assert caught.value.where == where
+
+
+def test_the_verb(project, litlab) -> None:
+    ready_store(project)
+    code, out, err = litlab("cv", *SMALL, "data.num_folds=2", "--json")
+    assert code == 0
+    said = json.loads(out)
+    assert len(said["runs"]) == 2
+    scores = [mlflow_run(project, run).data.metrics["best/val/accuracy"] for run in said["runs"]]
+    assert said["metrics"]["val/accuracy"] == pytest.approx(fmean(scores))
+    assert said["deviations"]["val/accuracy"] == pytest.approx(stdev(scores))
+    assert "2 folds, mean \u00b1 standard deviation" in err

@@ -9,10 +9,15 @@ from mlflow.tracking import MlflowClient
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_score
 
+from litlab.assemble import build_augmentations
 from litlab.checkpoint.card import load
 from litlab.config import load as load_config
-from litlab.errors import CheckpointError, DataError, EnvironmentFault
+from litlab.data.arrays import open_split
+from litlab.data.augment.draws import Draws
+from litlab.data.preprocess import Preprocess
+from litlab.errors import CheckpointError, ConfigError, DataError, EnvironmentFault
 from litlab.evaluate import evaluate
+from litlab.inference import load_task
 from litlab.tracking.history import read_rows
 from litlab.train import train
 from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run
@@ -248,3 +253,34 @@ def test_passwords_stay_out_of_the_report(project):
     result = evaluate("last")
     for path in result.folder.rglob("*.*"):
         assert b"geheim" not in path.read_bytes()
+
+
+def test_views_are_averaged_with_the_sample_itself(project):
+    overrides = ["data.source.kind=sequence", "augment=noise", "augment.noise.std=0.5"]
+    run = small_run(project, *overrides)
+    plain, result = evaluate("last"), evaluate("last", tta=3)
+    loaded, task = load_task(run.checkpoint)
+    spec = loaded.card.spec
+    split = open_split(project / "data/prepared/synthetic", spec, "test")
+    index = torch.arange(len(split))
+    x, y = split.take(index)
+    (augmentation,) = build_augmentations(loaded.card.config.augment, spec, []).values()
+    outputs = task(Preprocess(spec)(x))
+    for view in range(3):
+        seen, _ = augmentation(x, y, Draws(0, view, index).stream("noise"))
+        outputs = outputs + task(Preprocess(spec)(seen))
+    loss = torch.nn.functional.cross_entropy(outputs / 4, y)
+    assert result.metrics["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    assert result.metrics["loss"] != plain.metrics["loss"]
+    assert evaluate("last", tta=3).metrics == result.metrics  # the same views each time
+    # Neither the run's own results nor its test metrics are overwritten.
+    assert (result.folder.name, plain.folder.name) == ("report-tta3", "report")
+    recorded = mlflow_run(project, run.record.run_id).data.metrics
+    assert recorded["test/loss"] == pytest.approx(plain.metrics["loss"])
+    assert recorded["test_tta3/loss"] == pytest.approx(result.metrics["loss"])
+
+
+def test_views_leave_out_what_mixes_and_need_an_augmentation(project):
+    small_run(project, "augment=mixup")
+    with pytest.raises(ConfigError, match="it has none"):
+        evaluate("last", tta=2)

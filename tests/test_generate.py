@@ -163,3 +163,15 @@ def test_a_run_of_another_task_writes_nothing(project):
     small_run(project)
     with pytest.raises(CheckpointError, match="trained for classification .* data=plain_text"):
         generate("last")
+
+
+def test_the_verb(run, litlab):
+    asked = ("--prompt", "the cat", "--max-tokens", "12", "--top-k", "5", "--seed", "3")
+    code, out, _ = litlab("generate", "last", *asked)
+    assert code == 0
+    assert out.rstrip("\n") == generate("last", "the cat", max_tokens=12, top_k=5, seed=3).rstrip(
+        "\n"
+    )
+    code, out, err = litlab("generate", "last", "--prompt", "the \u2603")
+    assert (code, out) == (3, "")
+    assert "\u2603" in err

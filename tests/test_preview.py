@@ -2,7 +2,6 @@
 
 import json
 import random
-import sys
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from litlab import cli, decode, describe, preview, seeding
+from litlab import decode, describe, preview, seeding
 from litlab.assemble import build_augmentations
 from litlab.config import load
 from litlab.data.arrays import Split
@@ -340,18 +339,6 @@ def test_random_numbers_are_kept() -> None:
         draw()
         raise KeyError
     assert draw() == expected
-
-
-@pytest.fixture
-def litlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["litlab", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 SYNTHETIC = ("data=synthetic", "data.source.num_samples=150")

@@ -19,8 +19,8 @@ Strategy = Literal[
     "fsdp",
     "fsdp_cpu_offload",
 ]
-# What the split guard may find, by the names that `data.allow` takes.
-GuardCheck = Literal["exact_duplicates", "near_duplicates", "group_leak", "drift", "single_class"]
+# What stops `prepare`, by the names that `data.allow` takes.
+GuardCheck = Literal["exact_duplicates", "near_duplicates", "group_leak", "single_class"]
 Name = Annotated[
     str,
     Field(

@@ -94,7 +94,7 @@ def test_a_run_refuses_data_whose_files_changed(project) -> None:
 
 def test_a_failure_leaves_nothing_and_what_was_killed_is_swept_away(tmp_path) -> None:
     folder = tmp_path / "made"
-    for left in (".made.killed", ".made.old"):
+    for left in (".made~killed", ".made~old"):
         (tmp_path / left).mkdir()
         (tmp_path / left / "spec.json").write_text(left)
 
@@ -108,7 +108,16 @@ def test_a_failure_leaves_nothing_and_what_was_killed_is_swept_away(tmp_path) ->
         interrupted()
     # Killed between the two renames: the old data are put back.
     assert os.listdir(tmp_path) == ["made"]
-    assert (folder / "spec.json").read_text() == ".made.old"
+    assert (folder / "spec.json").read_text() == ".made~old"
+
+
+def test_what_is_swept_away_is_not_of_another_data_set(tmp_path) -> None:
+    with staged_folder(tmp_path / "made.small") as (staged, _):
+        (staged / "spec.json").write_text("small")
+        with staged_folder(tmp_path / "made"):
+            pass
+    assert (tmp_path / "made.small" / "spec.json").read_text() == "small"
+    assert sorted(os.listdir(tmp_path)) == ["made", "made.small"]
 
 
 SLOW_SOURCE = """

@@ -249,3 +249,27 @@ def test_a_source_of_the_users_own_needs_trust_when_it_is_built(project: Path) -
     node = {"_target_": "my_untrusted_source.Source"}
     with pytest.raises(ConfigError, match="outside the packages"):
         build(node, where="data.source")
+
+
+def test_a_file_that_cannot_be_read_is_not_called_unwritable(tmp_path, monkeypatch) -> None:
+    class Broken:
+        shape = (60, 4)
+
+        def __len__(self) -> int:
+            return 60
+
+        def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+            raise OSError("disk trouble")
+
+    raw = make_raw()
+    raw.parts = {"all": (Broken(), raw.parts["all"][1])}
+    with pytest.raises(EnvironmentFault, match="cannot be read: disk trouble") as caught:
+        prepare_raw(raw, tmp_path / "made", monkeypatch)
+    assert caught.value.exit_code == 5
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["drift", "imbalance", "label_noise"])
+def test_only_what_stops_can_be_allowed(name: str) -> None:
+    with pytest.raises(ValidationError):
+        make_config(allow=[name])

@@ -102,8 +102,7 @@ def staged_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
         try:
             _sweep(folder)
             staged, scratch = (
-                Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-                for _ in range(2)
+                Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent)) for _ in range(2)
             )
             made.callback(shutil.rmtree, staged, ignore_errors=True)
             made.callback(shutil.rmtree, scratch, ignore_errors=True)
@@ -143,18 +142,30 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed process left; the lock says that nobody is at work on it."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        if not left.is_dir():
-            continue
-        if left.suffix == ".old" and not folder.exists():
-            left.rename(folder)  # killed between the two renames
-        else:
+    old = _set_aside(folder)
+    if old.exists() and not folder.exists():
+        old.rename(folder)  # killed between the two renames
+    for left in folder.parent.iterdir():
+        if left.name.startswith(_prefix(folder)):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _prefix(folder: Path) -> str:
+    """What a folder's temporary ones begin with; no data set's name has a tilde.
+
+    With a dot there, the folders of `a` and of `a.b` could not be told apart.
+    """
+    return f".{folder.name}~"
+
+
+def _set_aside(folder: Path) -> Path:
+    """Where the old data wait while the new ones take their place."""
+    return folder.with_name(f"{_prefix(folder)}old")
 
 
 def _replace(folder: Path, staged: Path) -> None:
     """Put the finished folder in its place; should that fail, the old one is put back."""
-    old = staged.with_name(f".{folder.name}.old")
+    old = _set_aside(folder)
     if folder.exists():
         folder.rename(old)
     try:

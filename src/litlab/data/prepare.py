@@ -19,7 +19,7 @@ from litlab.data.spec import Array, Column, DataSpec
 from litlab.data.split import cut, split_hash
 from litlab.data.validate import check_chunk, check_raw, check_splits
 from litlab.data.write_arrays import SplitWriter
-from litlab.errors import ConfigError, DataError
+from litlab.errors import ConfigError, DataError, EnvironmentFault
 from litlab.output import say, track
 from litlab.schema import DataConfig
 from litlab.targets import build
@@ -32,13 +32,13 @@ DTYPES = {"image": "uint8", "text": "int32"}
 def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) -> DataSpec:
     """Read a source and write its prepared arrays, all or nothing, into a folder.
 
-    Memory holds a few chunks at a time, the targets, and some dozen bytes a sample.
+    Memory holds a few chunks at a time, the targets, and about a hundred bytes a sample.
 
     Raises:
         ConfigError: The settings do not fit the source.
         DataError: The data are not fit to train on.
-        EnvironmentFault: The data are neither on disk nor to be had from the network, or the
-            folder cannot be written.
+        EnvironmentFault: The data are neither on disk nor to be had from the network, or a file
+            cannot be read or written.
     """
     with alone(folder):
         return prepare_alone(config, folder, trust)
@@ -164,7 +164,12 @@ class _Preparation:
         if sizes is not None:
             chunk += np.cumsum(sizes[rows.rows]) // CHUNK_BYTES
         for places in np.split(rows.rows, np.flatnonzero(np.diff(chunk)) + 1):
-            yield places, inputs[places]
+            try:
+                content = inputs[places]
+            except OSError as error:
+                fix = "check the files, and the disk they are on"
+                raise EnvironmentFault(f"cannot be read: {error}", self.source, fix) from None
+            yield places, content
 
     def _describe(self, checksums: dict[str, str]) -> dict[str, Any]:
         raw = self.raw
