@@ -79,16 +79,17 @@ class ArrayDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Indexed, dataloader_idx: int) -> Batch:
         """Make floats, augment (training only), normalize: on the device the batch is on."""
-        x, y, index = batch
+        x, y, index = batch[:3]
         if self.preprocess.mean.device != x.device:
             self.preprocess.to(x.device)
-        if self.trainer is not None and self.trainer.training:
+        if self.augmentations and self.trainer is not None and self.trainer.training:
             key = Key(self.seed, self.trainer.current_epoch, index)
             x, y = self.preprocess.augmented(x, y, self.augmentations, key)
         else:
             x = self.preprocess(x)
         # Lightning converts to the Trainer's precision before this hook, which undoes it.
-        return x if self.trainer is None else self.trainer.precision_plugin.convert_input(x), y
+        x = x if self.trainer is None else self.trainer.precision_plugin.convert_input(x)
+        return x, y, *batch[3:]  # the share of one of several processes
 
     def _loader(self, split: str, batch_size: int, *, training: bool) -> BatchLoader:
         assert split in self.splits, f"'{split}' is not among the splits it may open: {self.splits}"

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 
@@ -7,7 +8,9 @@ from litlab.data.arrays import Split
 from litlab.data.augment.draws import Draws
 from litlab.data.buckets import BucketOrder, epoch_generator
 
-Indexed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs, targets, sample numbers
+# Inputs, targets, sample numbers. One of several processes is given its share as well, `(own,
+# all)`: how many samples of the batch are its own, and how many all processes have.
+Indexed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class EpochOrder:
@@ -45,8 +48,9 @@ class BatchLoader:
     """Serves whole batches by index from arrays in memory; no work is done a sample.
 
     Several processes each take every `world`-th sample of every global batch, so `batch_size` and
-    what is in a batch do not depend on their number. Texts of uneven length share a batch with
-    those of like length.
+    what is in a batch do not depend on their number. One that is left without a sample is served
+    the batch's first as a stand-in, its share being 0 samples: all must take every step together.
+    Texts of uneven length share a batch with those of like length.
 
     Args:
         split: The arrays.
@@ -58,6 +62,9 @@ class BatchLoader:
         world: How many processes there are.
         partners: Whether every sample brings another one to be mixed with: batches then have `2B`
             rows, the partners last. A sample's partner depends on (seed, epoch, its number) alone.
+
+    Attributes:
+        start: How many batches of the next epoch are left out, for they were done before.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class BatchLoader:
     ) -> None:
         self.split, self.seed = split, seed
         self.rank, self.world, self.partners = rank, world, partners
+        self.start = 0
         self.sampler = (
             EpochOrder(len(split), batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last)
             if split.lengths is None
@@ -88,12 +96,14 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Indexed]:
         self.split.begin_epoch(self.seed, self.sampler.epoch)
-        for batch in self.sampler:
+        for batch in islice(self.sampler, self.start, None):
             mine = batch[self.rank :: self.world] if self.world > 1 else batch
+            share = [(len(mine), len(batch))] if self.world > 1 else []
+            mine = mine if len(mine) else batch[:1]
             if self.partners:
                 mine = torch.cat([mine, self._partners(mine)])
             index = mine.to(self.split.x.device)
-            yield *self.split.take(index), index
+            yield *self.split.take(index), index, *share
 
     def _partners(self, samples: torch.Tensor) -> torch.Tensor:
         draws = Draws(self.seed, self.sampler.epoch, samples).stream("partner")
