@@ -149,10 +149,28 @@ BATCH_NORM = {"_target_": "litlab.models.mlp.MLP", "hidden": [8], "norm": "batch
             "a last one of a single sample",
             "loader.batch_size, loader.drop_last",
         ),
-        (["trainer.devices=3"], None, "shared equally by 3", "loader.batch_size"),
-        (["trainer.num_nodes=3"], None, "shared equally by 3", "loader.batch_size"),
-        (["trainer.devices=2", "loader.drop_last=false"], None, "shared", "loader.drop_last"),
-        (["trainer.devices=16"], BATCH_NORM, "one sample at a time", "loader.batch_size"),
+        (["trainer.devices=17"], None, "shared by 17", "loader.batch_size"),
+        (["trainer.num_nodes=17"], None, "shared by 17", "loader.batch_size"),
+        (
+            ["trainer.devices=2", "loader.eval_batch_size=1"],
+            None,
+            "shared by 2",
+            "loader.eval_batch_size",
+        ),
+        (
+            ["trainer.devices=18", "loader.batch_size=64"],
+            None,
+            "15 val samples cannot be shared by 18",
+            "trainer.devices",
+        ),
+        (["trainer.devices=9"], BATCH_NORM, "one sample at a time", "loader.batch_size"),
+        (
+            ["trainer.devices=9", "trainer.sync_batchnorm=true", "loader.batch_size=20"]
+            + ["loader.drop_last=false", "trainer.limit_train_batches=1.0"],
+            BATCH_NORM,
+            "a last one of a single sample or less for one of 9",
+            "loader.batch_size, loader.drop_last",
+        ),
     ],
 )
 def test_batches_that_cannot_be_are_refused_before_the_run(project, overrides, model, says, where):

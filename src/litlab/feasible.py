@@ -34,7 +34,7 @@ def check_feasible(config: Config, spec: DataSpec, model: nn.Module) -> None:
     processes = num_processes(config.trainer)
     _check_size(config, spec.sizes["train"])
     if processes > 1:
-        _check_shares(config, processes)
+        _check_shares(config, spec, processes)
     if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
         _check_batch_norm(config, spec.sizes["train"], processes)
 
@@ -66,36 +66,41 @@ def _check_size(config: Config, available: int) -> None:
         )
 
 
-def _check_shares(config: Config, processes: int) -> None:
-    """Each process averages over its share of a batch: the mean of means needs equal shares."""
-    size = config.loader.batch_size
-    if size % processes:
-        raise ConfigError(
-            f"batches of {size} cannot be shared equally by {processes} processes",
-            "loader.batch_size",
-            f"use a multiple of {processes}",
-        )
-    if not config.loader.drop_last:
-        raise ConfigError(
-            f"the last batch may not be shared equally by {processes} processes",
-            "loader.drop_last",
-            "use loader.drop_last=true",
-        )
+def _check_shares(config: Config, spec: DataSpec, processes: int) -> None:
+    """Each process needs a sample of its own in the first batch at least."""
+    for name, split in (("batch_size", "train"), ("eval_batch_size", "val")):
+        size = getattr(config.loader, name)
+        if size < processes:
+            raise ConfigError(
+                f"batches of {size} cannot be shared by {processes} processes",
+                f"loader.{name}",
+                f"use {processes} or more",
+            )
+        if spec.sizes[split] < processes:
+            raise ConfigError(
+                f"{spec.sizes[split]} {split} samples cannot be shared by {processes} processes",
+                "trainer.devices",
+                f"use {spec.sizes[split]} processes at most",
+            )
 
 
 def _check_batch_norm(config: Config, available: int, processes: int) -> None:
     """Batch norm has no variance of a single sample."""
     size = config.loader.batch_size
-    if size == processes:
+    # Synchronized, it takes the whole batch together; but what stands in for no sample would count.
+    least = max(2, processes) if config.trainer.sync_batchnorm else 2 * processes
+    if size < least:
         raise ConfigError(
             "the model has batch norm, which cannot train on one sample at a time",
             "loader.batch_size",
-            f"use {2 * processes} or more",
+            f"use {least} or more",
         )
-    if not config.loader.drop_last and available % size == 1 and _reaches_last(config, available):
+    rest = 0 if config.loader.drop_last else available % size
+    if 0 < rest < least and _reaches_last(config, available):
+        whose = "" if processes == 1 else f" or less for one of {processes} processes"
         raise ConfigError(
-            f"batches of {size} from {available} samples leave a last one of a single sample, "
-            "which batch norm cannot train on",
+            f"batches of {size} from {available} samples leave a last one of a single sample"
+            f"{whose}, which batch norm cannot train on",
             "loader.batch_size, loader.drop_last",
             "use another batch size, or loader.drop_last=true",
         )

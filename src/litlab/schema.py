@@ -4,7 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from litlab.hyperparameters import NOT_BOOL, Count, Index, NonNegative, Positive
+from litlab.hyperparameters import (
+    NOT_BOOL,
+    Count,
+    Index,
+    NonNegative,
+    Positive,
+    Probability,
+)
 
 Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
 Precision = Literal[
@@ -75,6 +82,20 @@ class EarlyStoppingConfig(_Strict):
     min_delta: NonNegative
 
 
+class EMAConfig(_Strict):
+    """Exponential moving average of the weights."""
+
+    decay: Probability = 0.999
+    warmup: bool = True
+
+
+class SWAConfig(_Strict):
+    """Mean of the weights of the last epochs."""
+
+    start: Share = 0.75  # of the training
+    lr: Positive  # from then on
+
+
 class TrainerConfig(_Strict):
     """Settings of the Lightning Trainer, by Lightning's own names."""
 
@@ -83,6 +104,7 @@ class TrainerConfig(_Strict):
     devices: Count | Literal["auto"] | Annotated[list[Index], Field(min_length=1)]
     num_nodes: Count
     strategy: Strategy
+    sync_batchnorm: bool = False
     precision: Precision
     accumulate_grad_batches: Count
     gradient_clip_val: Positive | None
@@ -93,6 +115,8 @@ class TrainerConfig(_Strict):
     progress: Literal["auto", "bar", "lines", "none"]
     limit_train_batches: Count | Portion | None
     limit_val_batches: Count | Portion | None
+    ema: EMAConfig | None = None
+    swa: SWAConfig | None = None
 
 
 class TrackingConfig(_Strict):

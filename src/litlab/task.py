@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torchmetrics import Metric
 
+from litlab import shares
 from litlab.errors import NonFiniteError
 from litlab.hyperparameters import NonNegative
 from litlab.losses.penalty import l1_penalty
@@ -69,6 +70,11 @@ class Task(pl.LightningModule):
             {f"{s}_split": EpochMeter(parts.metrics) for s in ("train", "val")}
         )
 
+    @property
+    def quiet_steps(self) -> bool:
+        """Whether a training step logs nothing by itself, so that nobody need ask it."""
+        return type(self).training_step is Task.training_step
+
     @abstractmethod
     def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
         """Return outputs and targets in the form that metrics take."""
@@ -100,7 +106,8 @@ class Task(pl.LightningModule):
         self._step("val", batch)
 
     def _step(self, split: str, batch: Batch) -> torch.Tensor:
-        x, y = batch
+        x, y = batch[:2]
+        share: tuple[Any, ...] = batch[2:]  # one of several processes has its share of the batch
         outputs, targets = self(x), self.targets_for_loss(y)
         # Of one type, and float32 at least: the model's is another with precision=bf16-true.
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
@@ -110,7 +117,13 @@ class Task(pl.LightningModule):
         loss: torch.Tensor = self.loss(for_loss, targets)
         denominator = getattr(self.loss, "denominator", lambda *_: None)
         weight = denominator(for_loss.detach(), targets)
-        self._meter(split).add(loss, *self.measured(outputs.detach(), y), weight)
+        measured = (*self.measured(outputs.detach(), y), weight)
+        for part in share:
+            measured = shares.counted(*measured, part)
+        self._meter(split).add(loss, *measured)
+        if share and split == "train":
+            world, add = self.trainer.world_size, self._sum_over_processes
+            return shares.scaled(loss, weight, *share, world, add)
         return loss
 
     def _meter(self, split: str) -> EpochMeter:

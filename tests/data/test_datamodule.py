@@ -187,10 +187,11 @@ def test_each_process_takes_its_share(prepared) -> None:
     shares = []
     for rank in range(2):
         data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
-        shares.append([y for _, y, _ in data.train_dataloader()])
-    for batch, a, b in zip(whole, *shares, strict=True):
+        shares.append([(y, share) for _, y, _, share in data.train_dataloader()])
+    for batch, (a, of_a), (b, of_b) in zip(whole, *shares, strict=True):
         assert torch.equal(batch[0::2], a)
         assert torch.equal(batch[1::2], b)
+        assert (of_a, of_b) == ((len(a), len(batch)), (len(b), len(batch)))
 
 
 @pytest.mark.filterwarnings(*QUIET)
