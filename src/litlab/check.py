@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from litlab import complaints, signature, targets
+from litlab import combinations, complaints, signature, targets
 from litlab.errors import ConfigError, nearest
 from litlab.paths import make_importable
 from litlab.schema import NUM_GIVEN, Component, Config, TrainerConfig
@@ -39,6 +39,7 @@ def check_config(content: dict[str, Any], origin: str, *, device: bool = True) -
     )
     _check_monitor(config)
     _check_task(config)
+    combinations.check(config.trainer)
     if device:
         check_device(config.trainer)
     return config

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from litlab import progress, seeding
+from litlab.callbacks import build
 from litlab.errors import ConfigError, Interrupted
 from litlab.run_folder import BEST, LAST
 from litlab.schema import Config, TrainerConfig
@@ -61,7 +62,7 @@ def make_trainer(
         ConfigError: Lightning refuses the combination.
     """
     callbacks = [*_selection(config, mode, folder), *progress.callbacks(config.trainer.progress)]
-    callbacks += extra
+    callbacks += [*build.callbacks(config), *extra]
     _be_quiet()
     settings = {name: getattr(config.trainer, name) for name in SAME_NAME}
     try:

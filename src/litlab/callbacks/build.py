@@ -1,0 +1,18 @@
+"""The callbacks that a configuration asks for, in the order in which they must run."""
+
+from lightning.pytorch.callbacks import Callback
+
+from litlab.callbacks.ema import EMA
+from litlab.callbacks.swa import SWA
+from litlab.schema import Config
+
+
+def callbacks(config: Config) -> list[Callback]:
+    """Return them; early stopping, checkpoints and progress are not among them."""
+    trainer = config.trainer
+    built: list[Callback] = []
+    if trainer.ema:
+        built.append(EMA(trainer.ema.decay, warmup=trainer.ema.warmup))
+    if trainer.swa:
+        built.append(SWA(trainer.swa.start, trainer.swa.lr))
+    return built

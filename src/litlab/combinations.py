@@ -1,0 +1,29 @@
+"""Settings of the Trainer that do not go together, refused before anything heavy is imported."""
+
+from litlab.errors import ConfigError
+from litlab.schema import TrainerConfig
+
+
+def check(trainer: TrainerConfig) -> None:
+    """Refuse what contradicts itself.
+
+    Raises:
+        ConfigError: Two settings exclude each other.
+    """
+    if trainer.ema and trainer.swa:
+        raise ConfigError(
+            "both average the weights", "trainer.ema, trainer.swa", "set one of them to null"
+        )
+    if trainer.strategy.startswith("fsdp"):
+        _check_sharded(trainer)
+
+
+def _check_sharded(trainer: TrainerConfig) -> None:
+    """Refuse what needs each process to have every weight."""
+    for name in ("ema", "swa"):
+        if getattr(trainer, name):
+            raise ConfigError(
+                f"strategy={trainer.strategy} gives each process a part of the weights",
+                f"trainer.{name}, trainer.strategy",
+                f"set trainer.{name} to null, or use strategy=ddp",
+            )
