@@ -17,8 +17,11 @@ from litlab.errors import EnvironmentFault, Interrupted
 from litlab.feasible import check_feasible
 from litlab.paths import runs_folder
 from litlab.preview import preview_of_run
+from litlab.rank_guard import Guard
+from litlab.ranks import as_launched
 from litlab.run_folder import BEST, RunRecord, make_folder
 from litlab.schema import Config
+from litlab.sync_batchnorm import synchronize
 from litlab.task import Task
 from litlab.tracking.recording import Recording
 from litlab.trainer import check_devices, fit, is_first_process, make_trainer, seed_apart
@@ -54,6 +57,7 @@ def train(config: Config, out: Path | None = None, command: list[str] | None = N
     Raises:
         LitlabError: See `litlab.errors`; a run that had begun is recorded as FAILED or KILLED.
     """
+    config = config.model_copy(update={"trainer": as_launched(config.trainer)})
     check_devices(config.trainer)
     folder, spec = open_or_prepare(config.data, config.trust)
     seeding.seed_everything(config.seed)
@@ -70,6 +74,7 @@ def train(config: Config, out: Path | None = None, command: list[str] | None = N
 def _fit(task: Task, data: ArrayDataModule, recording: Recording) -> Result:
     """Fit, and leave a true record whatever happens."""
     first, config = is_first_process(), recording.config
+    mode = task.parts.mode
     checkpoint = recording.folder / BEST
     status, sent, began = "FAILED", True, time.monotonic()
     try:
@@ -81,8 +86,12 @@ def _fit(task: Task, data: ArrayDataModule, recording: Recording) -> Result:
             loggers = recording.loggers
             trainer = make_trainer(config, task.parts.mode, recording.folder, loggers, card)
             seed_apart(config.seed, trainer)
+            if config.trainer.sync_batchnorm and trainer.world_size > 1:
+                synchronize(task.model, on_cuda=trainer.strategy.root_device.type == "cuda")
             began = time.monotonic()
-            fit(trainer, task, data)
+            guard = Guard(lambda: first and recording.finish("FAILED", 0.0, checkpoint, mode))
+            with guard.attach(trainer):
+                fit(trainer, task, data)
             if first:
                 _require(checkpoint)
         status = "FINISHED"

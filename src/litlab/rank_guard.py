@@ -1,0 +1,280 @@
+"""Processes that train together end together, and say which of them died."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+from litlab.errors import EnvironmentFault, Interrupted, LitlabError
+from litlab.lifeline import Hub, Message, Spoke
+
+GRACE = 4.0  # seconds that the training has to end by itself once a process is gone
+SETTLING = 1.0  # an error may be the consequence of a death of which the news is on its way
+PARENT = "LITLAB_PARENT"  # the process id of the one that started this one
+
+
+class Guard(Callback):
+    """Ends this process when another one of the run has died: around the fit, and within it.
+
+    A process that is killed or raises leaves the others waiting for it, in a collective operation,
+    for half an hour. Here each hears of it at once, has `GRACE` seconds to end by itself, and is
+    ended if it does not.
+
+    Args:
+        last_words: Called where the process has to be ended from outside the training.
+    """
+
+    def __init__(self, last_words: Callable[[], object] = lambda: None) -> None:
+        self._last_words = last_words
+        self._rank, self._world = 0, 1
+        self._line: Hub | Spoke | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._well: set[int] = set()  # said goodbye
+        self._failure: LitlabError | None = None
+        self._dead = -1
+        self._once = threading.Lock()
+        self._known, self._left = threading.Event(), threading.Event()
+
+    def attach(self, trainer: pl.Trainer) -> "Guard":
+        """Take part in a Trainer's fit."""
+        if trainer.world_size == 1:
+            return self
+        self._rank, self._world = trainer.global_rank, trainer.world_size
+        trainer.callbacks.append(self)  # type: ignore[attr-defined]
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            trainer.strategy._launcher = _Launcher(launcher, self)
+        connector = trainer._signal_connector
+        connector._sigterm_notifier_fn = lambda number, _: _pass_on(trainer, number)  # type: ignore[method-assign,assignment]
+        if self._rank and PARENT in os.environ:
+            _in_background(self._watch_parent)
+        elif self._rank and threading.current_thread() is threading.main_thread():
+            self._waker = socket.socketpair()
+            self._waker[1].setblocking(False)
+            signal.set_wakeup_fd(self._waker[1].fileno(), warn_on_full_buffer=False)
+            _in_background(self._watch_signals)
+        return self
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Connect the processes: they have just found one another."""
+        if self._world == 1 or self._line is not None:
+            return
+        environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
+        host = environment.main_address
+        hub: Hub | None = None
+        if self._rank == 0:
+            local = trainer.num_nodes == 1
+            hub = Hub(self._world, "127.0.0.1" if local else "", self._hear)
+            host = "127.0.0.1" if local else host
+        where = (host, hub.port, hub.token) if hub else ("", 0, "")
+        host, port, token = trainer.strategy.broadcast(where)
+        self._line = hub or Spoke((host, port), token, self._rank, self._hear)
+        self._line.start()
+
+    def __enter__(self) -> "Guard":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Say how the training ended.
+
+        Raises:
+            LitlabError: It ended because another process did.
+        """
+        self._left.set()
+        if self._world == 1:
+            return
+        if error is None:
+            self._tell({"bye": True})
+            return
+        failure = None if self._is_own(error) or not self._known.wait(SETTLING) else self._failure
+        if failure is None:
+            self._tell(_spoken(error))
+        self._end_children()
+        if failure is not None and self._rank == self._speaker():
+            raise failure from error
+        if failure is not None:
+            raise SystemExit(failure.exit_code) from error
+        if isinstance(error, LitlabError) and self._rank and self._line is not None:
+            raise SystemExit(error.exit_code) from error  # the first process says it
+
+    def _is_own(self, error: BaseException | None) -> bool:
+        """Whether the error arose here: a signal may also be what ends all when one has died."""
+        signalled = isinstance(error, Interrupted | KeyboardInterrupt)
+        launched = bool(self._children)  # by this process, and nobody signals it but the user
+        return launched if signalled else isinstance(error, LitlabError)
+
+    def watch(self, children: list[subprocess.Popen[bytes]]) -> None:
+        """Watch the processes that this one has started, until they are connected and after."""
+        self._children = children
+        _in_background(self._watch_children)
+
+    # What the background threads do
+
+    def _hear(self, rank: int, message: Message) -> None:
+        if "bye" in message:
+            self._well.add(rank)
+        elif "error" in message:  # it says so itself, if it is the first
+            self._well.add(rank)
+            failure = _repeated(message, rank, self._world) if rank else _error(*message["error"])
+            self._fail(failure, -1)
+        elif "failed" in message:  # the hub passes it on
+            self._fail(_error(*message["failed"]), -1)
+        elif rank not in self._well:
+            self._died(rank)
+
+    def _died(self, rank: int) -> None:
+        what = f"rank {rank} of {self._world} died{self._how(rank)}"
+        fix = "what it printed itself is above; out of memory is the usual cause"
+        self._fail(EnvironmentFault(what, "training", fix), rank)
+
+    def _fail(self, failure: LitlabError, dead: int) -> None:
+        """Take note of the first failure, pass it on, and see to it that this process ends."""
+        with self._once:
+            if self._known.is_set():
+                return
+            self._failure, self._dead = failure, dead
+            self._known.set()
+        if isinstance(self._line, Hub):
+            said = [failure.what, failure.where, failure.fix, failure.exit_code]
+            self._line.say({"failed": said})
+        _in_background(self._end)
+
+    def _speaker(self) -> int:
+        """Return the rank that prints the error: the first one that is left."""
+        return 1 if self._dead == 0 else 0
+
+    def _how(self, rank: int) -> str:
+        """Say how a child of this process ended, if it is one."""
+        if not 0 < rank <= len(self._children):
+            return f" ({socket.gethostname()})" if rank == 0 else ""
+        child = self._children[rank - 1]
+        try:
+            code = child.wait(1)
+        except subprocess.TimeoutExpired:
+            return f" (process {child.pid})"
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return f" (process {child.pid}, {how})"
+
+    def _end(self) -> None:
+        """End the process if the training does not."""
+        assert self._failure is not None
+        if self._left.wait(GRACE):
+            return
+        code = self._failure.exit_code
+        threading.Timer(GRACE, os._exit, [code]).start()
+        try:
+            if self._rank == self._speaker():
+                print(self._failure, file=sys.stderr, flush=True)
+            for child in self._children:
+                child.kill()
+            self._last_words()
+        finally:
+            os._exit(code)
+
+    def _watch_children(self) -> None:
+        while not self._left.wait(0.3):
+            for rank, child in enumerate(self._children, 1):
+                if child.poll() and rank not in self._well:
+                    self._died(rank)
+                    return
+
+    def _watch_parent(self) -> None:
+        while not self._left.wait(0.5):
+            if os.getppid() != int(os.environ[PARENT]) and 0 not in self._well:
+                self._died(0)
+                return
+
+    def _watch_signals(self) -> None:
+        """End a process that is told to while it still waits for the others to appear.
+
+        Python's own handlers wait for torch's rendezvous to return, which takes half an hour.
+        """
+        while number := self._waker[0].recv(1):
+            if number[0] != signal.SIGTERM or self._line is not None:
+                continue
+            if not self._left.wait(GRACE) and self._line is None:
+                os._exit(143)
+
+    def _tell(self, message: Message) -> None:
+        if self._line is not None:
+            self._line.say({**message, "rank": self._rank})
+
+    def _end_children(self) -> None:
+        """Wait for the children, which have heard of the error, and end those that are stuck."""
+        deadline = time.monotonic() + GRACE + 1
+        for child in self._children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+class _Launcher(_SubprocessScriptLauncher):
+    """Lightning's, but its observer: that one kills this process, and no record would be left."""
+
+    def __init__(self, given: _SubprocessScriptLauncher, guard: Guard) -> None:
+        super().__init__(given.cluster_environment, given.num_processes, given.num_nodes)
+        self._guard = guard
+
+    def launch(
+        self, function: Any, *args: Any, trainer: pl.Trainer | None = None, **kwargs: Any
+    ) -> Any:
+        """Start the other processes of this machine, then call the function."""
+        environment = self.cluster_environment
+        environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not environment.creates_processes_externally:
+            os.environ[PARENT] = str(os.getpid())
+            self._call_children_scripts()
+            self._guard.watch(self.procs)
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
+
+
+def _pass_on(trainer: pl.Trainer, number: int) -> None:
+    """Do with SIGTERM what Lightning does, but for its broadcast.
+
+    From within a signal handler that would meet another collective operation of the others.
+    """
+    connector, launcher = trainer._signal_connector, trainer.strategy.launcher
+    if not connector.received_sigterm and launcher is not None:
+        launcher.kill(number)
+    connector.received_sigterm = True
+
+
+def _in_background(target: Callable[[], None]) -> None:
+    threading.Thread(target=target, name=f"guard{target.__name__}", daemon=True).start()
+
+
+def _spoken(error: BaseException) -> Message:
+    """Return an error as it is told to the other processes."""
+    if isinstance(error, LitlabError):
+        return {"error": [error.what, error.where, error.fix, error.exit_code]}
+    if isinstance(error, KeyboardInterrupt):
+        return {"error": ["stopped by Ctrl-C", "training", "run it again", 130]}
+    what = f"{type(error).__name__}: {error}"
+    return {"error": [what, "training", "its traceback is above", 1]}
+
+
+def _repeated(message: Message, rank: int, world: int) -> LitlabError:
+    what, where, fix, code = message["error"]
+    return _error(f"rank {rank} of {world}: {what}", where, fix, code)
+
+
+def _error(what: str, where: str, fix: str, code: int) -> LitlabError:
+    kind = Interrupted if code in (130, 143) else LitlabError
+    error = kind(what, where, fix)
+    error.exit_code = code
+    return error
