@@ -20,10 +20,10 @@ def check(trainer: TrainerConfig) -> None:
 
 def _check_sharded(trainer: TrainerConfig) -> None:
     """Refuse what needs each process to have every weight."""
-    for name in ("ema", "swa"):
+    for name in ("ema", "swa", "log_norms"):
         if getattr(trainer, name):
             raise ConfigError(
                 f"strategy={trainer.strategy} gives each process a part of the weights",
                 f"trainer.{name}, trainer.strategy",
-                f"set trainer.{name} to null, or use strategy=ddp",
+                f"leave trainer.{name} out, or use strategy=ddp",
             )

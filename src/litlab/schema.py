@@ -117,6 +117,7 @@ class TrainerConfig(_Strict):
     limit_val_batches: Count | Portion | None
     ema: EMAConfig | None = None
     swa: SWAConfig | None = None
+    log_norms: bool = False
 
 
 class TrackingConfig(_Strict):

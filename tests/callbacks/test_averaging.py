@@ -36,7 +36,7 @@ class Watch(Callback):
     def on_train_batch_end(self, trainer, pl_module, *args):
         self.batches.append(copy(pl_module.model))
 
-    def on_train_batch_start(self, trainer, pl_module, *args):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.lrs.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_validation_batch_start(self, trainer, pl_module, *args):

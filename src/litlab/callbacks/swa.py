@@ -43,10 +43,10 @@ class SWA(WeightAverage):
             if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
         ]
 
-    def on_train_batch_start(
+    def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        """Set the learning rate, which the schedule has just moved."""
+        """Set the learning rate, which the schedule has moved since the last step."""
         self._set_lr(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
