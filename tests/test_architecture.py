@@ -75,7 +75,13 @@ ARROWS = {
     "litlab.models": {"litlab.data.spec", "litlab.hyperparameters"},
     "litlab.losses": {"litlab.data.spec", "litlab.hyperparameters"},
     "litlab.report": {"litlab.data.spec", "litlab.errors"},
-    "litlab.optim": {"litlab.hyperparameters", "litlab.muon", "litlab.sgdw"},
+    "litlab.optim": {
+        "litlab.depth",
+        "litlab.hyperparameters",
+        "litlab.muon",
+        "litlab.sgdw",
+    },
+    "litlab.depth": set(),
     "litlab.schedules": {"litlab.hyperparameters"},
     "litlab.data.spec": {"litlab.errors"},
     "litlab.data.datamodule": {

@@ -369,3 +369,145 @@ def test_a_loss_scaler_gives_the_step_without_one(build):
     scaler.step(optimizers[1])
     scaler.update()
     torch.testing.assert_close(plain.state_dict(), scaled.state_dict())
+
+
+# Learning rates by layer
+
+
+def rates(model, **settings):
+    """Each parameter's learning rate, by its name."""
+    optimizer = optim.adamw(model, lr=1.0, layer_decay=0.5, **settings)
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+
+
+class MadeNet(nn.Module):
+    """As a Vision Transformer is built: BEiT's own levels can be written down by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.class_token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.patches = nn.Conv2d(3, 4, 2, 2)
+        self.positions = nn.Embedding(5, 4)
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(4, 2, 8) for _ in range(3))
+        self.norm = nn.LayerNorm(4)
+        self.output = nn.Linear(4, 2)
+
+
+def test_layer_decay_is_that_of_beit():
+    model, top = MadeNet(), 4
+    for name, rate in rates(model).items():
+        if name.startswith("blocks."):
+            level = int(name.split(".")[1]) + 1
+        elif name.startswith("output"):
+            level = top
+        elif name.startswith("norm"):
+            level = 3  # BEiT: with the head. Here a norm belongs to the layer before it.
+        else:
+            level = 0
+        assert rate == 0.5 ** (top - level), name
+
+
+@pytest.mark.parametrize(
+    ("model", "levels"),
+    [
+        ("mlp", {"hidden.0": 0, "hidden.1": 0, "hidden.4": 1, "hidden.5": 1, "output": 2}),
+        ("simple_nn", {"layers.0": 0, "layers.2": 1}),
+        ("simple_cnn", {"layers.0": 0, "layers.3": 1, "layers.7": 2}),
+        (
+            "cnn",
+            {"stages.0.blocks.0": 0, "stages.1.blocks.0": 1, "stages.2.blocks.0": 2, "output": 3},
+        ),
+        (
+            "transformer",
+            {"embed": 0, "layers.0": 1, "layers.1": 2, "layers.3": 4, "norm": 4, "output": 5},
+        ),
+    ],
+)
+def test_layers_of_the_shipped_models(project, model, levels):
+    from litlab.assemble import build_model
+    from litlab.config import load
+    from test_conf import make_spec
+
+    built = build_model(load([f"model={model}"]), make_spec("image"))
+    found, top = rates(built), max(levels.values())
+    for layer, level in levels.items():
+        own = {rate for name, rate in found.items() if name.startswith(f"{layer}.")}
+        assert own == {0.5 ** (top - level)}, layer
+    assert set(found) == {name for name, _ in built.named_parameters()}
+
+
+class Rows(nn.Module):
+    """Categories side by side, then two layers, of which the last shares its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.input = nn.Module()
+        self.input.embeddings = nn.ModuleList(nn.Embedding(n, 4) for n in (5, 6, 7))
+        self.hidden = nn.Linear(12, 4)
+        self.output = nn.Linear(4, 5, bias=False)
+        self.output.weight = self.input.embeddings[0].weight
+
+
+def test_categories_side_by_side_are_one_level_and_tied_weights_where_they_came_first():
+    assert set(rates(Rows()).values()) == {0.5, 1.0}
+    assert {n for n, rate in rates(Rows()).items() if rate == 1.0} == {
+        "hidden.weight",
+        "hidden.bias",
+    }
+
+
+def test_layer_decay_keeps_what_decays_and_the_heads_rate_first():
+    model = Net()
+    optimizer = optim.adamw(model, lr=0.1, weight_decay=0.3, layer_decay=0.9)
+    decayed = set().union(
+        *(names_of(model, g) for g in optimizer.param_groups if g["weight_decay"])
+    )
+    assert decayed == WEIGHTS
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert names_of(model, optimizer.param_groups[0]) == {"output.weight"}
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+def test_layer_decay_equals_groups_made_by_hand(build):
+    """Two layers: the lower one's rate is the decayed one, and nothing else differs."""
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+    theirs = copy.deepcopy(ours)
+    one = build(ours, lr=0.01, layer_decay=0.5)
+    parts = (
+        [build(theirs[i], lr=0.01 * 0.5**d) for d, i in ((2, 0), (1, 2), (0, 4))]
+        if (build is not optim.muon)
+        else None
+    )
+    x, y = torch.randn(8, 4), torch.arange(8) % 3
+    for _ in range(5):
+        for model, optimizers in ((ours, [one]), (theirs, parts or [])):
+            model.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+    if parts is None:  # the matrix in the middle is Muon's
+        assert {g["lr"] for g in one.param_groups if g["name"].startswith("muon")} == {
+            0.005,
+            0.0025,
+        }
+        return
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", ["one_cycle", "cosine"])
+def test_schedules_keep_the_ratio_of_the_rates(name):
+    from litlab import schedules
+
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    optimizer = optim.adamw(model, lr=0.1, layer_decay=0.5)
+    horizon = schedules.Horizon(total_steps=10, monitor="val/loss", mode="min")
+    scheduler = getattr(schedules, name)(optimizer, horizon)["scheduler"]
+    for _ in range(9):
+        optimizer.step()
+        scheduler.step()
+        head, *_, first = [group["lr"] for group in optimizer.param_groups]
+        assert first == pytest.approx(head * 0.5)

@@ -19,6 +19,7 @@ NOT_BOOL = BeforeValidator(_refuse_bool)
 
 Probability = Annotated[float, NOT_BOOL, Field(ge=0, lt=1)]  # of dropping, in [0, 1)
 Fraction = Annotated[float, NOT_BOOL, Field(ge=0, le=1)]
+Decay = Annotated[float, NOT_BOOL, Field(gt=0, le=1)]  # a factor, 1 for none
 Positive = Annotated[float, NOT_BOOL, Field(gt=0)]
 NonNegative = Annotated[float, NOT_BOOL, Field(ge=0)]
 Count = Annotated[int, NOT_BOOL, Field(ge=1)]

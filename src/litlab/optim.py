@@ -4,7 +4,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from litlab.hyperparameters import Betas, Count, NonNegative, Positive, Probability
+from litlab.depth import depths
+from litlab.hyperparameters import Betas, Count, Decay, NonNegative, Positive, Probability
 from litlab.muon import MuonAdamW
 from litlab.sgdw import SGDW
 
@@ -21,16 +22,23 @@ NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 FUSED_DEVICES = {"cpu", "cuda"}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[Group]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, lr: float = 0.0, layer_decay: float = 1.0
+) -> list[Group]:
     """Split the trainable parameters into those that decay and those that do not.
 
     Weights decay: parameters of two dimensions or more (nanoGPT's rule, so embeddings and
     convolutions too). Biases, norms, positions and class tokens do not; the last two are known by
     a part of their dotted name: `positions`, `pos_embed`, `position_embedding`, `class_token`, ...
 
+    With `layer_decay` below 1 each level of the network has groups of its own, whose learning rate
+    is `lr * layer_decay ** d`, d levels below the head (ELECTRA, Clark et al. 2020, appendix A;
+    BEiT, Bao et al. 2022). `litlab.depth` says what a level is.
+
     Returns:
-        One or two groups, "decay" and "no_decay"; a group without parameters is left out. A
-        tied parameter is in one group, once, by its first name.
+        One or two groups, "decay" and "no_decay", or as many for each level, the head's first; a
+        group without parameters is left out. A tied parameter is in one group, once, by its first
+        name.
 
     Raises:
         ValueError: No parameter is trainable.
@@ -38,19 +46,40 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[Group]:
     norms = {
         id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)
     }
-    groups: list[Group] = [
-        {"name": "decay", "params": [], "weight_decay": weight_decay},
-        {"name": "no_decay", "params": [], "weight_decay": 0.0},
-    ]
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        decays = parameter.ndim >= 2 and id(parameter) not in norms and not UNDECAYED.search(name)
-        groups[0 if decays else 1]["params"].append(parameter)
+    named = dict(model.named_parameters())
+    decaying = {
+        id(p)
+        for name, p in named.items()
+        if p.ndim >= 2 and id(p) not in norms and not UNDECAYED.search(name)
+    }
+    if layer_decay == 1.0:
+        groups = _two(list(named.values()), decaying, weight_decay)
+    else:
+        levels = depths(model, decaying)
+        top = max(levels.values(), default=0)
+        groups = []
+        for level in range(top, -1, -1):
+            scale = layer_decay ** (top - level)
+            own = _two(
+                [p for p in named.values() if levels[id(p)] == level], decaying, weight_decay
+            )
+            for group in own:
+                name = f"{group['name']}_{level}"
+                groups.append({**group, "name": name, "lr": lr * scale, "lr_scale": scale})
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise ValueError("model: no parameter is trainable; unfreeze at least one layer")
     return groups
+
+
+def _two(parameters: list[nn.Parameter], decaying: set[int], weight_decay: float) -> list[Group]:
+    trainable = [p for p in parameters if p.requires_grad]
+    decay = [p for p in trainable if id(p) in decaying]
+    rest = [p for p in trainable if id(p) not in decaying]
+    return [
+        {"name": "decay", "params": decay, "weight_decay": weight_decay},
+        {"name": "no_decay", "params": rest, "weight_decay": 0.0},
+    ]
 
 
 def _fused(model: nn.Module) -> bool | None:
@@ -75,6 +104,7 @@ def adam(
     weight_decay: NonNegative = 0.0,
     betas: Betas = (0.9, 0.999),
     eps: Positive = 1e-8,
+    layer_decay: Decay = 1.0,
 ) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba, ICLR 2015).
 
@@ -84,7 +114,7 @@ def adam(
     """
     return _scaled_outside(
         torch.optim.Adam(
-            parameter_groups(model, weight_decay),
+            parameter_groups(model, weight_decay, lr, layer_decay),
             lr=lr,
             betas=(betas[0], betas[1]),
             eps=eps,
@@ -101,6 +131,7 @@ def adamw(
     weight_decay: NonNegative = 0.01,
     betas: Betas = (0.9, 0.999),
     eps: Positive = 1e-8,
+    layer_decay: Decay = 1.0,
 ) -> torch.optim.Optimizer:
     """AdamW: each step first scales the weights by `1 - lr * weight_decay`.
 
@@ -109,7 +140,7 @@ def adamw(
     """
     return _scaled_outside(
         torch.optim.AdamW(
-            parameter_groups(model, weight_decay),
+            parameter_groups(model, weight_decay, lr, layer_decay),
             lr=lr,
             betas=(betas[0], betas[1]),
             eps=eps,
@@ -125,6 +156,7 @@ def sgd(
     weight_decay: NonNegative = 5e-3,
     momentum: Probability = 0.9,
     nesterov: bool = True,
+    layer_decay: Decay = 1.0,
 ) -> torch.optim.Optimizer:
     """SGD with momentum (Sutskever et al., ICML 2013), its weight decay decoupled (`SGDW`).
 
@@ -140,7 +172,7 @@ def sgd(
         )
     return _scaled_outside(
         SGDW(
-            parameter_groups(model, weight_decay),
+            parameter_groups(model, weight_decay, lr, layer_decay),
             lr=lr,
             momentum=momentum,
             nesterov=nesterov,
@@ -159,6 +191,7 @@ def muon(
     ns_steps: Count = 5,
     betas: Betas = (0.9, 0.999),
     eps: Positive = 1e-8,
+    layer_decay: Decay = 1.0,
 ) -> torch.optim.Optimizer:
     """Muon on the hidden matrices, AdamW on everything else, as one optimizer.
 
@@ -178,15 +211,17 @@ def muon(
     excluded = _outer(model)
     matrices: list[Group] = []
     others: list[Group] = []
-    for group in parameter_groups(model, weight_decay):
-        decays = group["name"] == "decay"
+    for group in parameter_groups(model, weight_decay, lr, layer_decay):
+        decays = group["name"].startswith("decay")
         inner: list[nn.Parameter] = []
         outer: list[nn.Parameter] = []
         for p in group["params"]:
             hidden = decays and p.ndim == 2 and id(p) not in excluded
             (inner if hidden else outer).append(p)
         if inner:
-            matrices.append({**group, "name": "muon", "params": inner})
+            matrices.append(
+                {**group, "name": group["name"].replace("decay", "muon"), "params": inner}
+            )
         if outer:
             others.append({**group, "params": outer})
     if not matrices:
