@@ -14,6 +14,10 @@ def check(trainer: TrainerConfig) -> None:
         raise ConfigError(
             "both average the weights", "trainer.ema, trainer.swa", "set one of them to null"
         )
+    if trainer.unfreeze_epoch is not None and not trainer.freeze:
+        raise ConfigError(
+            "nothing is frozen", "trainer.unfreeze_epoch", "set trainer.freeze, or leave it out"
+        )
     if trainer.strategy.startswith("fsdp"):
         _check_sharded(trainer)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from litlab.hyperparameters import (
     NOT_BOOL,
@@ -38,6 +38,10 @@ Name = Annotated[
 ]
 MetricName = Annotated[
     str, Field(pattern=r"^\w+$", description="a name of letters, digits and '_'")
+]
+# YAML reads a bare `off` as false.
+Find = Annotated[
+    Literal["off", "suggest", "use"], BeforeValidator(lambda v: "off" if v is False else v)
 ]
 Share = Annotated[float, NOT_BOOL, Field(gt=0, lt=1)]  # of the samples, in (0, 1)
 Portion = Annotated[float, Field(gt=0, le=1)]  # of the batches; 1.0 is all of them, 1 is one
@@ -100,6 +104,8 @@ class TrainerConfig(_Strict):
     """Settings of the Lightning Trainer, by Lightning's own names."""
 
     max_epochs: Count
+    save_every_seconds: NonNegative | None = 10.0
+    save_every_steps: Count | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: Count | Literal["auto"] | Annotated[list[Index], Field(min_length=1)]
     num_nodes: Count
@@ -118,6 +124,11 @@ class TrainerConfig(_Strict):
     ema: EMAConfig | None = None
     swa: SWAConfig | None = None
     log_norms: bool = False
+    lr_find: Find = "off"
+    batch_size_find: Find = "off"
+    batch_size_limit: Count | None = None
+    freeze: list[str] = []  # glob patterns of parameters' names
+    unfreeze_epoch: Count | None = None
 
 
 class TrackingConfig(_Strict):
@@ -138,6 +149,7 @@ class Config(_Strict):
     monitor: str
     plot: Literal["confusion", "confusion_normalized", "scatter"]
     trust: list[str]
+    init_from: str | None = None
     data: DataConfig
     loader: LoaderConfig
     augment: dict[str, Component] = {}  # `augment=[]` leaves no such key

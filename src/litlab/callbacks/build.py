@@ -3,6 +3,7 @@
 from lightning.pytorch.callbacks import Callback
 
 from litlab.callbacks.ema import EMA
+from litlab.callbacks.freezing import Freezing
 from litlab.callbacks.norms import Norms
 from litlab.callbacks.swa import SWA
 from litlab.schema import Config
@@ -12,6 +13,8 @@ def callbacks(config: Config) -> list[Callback]:
     """Return them; early stopping, checkpoints and progress are not among them."""
     trainer = config.trainer
     built: list[Callback] = []
+    if trainer.freeze:
+        built.append(Freezing(trainer.freeze, trainer.unfreeze_epoch))
     if trainer.log_norms:
         built.append(Norms())
     if trainer.ema:
