@@ -1,6 +1,7 @@
 """Where the rooms meet: a configuration and a DataSpec become modules."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -58,6 +59,13 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
             _try(task, spec)
             parts.optimizer(task.model)  # some refuse a model, and the fit would make it too late
     return task
+
+
+def use_settings(task: Task, config: Config) -> None:
+    """Let a task make its optimizer and schedule by another configuration from now on."""
+    task.parts = replace(
+        task.parts, optimizer=partial(_optimizer, config), scheduler=partial(_scheduler, config)
+    )
 
 
 def _require_task(config: Config, spec: DataSpec) -> None:
