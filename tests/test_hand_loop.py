@@ -12,8 +12,8 @@ from litlab.assemble import build_task
 from litlab.config import load
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.open import open_or_prepare
-from litlab.trainer import fit, make_trainer
-from run_helpers import THIRD_PARTY
+from litlab.trainer import fit
+from run_helpers import THIRD_PARTY, trainer_of
 
 pytestmark = THIRD_PARTY
 
@@ -39,8 +39,8 @@ def by_trainer(config, folder: Path) -> dict[str, torch.Tensor]:
     seeding.seed_everything(config.seed)
     task = build_task(config, spec)
     data = ArrayDataModule(prepared, spec, config.loader, seed=config.seed)
-    trainer = make_trainer(config, "min", folder / "by_trainer", [])
-    fit(trainer, task, data)
+    trainer, signals = trainer_of(config, folder / "by_trainer")
+    fit(trainer, task, data, signals)
     assert trainer.fit_loop.total_batch_idx + 1 == STEPS
     return task.model.state_dict()
 

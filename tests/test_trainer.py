@@ -12,8 +12,8 @@ from torchmetrics import Metric
 from litlab.checkpoint.card import load
 from litlab.errors import ConfigError, Interrupted, NonFiniteError
 from litlab.run_folder import RunRecord
-from litlab.trainer import check_devices, is_first_process, make_trainer, seed_apart
-from run_helpers import THIRD_PARTY, mlflow_run, only_run, small, small_run
+from litlab.trainer import check_devices, is_first_process, seed_apart
+from run_helpers import THIRD_PARTY, mlflow_run, only_run, small, small_run, trainer_of
 
 pytestmark = THIRD_PARTY
 
@@ -214,7 +214,7 @@ def test_each_process_draws_noise_of_its_own(project, monkeypatch):
     def draw(*overrides):
         torch.manual_seed(7)
         config = small("seed=5", *overrides)
-        seed_apart(config.seed, make_trainer(config, "min", project, []))
+        seed_apart(config.seed, trainer_of(config, project)[0])
         return torch.rand(4).tolist()
 
     alone = draw()

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from litlab.errors import ConfigError, LitlabError
-from litlab.options import Debug, Json, Out, Overrides, Params, Run, Trust
+from litlab.options import (
+    AllowChanges,
+    Debug,
+    Json,
+    OrStart,
+    Out,
+    Overrides,
+    Params,
+    Resume,
+    Run,
+    Trust,
+)
 from litlab.paths import short
 
 if TYPE_CHECKING:
@@ -80,32 +91,23 @@ def train(
     overrides: Overrides = None,
     params: Params = None,
     out: Out = None,
+    resume: Resume = False,
+    allow_changes: AllowChanges = False,
+    resume_or_start: OrStart = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Train one model and record the run in MLflow and in runs/."""
     config = _load(overrides, params)
-    from litlab.output import number, say
+    from litlab.summary import show_training
+    from litlab.train import Resume as Wish
     from litlab.train import train as run
 
-    result = run(config, out, command=["litlab", *sys.argv[1:]])
-    record = result.record
+    wish = Wish(allow_changes, resume_or_start) if resume or resume_or_start else None
+    result = run(config, out, ["litlab", *sys.argv[1:]], wish)
     if json:
-        _print_json(
-            run_id=record.run_id,
-            checkpoint=str(result.checkpoint),
-            metrics=record.metrics,
-            seconds=record.seconds,
-            folder=str(result.folder),
-            best_epoch=record.best_epoch,
-            epochs=record.epochs,
-            num_parameters=record.num_parameters,
-        )
-    metrics = "  ".join(f"{k} {number(v)}" for k, v in record.metrics.items() if "val/" in k)
-    say(f"best epoch {record.best_epoch} (from 0) of {record.epochs}: {metrics}")
-    say(f"{record.seconds:.1f} s; run {record.run_id} in {short(result.folder)}")
-    if out is None:  # a pipeline's next stage evaluates by itself
-        say(f"next: litlab evaluate {short(result.folder)}")
+        _print_json(**result.facts())
+    show_training(result, next_step=out is None)  # a pipeline's next stage evaluates by itself
     _exit_if_unsent(result.all_sent)
 
 

@@ -1,7 +1,7 @@
 """Metrics of an epoch: collected while it runs, computed once at its end."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ class EpochMeter(nn.Module):
 
     def _clear(self) -> None:
         self._losses: list[torch.Tensor] = []
-        self._weights: list[torch.Tensor] = []
+        self._weights: list[torch.Tensor | int] = []
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._bytes = 0
 
@@ -89,7 +89,7 @@ class EpochMeter(nn.Module):
                 for all batches of an epoch, or for none.
         """
         self._losses.append(loss.detach())
-        self._weights.append(torch.tensor(len(targets)) if weight is None else weight.detach())
+        self._weights.append(len(targets) if weight is None else weight.detach())
         if not self._names:
             return
         self._outputs.append((outputs.detach(), targets))
@@ -109,6 +109,42 @@ class EpochMeter(nn.Module):
         for metric in self.metrics.values():
             metric.update(outputs, targets)
 
+    def state(self) -> dict[str, Any]:
+        """Return what was collected since the epoch began, as tensors and plain values."""
+        counts = isinstance(next(iter(self._weights), 0), int)
+        parts = zip(*self._outputs, strict=True)
+        return {
+            "losses": torch.stack(self._losses) if self._losses else None,
+            "weights": self._weights if counts else torch.stack(_tensors(self._weights)),
+            # Joined, for a file has a record for each tensor.
+            "outputs": [torch.cat(part) for part in parts],
+            "sizes": [len(outputs) for outputs, _ in self._outputs],
+            "metrics": [
+                {"updates": m._update_count, "values": m.metric_state} for m in self._all_metrics()
+            ],
+        }
+
+    def load_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from what a process, or several together, had collected.
+
+        Args:
+            states: What `state` returned in each of them; with none, the epoch is empty so far.
+        """
+        self._clear()
+        for state in states:
+            if state["losses"] is not None:
+                self._losses += state["losses"].unbind()
+            self._weights += list(state["weights"])
+            parts = [torch.split(part, state["sizes"]) for part in state["outputs"]]
+            self._outputs += list(zip(*parts, strict=True))
+        self._bytes = sum(outputs.nbytes for outputs, _ in self._outputs)
+        for place, metric in enumerate(self._all_metrics()):
+            for state in states:
+                _add_state(metric, **state["metrics"][place])
+
+    def _all_metrics(self) -> list[Metric]:
+        return [m for m in self._metrics.modules() if isinstance(m, Metric)]
+
     def compute(self, reduce: Reduce = lambda x: x) -> dict[str, float]:
         """Return the epoch's means and forget the epoch.
 
@@ -117,8 +153,10 @@ class EpochMeter(nn.Module):
         """
         self._flush()
         # On the CPU, for MPS has no float64; one transfer an epoch.
-        losses = torch.stack(self._losses).cpu().double()
-        weights = torch.stack(self._weights).cpu().double()
+        losses = torch.tensor([]) if not self._losses else torch.stack(self._losses)
+        losses, weights = losses.cpu().double(), torch.tensor([])
+        if self._weights:
+            weights = torch.stack(_tensors(self._weights)).cpu().double()
         # A batch of nothing (this process's share of a short last batch) has no mean.
         total = reduce(torch.stack([losses[weights > 0] @ weights[weights > 0], weights.sum()]))
         values = {"loss": (total[0] / total[1]).item()}
@@ -127,3 +165,21 @@ class EpochMeter(nn.Module):
             metric.reset()
         self._clear()
         return values
+
+
+def _tensors(values: Sequence[torch.Tensor | int]) -> list[torch.Tensor]:
+    return [torch.as_tensor(value) for value in values]
+
+
+def _add_state(metric: Metric, updates: int, values: Mapping[str, Any]) -> None:
+    """Add to a metric what another one of its kind has seen."""
+    if not updates:
+        return
+    before = metric._update_count
+    other = metric if not before else metric.clone()
+    for name, value in values.items():
+        moved = value.to(metric.device) if isinstance(value, torch.Tensor) else value
+        setattr(other, name, moved)
+    if other is not metric:
+        metric.merge_state(other)
+    metric._update_count = before + updates

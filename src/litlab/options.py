@@ -13,6 +13,15 @@ Params = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the newest interrupted run of these settings.")
+]
+AllowChanges = Annotated[
+    bool, typer.Option("--allow-changes", help="With --resume: the settings may differ.")
+]
+OrStart = Annotated[
+    bool, typer.Option("--resume-or-start", help="Resume if there is anything to, else start.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Folder, name, MLflow id, .ckpt, or last.")]
 Trust = Annotated[

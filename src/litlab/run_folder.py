@@ -11,7 +11,7 @@ from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, neares
 from litlab.paths import project_root, runs_folder
 
 RUN_FILE = "run.json"
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
 def _now() -> str:
@@ -40,6 +40,7 @@ class RunRecord:
         dvc_experiment: Name of the DVC experiment, if it is one.
         environment: Versions and hardware.
         command: What repeats the run.
+        resumed: How often it was interrupted and went on.
     """
 
     run_id: str
@@ -58,6 +59,7 @@ class RunRecord:
     dvc_experiment: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
+    resumed: int = 0
 
     def save(self, folder: Path) -> None:
         """Write `run.json`."""

@@ -1,11 +1,29 @@
 """The short table of an evaluation."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from litlab.output import console, number, table
+from litlab.output import console, number, say, table
 from litlab.paths import project_root, short
 from litlab.run_folder import read_results
+
+if TYPE_CHECKING:
+    from litlab.train import Result
+
+
+def show_training(result: "Result", *, next_step: bool) -> None:
+    """Say how a run went; see `litlab.train`.
+
+    Args:
+        result: What it left.
+        next_step: Whether to say what follows.
+    """
+    record = result.record
+    metrics = "  ".join(f"{k} {number(v)}" for k, v in record.metrics.items() if "val/" in k)
+    say(f"best epoch {record.best_epoch} (from 0) of {record.epochs}: {metrics}")
+    say(f"{record.seconds:.1f} s; run {record.run_id} in {short(result.folder)}")
+    if next_step:
+        say(f"next: litlab evaluate {short(result.folder)}")
 
 
 def show_summary(folder: Path) -> None:

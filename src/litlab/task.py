@@ -126,6 +126,16 @@ class Task(pl.LightningModule):
             return shares.scaled(loss, weight, *share, world, add)
         return loss
 
+    def meter_states(self) -> Any:
+        """Return what the epoch's training metrics have collected so far."""
+        return self._meter("train").state()
+
+    def load_meter_states(self, states: list[Any], rank: int, world: int) -> None:
+        """Go on from what each process had collected; were there more or fewer, one takes all."""
+        same = len(states) == world
+        own = [states[rank]] if same else states if rank == 0 else []
+        self._meter("train").load_state(own)
+
     def _meter(self, split: str) -> EpochMeter:
         meter = self.meters[f"{split}_split"]
         assert isinstance(meter, EpochMeter)

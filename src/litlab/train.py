@@ -1,26 +1,36 @@
 """One run: data, model and task from a configuration, fitted by Lightning, recorded in full."""
 
-import signal
-import threading
+import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from litlab import seeding
 from litlab.assemble import build_augmentations, build_task
-from litlab.checkpoint.card import Card, WriteCard
+from litlab.checkpoint.card import Card
+from litlab.checkpoint.keeper import Keeper
+from litlab.checkpoint.manifest import config_hash
+from litlab.checkpoint.resume import Interruption, check_fits, find_interrupted
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.open import open_or_prepare
-from litlab.errors import EnvironmentFault, Interrupted
+from litlab.errors import CheckpointError, EnvironmentFault, Interrupted
 from litlab.feasible import check_feasible
-from litlab.paths import runs_folder
+from litlab.finders import find_settings, settings_of
+from litlab.freeze import freeze
+from litlab.init_from import init_from
+from litlab.loop.guard import StepGuard
+from litlab.output import say
+from litlab.paths import runs_folder, short, store_root
 from litlab.preview import preview_of_run
 from litlab.rank_guard import Guard
 from litlab.ranks import as_launched
-from litlab.run_folder import BEST, RunRecord, make_folder
+from litlab.run_folder import BEST, PREVIOUS, RunRecord, make_folder
+from litlab.run_lock import running
 from litlab.schema import Config
+from litlab.signals import Signals, Terminated, requeue
 from litlab.sync_batchnorm import synchronize
 from litlab.task import Task
 from litlab.tracking.recording import Recording
@@ -43,8 +53,33 @@ class Result:
     record: RunRecord
     all_sent: bool
 
+    def facts(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        names = ("run_id", "metrics", "seconds", "best_epoch", "epochs", "num_parameters")
+        facts = {name: getattr(self.record, name) for name in (*names, "resumed")}
+        return {**facts, "checkpoint": str(self.checkpoint), "folder": str(self.folder)}
 
-def train(config: Config, out: Path | None = None, command: list[str] | None = None) -> Result:
+
+@dataclass(frozen=True)
+class Resume:
+    """Whether and how to go on with an interrupted run.
+
+    Attributes:
+        allow_changes: Whether a run of other settings will do.
+        or_start: Whether to start where there is nothing to go on with. The state then lies outside
+            the run's folder, which DVC empties before it runs a stage again.
+    """
+
+    allow_changes: bool = False
+    or_start: bool = False
+
+
+def train(
+    config: Config,
+    out: Path | None = None,
+    command: list[str] | None = None,
+    resume: Resume | None = None,
+) -> Result:
     """Train one model.
 
     Of several processes only the first returns; the others end when the training does.
@@ -53,97 +88,147 @@ def train(config: Config, out: Path | None = None, command: list[str] | None = N
         config: A checked configuration.
         out: Folder for the run; a new one under runs/ if None.
         command: What the user typed, to repeat the run.
+        resume: Go on with an interrupted run; None starts a new one.
 
     Raises:
         LitlabError: See `litlab.errors`; a run that had begun is recorded as FAILED or KILLED.
     """
     config = config.model_copy(update={"trainer": as_launched(config.trainer)})
     check_devices(config.trainer)
+    state = _state_folder(config) if resume and resume.or_start else None
+    found = _find(config, out, resume, state) if resume else None
     folder, spec = open_or_prepare(config.data, config.trust)
     seeding.seed_everything(config.seed)
     task = build_task(config, spec)
+    taken = None
+    if config.init_from is not None and found is None:
+        taken = init_from(task.model, spec, config.init_from, config.trust)
+    freeze(task.model, config.trainer)
     augmentations = build_augmentations(config.augment, spec, config.trust)
     check_feasible(config, spec, task.model)
     data = ArrayDataModule(folder, spec, config.loader, augmentations, seed=config.seed)
     data.open()  # a damaged file is found before anything is recorded
+    if found is not None:
+        check_fits(found, spec, task.state_dict())
     # The other processes of a run write nothing; checkpoints go where the first one's Trainer says.
-    run = make_folder(out, config.run_name) if is_first_process() else runs_folder()
-    return _fit(task, data, Recording(config, spec, run, command or []))
+    run = runs_folder()
+    if is_first_process():
+        run = found.folder if found and state is None else make_folder(out, config.run_name)
+    files: list[Path] = []
+    if found is not None:
+        config = settings_of(config, found.checkpoint, task, data)
+    else:
+        config, files = find_settings(config, task, data, run)
+    if taken is not None and is_first_process():
+        say(str(taken))
+        files.append(taken.save(run))
+    recording = Recording(config, spec, run, command or [])
+    with running(state or run) if is_first_process() else nullcontext():
+        return _Run(task, data, recording, found, state or run, files).fit()
 
 
-def _fit(task: Task, data: ArrayDataModule, recording: Recording) -> Result:
-    """Fit, and leave a true record whatever happens."""
-    first, config = is_first_process(), recording.config
-    mode = task.parts.mode
-    checkpoint = recording.folder / BEST
-    status, sent, began = "FAILED", True, time.monotonic()
+def _state_folder(config: Config) -> Path:
+    return store_root() / ".litlab" / "unfinished" / config_hash(config)[:16]
+
+
+def _find(
+    config: Config, out: Path | None, resume: Resume, state: Path | None
+) -> Interruption | None:
+    """Return the run to go on with; None where a new one may be started instead."""
+    folders: Iterable[Path] = [state] if state else [out] if out else runs_folder().glob("*")
     try:
-        with _sigterm(held=False):
-            if first:
-                recording.start(task.model)
-                recording.keep(preview_of_run(data, recording.folder))
-            card = WriteCard(Card(config, recording.spec, recording.record.run_id))
-            loggers = recording.loggers
-            trainer = make_trainer(config, task.parts.mode, recording.folder, loggers, card)
-            seed_apart(config.seed, trainer)
-            if config.trainer.sync_batchnorm and trainer.world_size > 1:
-                synchronize(task.model, on_cuda=trainer.strategy.root_device.type == "cuda")
-            began = time.monotonic()
-            guard = Guard(lambda: first and recording.finish("FAILED", 0.0, checkpoint, mode))
-            with guard.attach(trainer):
-                fit(trainer, task, data)
-            if first:
-                _require(checkpoint)
-        status = "FINISHED"
-    except (Interrupted, KeyboardInterrupt):
-        status = "KILLED"
+        found = find_interrupted(config, folders, config.trust, allow_changes=resume.allow_changes)
+    except CheckpointError:
+        if resume.or_start:
+            return None
         raise
-    finally:
-        if first:
-            seconds = time.monotonic() - began
-            with _sigterm(held=True):
-                sent = recording.finish(status, seconds, checkpoint, task.parts.mode)
-    if not first:
-        raise SystemExit(0)
-    return Result(recording.folder, checkpoint, recording.record, sent)
+    return found
 
 
-def _require(checkpoint: Path) -> None:
-    """Lightning goes on where it may not write, and says nothing."""
-    if not checkpoint.is_file():
-        raise EnvironmentFault(
-            "the checkpoint was not written", str(checkpoint), "make the folder writable"
-        )
+class _Run:
+    """A fit, and a true record of it whatever happens."""
 
+    def __init__(
+        self,
+        task: Task,
+        data: ArrayDataModule,
+        recording: Recording,
+        found: Interruption | None,
+        state: Path,
+        files: list[Path],
+    ) -> None:
+        self.task, self.data, self.recording = task, data, recording
+        self.found, self.state, self.files = found, state, files
+        self.first, self.config = is_first_process(), recording.config
+        self.checkpoint = recording.folder / BEST
+        self.began = time.monotonic()
 
-class _Terminated(BaseException):
-    """No `Exception`: what forgives a failing store must not forgive this."""
+    def fit(self) -> Result:
+        """Fit and record; only the first of several processes returns."""
+        recording, mode = self.recording, self.task.parts.mode
+        status, sent = "FAILED", True
+        with Signals() as signals:
+            try:
+                self._start()
+                self._train(signals)
+                if self.first:
+                    self._require()
+                status = "FINISHED"
+            except (Interrupted, KeyboardInterrupt, Terminated):
+                status = "KILLED"
+                raise
+            finally:
+                if self.first:
+                    with signals.held():
+                        sent = recording.finish(status, self._seconds(), self.checkpoint, mode)
+        if not self.first:
+            raise SystemExit(0)
+        if self.state != recording.folder:
+            shutil.rmtree(self.state, ignore_errors=True)
+        (self.state / PREVIOUS).unlink(missing_ok=True)  # a finished run goes on no more
+        return Result(recording.folder, self.checkpoint, recording.record, sent)
 
+    def _seconds(self) -> float:
+        return time.monotonic() - self.began
 
-@contextmanager
-def _sigterm(*, held: bool) -> Iterator[None]:
-    """Turn SIGTERM into an error, at once or, if `held`, at the end; Lightning's fit has its own.
+    def _start(self) -> None:
+        """Open the record, a new one or that of the interrupted run."""
+        if not self.first:
+            return
+        recording, found = self.recording, self.found
+        if found is None:
+            recording.start(self.task.model)
+            recording.keep([*preview_of_run(self.data, recording.folder), *self.files])
+            return
+        recording.go_on(self.task.model, found)
+        best = found.folder / BEST
+        if best.is_file() and not self.checkpoint.exists():
+            shutil.copyfile(best, self.checkpoint)
+        where = f"epoch {found.manifest['epoch']}, step {found.manifest['step']}"
+        say(f"going on with run {recording.record.run_id} in {short(found.folder)} from {where}")
 
-    Raises:
-        Interrupted: It came.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
+    def _train(self, signals: Signals) -> None:
+        config, recording, task = self.config, self.recording, self.task
+        card = Card(config, recording.spec, recording.record.run_id)
+        mode = task.parts.mode
+        keeper = Keeper(card, recording.folder, self.state, mode, signals, recording.tracked)
+        trainer = make_trainer(config, recording.folder, recording.loggers, keeper, StepGuard())
+        if config.trainer.sync_batchnorm and trainer.world_size > 1:
+            synchronize(task.model, on_cuda=trainer.strategy.root_device.type == "cuda")
+        seed_apart(config.seed, trainer)
+        self.began = time.monotonic()
+        resume = self.found.checkpoint if self.found else None
+        ranks = Guard(lambda: self.first and recording.finish("FAILED", 0.0, self.checkpoint, mode))
+        with ranks.attach(trainer):
+            try:
+                fit(trainer, task, self.data, signals, resume)
+            except Interrupted:
+                note = requeue() if signals.came else ""
+                if note:
+                    say(note)
+                raise
 
-    def note(number: int, _: object) -> None:
-        came.append(number)
-        # During the fit Lightning's handler calls this one, and ends the fit after the batch.
-        if not held and signal.getsignal(signal.SIGTERM) is note:
-            raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield
-    except _Terminated:
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-    if came:
-        raise Interrupted("stopped by SIGTERM", "training", "run it again", 143)
+    def _require(self) -> None:
+        if not self.checkpoint.is_file():
+            what, fix = "the checkpoint was not written", "make the folder writable"
+            raise EnvironmentFault(what, str(self.checkpoint), fix)

@@ -7,19 +7,24 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from litlab import progress, seeding
 from litlab.callbacks import build
-from litlab.errors import ConfigError, Interrupted
-from litlab.run_folder import BEST, LAST
+from litlab.checkpoint.io import VerifiedCheckpointIO
+from litlab.checkpoint.keeper import Keeper
+from litlab.errors import ConfigError
+from litlab.loop.fit_loop import FitLoop, Stopped
+from litlab.loop.guard import StepGuard
+from litlab.run_folder import LAST, PREVIOUS
 from litlab.schema import Config, TrainerConfig
+from litlab.signals import Signals
 
 SAME_NAME = (  # passed on to the Trainer as they are
     "max_epochs",
@@ -47,89 +52,105 @@ IRRELEVANT = (
 
 
 def make_trainer(
-    config: Config, mode: str, folder: Path, loggers: Sequence[Logger], *extra: Callback
+    config: Config, folder: Path, loggers: Sequence[Logger], keeper: Keeper, guard: StepGuard
 ) -> pl.Trainer:
-    """Return the Trainer; it keeps the best epoch's checkpoint and the last one's.
+    """Return the Trainer, with litlab's loop and checkpoints in place of Lightning's.
 
     Args:
         config: The configuration.
-        mode: "min" or "max": which way `config.monitor` gets better.
-        folder: Where checkpoints go.
+        folder: The run's.
         loggers: Where metrics go.
-        extra: More callbacks.
+        keeper: Saves the run.
+        guard: Refuses a step that is not finite.
 
     Raises:
         ConfigError: Lightning refuses the combination.
     """
-    callbacks = [*_selection(config, mode, folder), *progress.callbacks(config.trainer.progress)]
-    callbacks += [*build.callbacks(config), *extra]
+    callbacks = [
+        *_early_stopping(config, keeper.mode),
+        *progress.callbacks(config.trainer.progress),
+    ]
+    callbacks += [*build.callbacks(config), guard, keeper]
     _be_quiet()
     settings = {name: getattr(config.trainer, name) for name in SAME_NAME}
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **settings,
             logger=list(loggers),
             callbacks=callbacks,
+            plugins=[VerifiedCheckpointIO({LAST: PREVIOUS})],
             default_root_dir=folder,
             num_sanity_val_steps=0,  # the parts were tried on made-up samples when they were built
             use_distributed_sampler=False,  # the loader shares out each batch itself
+            enable_checkpointing=False,  # the keeper does it
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
         )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise _refused(error) from error
+    trainer.fit_loop = FitLoop(trainer, keeper)
+    trainer._signal_connector = _NoSignals(trainer)
+    return trainer
 
 
-def _selection(config: Config, mode: str, folder: Path) -> list[Callback]:
-    """What goes by the monitored value: the best checkpoint (and the last), early stopping."""
-    of_train = config.monitor.startswith("train/")
-    shared: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    best = ModelCheckpoint(
-        filename=Path(BEST).stem,
-        monitor=config.monitor,
-        mode=mode,
-        save_on_train_epoch_end=of_train,
-        **shared,
-    )
-    last = ModelCheckpoint(filename=Path(LAST).stem, save_on_train_epoch_end=True, **shared)
+class _NoSignals(_SignalConnector):
+    """Signals are litlab's own: Lightning's handler talks to other processes in mid-step."""
+
+    def register_signal_handlers(self) -> None:
+        """Leave them."""
+
+
+def _early_stopping(config: Config, mode: str) -> list[Callback]:
     stopping = config.trainer.early_stopping
     if stopping is None:
-        return [best, last]
+        return []
     early = EarlyStopping(
         config.monitor,
         mode=mode,
         patience=stopping.patience,
         min_delta=stopping.min_delta,
-        check_on_train_epoch_end=of_train,
+        check_on_train_epoch_end=config.monitor.startswith("train/"),
     )
-    return [best, last, early]
+    return [early]
 
 
 def _refused(error: Exception) -> ConfigError:
     return ConfigError(f"Lightning refuses: {error}", "trainer", "change the setting it names")
 
 
-def fit(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> None:
+def fit(
+    trainer: pl.Trainer,
+    task: pl.LightningModule,
+    data: pl.LightningDataModule,
+    signals: Signals,
+    resume: Path | None = None,
+) -> None:
     """Run the fit; a signal that ended it becomes an error with the exit code of that signal.
+
+    Args:
+        trainer: As `make_trainer` returned it.
+        task: What is trained.
+        data: On what.
+        signals: What may have come.
+        resume: A checkpoint to go on from.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM. (Lightning exits with 1 on the first, 0 on the second.)
         ConfigError: A setting of the Trainer does not fit the data or the task.
     """
-    where, fix = "training", "the checkpoints in the run's folder are of the last whole epoch"
-    with _plain_warnings(), _ctrl_c_kept():
+    saved = "the same command with --resume goes on from here"
+    with _plain_warnings(), signals.noted():
         try:
-            trainer.fit(task, datamodule=data)
+            trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
         except MisconfigurationException as error:
             raise _refused(error) from error
-        except SystemExit as stop:
-            if trainer.received_sigterm:
-                raise Interrupted("stopped by SIGTERM", where, fix, 143) from stop
+        except Stopped:
+            raise signals.interrupted(saved) from None
+        except SystemExit:
             if trainer.interrupted:
-                raise Interrupted("stopped by Ctrl-C", where, fix, 130) from stop
+                saved = "the same command with --resume goes on from the last save"
+                raise signals.interrupted(saved, signal.SIGINT) from None
             raise
-    if trainer.received_sigterm:
-        raise Interrupted("stopped by SIGTERM", where, fix, 143)
 
 
 def seed_apart(seed: int, trainer: pl.Trainer) -> None:
@@ -181,18 +202,6 @@ def _be_quiet() -> None:
     """Leave only Lightning's warnings: what matters of the rest, the run says in its own words."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-@contextmanager
-def _ctrl_c_kept() -> Iterator[None]:
-    """Take back Ctrl-C, which Lightning leaves ignored once it was pressed."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        # Only a main thread can have changed it.
-        if before is not None and signal.getsignal(signal.SIGINT) is not before:
-            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from litlab.checkpoint.card import KEY, load, load_weights
+from litlab.checkpoint.card import load, load_weights
+from litlab.checkpoint.io import KEY, write
 from litlab.errors import CheckpointError
 from litlab.inference import load_task
 from run_helpers import THIRD_PARTY, small, small_run
@@ -34,7 +35,7 @@ def altered(trained, folder, change):
     content = torch.load(trained, weights_only=True)
     change(content)
     path = folder / "altered.ckpt"
-    torch.save(content, path)
+    write(content, path)
     return path
 
 
@@ -106,7 +107,7 @@ def test_not_one_of_litlabs(project, content):
 
 def test_another_schema_names_both_versions(project, trained):
     path = altered(trained, project, lambda c: c[KEY].update(schema=7))
-    assert "schema 7, this is schema 1" in refusal(path)
+    assert "schema 7, this is schema 2" in refusal(path)
 
 
 @pytest.mark.parametrize(

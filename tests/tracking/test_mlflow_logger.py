@@ -12,7 +12,7 @@ from litlab.paths import store_root
 from litlab.run_folder import RunRecord
 from litlab.tracking.lock import alone
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri, valid_name
-from litlab.tracking.recording import data_checksum, flatten
+from litlab.tracking.recording import flatten
 from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run
 
 pytestmark = THIRD_PARTY
@@ -435,6 +435,6 @@ def test_one_checksum_of_all_files(project):
 
     _, spec = open_or_prepare(small().data, [])
     other = spec.model_copy(update={"checksums": {**spec.checksums, "val.safetensors": "0" * 64}})
-    assert data_checksum(spec) != data_checksum(other)
+    assert spec.checksum != other.checksum
     reordered = dict(reversed(spec.checksums.items()))
-    assert data_checksum(spec) == data_checksum(spec.model_copy(update={"checksums": reordered}))
+    assert spec.checksum == spec.model_copy(update={"checksums": reordered}).checksum

@@ -1,22 +1,19 @@
 """What a checkpoint says of itself, so that it can be used alone: configuration, data, run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from litlab.check import check_config
+from litlab.checkpoint.io import KEY, SCHEMA, read
+from litlab.checkpoint.manifest import manifest
 from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError, ConfigError
 from litlab.schema import Config
 from litlab.tracking.redact import redact, redact_spec
-
-SCHEMA = 1
-KEY = "litlab"
 
 
 @dataclass(frozen=True)
@@ -28,23 +25,24 @@ class Card:
     run_id: str
 
 
-class WriteCard(Callback):
-    """Puts the card into every checkpoint, as plain values: it loads without pickle."""
+def card_of(card: Card, epoch: int, step: int, weights: Any) -> dict[str, Any]:
+    """Return the card as plain values, and the manifest that goes into the file's comment.
 
-    def __init__(self, card: Card) -> None:
-        self.card = card
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add the card."""
-        checkpoint[KEY] = {
-            "schema": SCHEMA,
-            "config": redact(self.card.config.model_dump(mode="json")),
-            "spec": redact_spec(self.card.spec.model_dump(mode="json")),
-            "run_id": self.card.run_id,
-            "epoch": trainer.current_epoch,
-        }
+    Args:
+        card: The run's.
+        epoch: What the weights are of, counted from 0.
+        step: How many optimizer steps they have had.
+        weights: By name.
+    """
+    return {
+        "schema": SCHEMA,
+        "config": redact(card.config.model_dump(mode="json")),
+        "spec": redact_spec(card.spec.model_dump(mode="json")),
+        "run_id": card.run_id,
+        "epoch": epoch,
+        "step": step,
+        "manifest": manifest(card.config, card.spec, card.run_id, epoch, step, weights),
+    }
 
 
 @dataclass(frozen=True)
@@ -67,19 +65,12 @@ def load(path: Path, trust: Sequence[str] = ()) -> Loaded:
     Raises:
         CheckpointError: It is missing, damaged, holds code, or is not one of litlab's.
     """
-    if not path.is_file():
-        raise CheckpointError(
-            "there is no such checkpoint", str(path), "name a run or a .ckpt file"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has no one type for what a bad file can do
-        raise CheckpointError(
-            f"damaged, or not a weights-only checkpoint ({type(error).__name__})",
-            str(path),
-            "use another checkpoint of the run; nothing in this one was executed",
-        ) from None
-    card = content.get(KEY) if isinstance(content, dict) else None
+    return unpack(read(path), path, trust)
+
+
+def unpack(content: Mapping[str, Any], path: Path, trust: Sequence[str] = ()) -> Loaded:
+    """Check what was read from a checkpoint; see `load`."""
+    card = content.get(KEY)
     if not isinstance(card, dict):
         raise CheckpointError("not a litlab checkpoint", str(path), "name one that litlab wrote")
     if card.get("schema") != SCHEMA:

@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +87,12 @@ class DataSpec(BaseModel):
         if self.task == "language_model":
             return self.vocab_size or 0
         return len(self.classes) or len(self.targets)
+
+    @property
+    def checksum(self) -> str:
+        """One SHA-256 for all prepared files."""
+        lines = "\n".join(f"{name} {value}" for name, value in sorted(self.checksums.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     @property
     def cardinalities(self) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """MLflow without its fluent state: one client, one run, nothing pickled, no step blocked."""
 
 import logging
+import math
 import os
 import posixpath
 import re
@@ -34,6 +35,7 @@ PARAM_LENGTH = 6000  # longer values are cut here; the configuration artifact is
 TAG_LENGTH = 5000
 NAME_LENGTH = 250
 BATCH = 100  # parameters or tags a request
+FLUSH_SECONDS = 2.0  # between two requests: a short epoch is not to wait for the store
 SQLITE = re.compile(r"sqlite:///(?=[^/:])(?![A-Za-z]:)")  # and a relative path
 SERVERS = ("http:", "https:", "databricks", "uc:")  # choose where artifacts go by themselves
 
@@ -77,6 +79,8 @@ class MLflowLogger(Logger):
         self.pending: list[Metric] = []
         self.missing: list[str] = []
         self._behind = False
+        self._flushed = -math.inf
+        self._known: set[tuple[str, int]] = set()  # sent before the run was interrupted
         self._client: MlflowClient | None = None
 
     @property
@@ -144,6 +148,36 @@ class MLflowLogger(Logger):
             raise self._fault(error) from None
         return self.run_id
 
+    def go_on(self, tags: Mapping[str, str], rows: Mapping[int, Mapping[str, Any]]) -> None:
+        """Open an interrupted run again, and send what it had measured and not yet sent.
+
+        What the store has beyond `rows` is measured a second time, and not sent a second time.
+
+        Args:
+            tags: To be set.
+            rows: Epoch to metrics: what the run had recorded when it was saved.
+
+        Raises:
+            EnvironmentFault: The store cannot be reached.
+        """
+        try:
+            run = self.client.get_run(self.run_id)
+            experiment = self.client.get_experiment(run.info.experiment_id)
+            self._experiment_name = experiment.name
+            self.client.update_run(self.run_id, "RUNNING")
+            for name, value in tags.items():
+                self.client.set_tag(self.run_id, name, value[:TAG_LENGTH])
+            self._known = {
+                (key, metric.step)
+                for key in run.data.metrics
+                for metric in self.client.get_metric_history(self.run_id, key)
+            }
+        except Exception as error:
+            raise self._fault(error) from None
+        for epoch, row in sorted(rows.items()):
+            measured = {k: v for k, v in row.items() if k != "epoch" and v is not None}
+            self.log_metrics({**measured, "epoch": epoch})
+
     def _adopt(self, run_name: str) -> None:
         experiment = self.client.get_run(self.run_id).info.experiment_id
         self._experiment_name = self.client.get_experiment(experiment).name
@@ -195,10 +229,12 @@ class MLflowLogger(Logger):
         """Send metrics; the step is the epoch they carry, else the one given."""
         epoch = int(metrics.get("epoch", step or 0))
         now = int(time.time() * 1000)
+        named = {valid_name(k): float(v) for k, v in metrics.items() if k != "epoch"}
         self.pending += [
-            Metric(valid_name(k), float(v), now, epoch) for k, v in metrics.items() if k != "epoch"
+            Metric(k, v, now, epoch) for k, v in named.items() if (k, epoch) not in self._known
         ]
-        self.flush()
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
 
     def flush(self) -> bool:
         """Send what is pending and say whether nothing is left."""
@@ -207,6 +243,7 @@ class MLflowLogger(Logger):
                 self.client.log_batch(self.run_id, metrics=self.pending[:BATCH])
                 del self.pending[:BATCH]
             self._behind = False
+            self._flushed = time.monotonic()
         except Exception as error:
             if not self._behind:  # one warning an outage, not one an epoch
                 reason = redact(first_line(error))

@@ -1,12 +1,12 @@
 """Everything that is written down about one run, in its folder and in MLflow."""
 
-import hashlib
 import json
 import os
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
@@ -22,6 +22,9 @@ from litlab.tracking.git import git_state
 from litlab.tracking.history import History
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
 from litlab.tracking.redact import redact, redact_spec
+
+if TYPE_CHECKING:
+    from litlab.checkpoint.resume import Interruption
 
 
 class Recording:
@@ -39,13 +42,14 @@ class Recording:
         root = store_root()
         uri = tracking_uri(config.tracking.uri, root)
         self.history = History(folder / "history.csv")
+        self._began, self._seconds_before = time.monotonic(), 0.0
         self.mlflow = MLflowLogger(uri, config.tracking.experiment, root / "mlartifacts")
         self.record = RunRecord(
             run_id="",
             run_name=config.run_name,
             experiment=config.tracking.experiment,
             tracking_uri=redact(uri),
-            data={"name": spec.name, "checksum": data_checksum(spec), "split": spec.split_hash},
+            data={"name": spec.name, "checksum": spec.checksum, "split": spec.split_hash},
             git=git_state(project_root()),  # of the code that runs: DVC may run a copy
             dvc_experiment=os.environ.get("DVC_EXP_NAME"),
             environment=environment.describe(),
@@ -80,6 +84,35 @@ class Recording:
         self.record.save(self.folder)
         say(self._introduction())
 
+    def go_on(self, model: nn.Module, found: "Interruption") -> None:
+        """Open the record of an interrupted run again, as it was when that was last saved.
+
+        Raises:
+            EnvironmentFault: The store cannot be reached.
+        """
+        tracked = found.tracked()
+        self.history.rows = {int(epoch): row for epoch, row in tracked["rows"].items()}
+        parameters = (p for p in model.parameters() if p.requires_grad)
+        self.record.num_parameters = sum(p.numel() for p in parameters)
+        self.record.started, self.record.resumed = tracked["started"], tracked["resumed"] + 1
+        self._seconds_before = tracked["seconds"]
+        self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
+        changed = {"resume.changed": "; ".join(found.changed)} if found.changed else {}
+        self.mlflow.go_on({"resumed": str(self.record.resumed), **changed}, self.history.rows)
+        self.record.experiment = self.mlflow.name
+        content = redact(self.config.model_dump(mode="json"))
+        (self.folder / "config.yaml").write_text(configuration.dump(content))
+        self.record.save(self.folder)
+
+    def tracked(self) -> dict[str, Any]:
+        """Return what was recorded so far: what a run that goes on from here begins with."""
+        return {
+            "rows": self.history.rows,
+            "started": self.record.started,
+            "resumed": self.record.resumed,
+            "seconds": self._seconds_before + time.monotonic() - self._began,
+        }
+
     def keep(self, files: Iterable[Path]) -> None:
         """Copy files of the run's folder into the store."""
         for path in files:
@@ -98,7 +131,8 @@ class Recording:
         """
         rows, sent = self.history.rows, False
         self.record.run_id = self.mlflow.run_id  # a start that failed may have come as far as that
-        self.record.status, self.record.seconds = status, round(seconds, 3)
+        self.record.status = status
+        self.record.seconds = round(self._seconds_before + seconds, 3)
         self.record.epochs = sum("train/loss" in row for row in rows.values())
         try:
             if best.is_file():
@@ -178,12 +212,6 @@ class Recording:
             **({} if ".dvc" in self.folder.parts else {"run.folder": str(self.folder)}),
             **({"dvc.experiment": experiment} if experiment else {}),
         }
-
-
-def data_checksum(spec: DataSpec) -> str:
-    """Return one SHA-256 for all of a data set's prepared files."""
-    lines = "\n".join(f"{name} {value}" for name, value in sorted(spec.checksums.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,0 +1,174 @@
+"""Which interrupted run a command goes on with, and from which of its checkpoints."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litlab.checkpoint.card import Card, unpack
+from litlab.checkpoint.io import KEY, Manifest, read, verify
+from litlab.checkpoint.keeper import RESUME
+from litlab.checkpoint.manifest import config_hash, training_settings
+from litlab.data.spec import DataSpec
+from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, LitlabError
+from litlab.paths import short
+from litlab.run_folder import LAST, PREVIOUS, RunRecord
+from litlab.run_lock import is_running
+from litlab.schema import Config
+from litlab.tracking.redact import redact
+
+LISTED = 8  # settings in one line
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """A run that can go on.
+
+    Attributes:
+        folder: The folder that holds its checkpoints.
+        checkpoint: The newest one that is whole.
+        manifest: What that is of.
+        changed: Settings that differ from those it began with.
+    """
+
+    folder: Path
+    checkpoint: Path
+    manifest: Manifest
+    changed: tuple[str, ...] = ()
+
+    def tracked(self) -> Any:
+        """Return what the run had recorded when it was saved."""
+        return read(self.checkpoint)[RESUME]["tracked"]
+
+
+def find_interrupted(
+    config: Config, folders: Iterable[Path], trust: list[str], *, allow_changes: bool = False
+) -> Interruption:
+    """Return the newest unfinished run of a configuration.
+
+    Args:
+        config: What is to be trained now.
+        folders: Where runs lie.
+        trust: Packages of the user's own that a checkpoint may name.
+        allow_changes: Whether a run of other settings will do, if there is none of the same.
+
+    Raises:
+        CheckpointError: There is nothing to resume, or it is damaged.
+        ConfigError: The newest unfinished run has other settings.
+        EnvironmentFault: The run is still going on.
+    """
+    found, damaged, finished = [], [], []
+    for folder in folders:
+        if not any((folder / name).is_file() for name in (LAST, PREVIOUS)):
+            continue
+        if _status(folder) == "FINISHED":
+            finished.append(folder)
+            continue
+        try:
+            found.append(newest_valid(folder))
+        except CheckpointError:
+            damaged.append(folder)
+    wanted = config_hash(config)
+    same = [one for one in found if one.manifest["config"] == wanted]
+    newest = max(same or found, key=lambda one: one.checkpoint.stat().st_mtime, default=None)
+    if newest is None:
+        raise _nothing(damaged, finished)
+    if is_running(newest.folder):
+        fix = "wait for it, or stop it first"
+        raise EnvironmentFault("the run is still going on", short(newest.folder), fix)
+    if same:
+        return newest
+    changed = _changed(newest, config, trust)
+    if allow_changes or not changed:  # a setting that is newer than the checkpoint changes the hash
+        return Interruption(newest.folder, newest.checkpoint, newest.manifest, changed)
+    more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
+    raise ConfigError(
+        f"the unfinished run has other settings: {', '.join(changed[:LISTED])}{more}",
+        short(newest.folder),
+        "train with its settings, or allow the change with --allow-changes",
+    )
+
+
+def newest_valid(folder: Path) -> Interruption:
+    """Return the last checkpoint of a folder, or the one before it where that is damaged.
+
+    Raises:
+        CheckpointError: None of them is whole.
+    """
+    for name in (LAST, PREVIOUS):
+        path = folder / name
+        with suppress(CheckpointError):
+            if not path.is_file():
+                continue
+            try:
+                return Interruption(folder, path, verify(path))
+            except CheckpointError as error:
+                warnings.warn(f"{error.what} | {short(path)} | using the one before", stacklevel=2)
+    fix = "train again without --resume; nothing in the files was executed"
+    raise CheckpointError("every checkpoint of the run is damaged", short(folder), fix)
+
+
+def check_fits(found: Interruption, spec: DataSpec, weights: Mapping[str, Any]) -> None:
+    """Refuse to go on with other data or another model.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model, or of another state of the data.
+    """
+    content = read(found.checkpoint)
+    if found.manifest["data"] != spec.checksum:
+        fix = "prepare the data as they were, or train anew without --resume"
+        raise CheckpointError("it was trained on other data", short(found.checkpoint), fix)
+    kept = content.get("current_model_state", content["state_dict"])
+    differ = [f"{name} missing" for name in weights if name not in kept]
+    differ += [f"{name} unknown" for name in kept if name not in weights]
+    differ += [
+        f"{name}: {tuple(kept[name].shape)} for {tuple(weights[name].shape)}"
+        for name in weights
+        if name in kept and kept[name].shape != weights[name].shape
+    ]
+    if differ:
+        what = f"of another model: {len(differ)} entries differ: {', '.join(differ[:5])}"
+        raise CheckpointError(what, short(found.checkpoint), "use the settings it was trained with")
+
+
+def _status(folder: Path) -> str:
+    try:
+        return RunRecord.load(folder).status
+    except LitlabError:
+        return "UNKNOWN"
+
+
+def _nothing(damaged: list[Path], finished: list[Path]) -> CheckpointError:
+    if damaged:
+        names = ", ".join(map(short, damaged[:3]))
+        fix = "train again without --resume; nothing in the files was executed"
+        return CheckpointError("every checkpoint of the run is damaged", names, fix)
+    if finished:
+        newest = max(finished, key=lambda folder: (folder / LAST).stat().st_mtime)
+        what = f"nothing to resume: {short(newest)} has finished"
+        return CheckpointError(what, "--resume", "train without --resume for a new run")
+    fix = "train without --resume; a run can be resumed once it has saved its first epoch"
+    return CheckpointError("nothing to resume", "--resume", fix)
+
+
+def _changed(found: Interruption, config: Config, trust: list[str]) -> tuple[str, ...]:
+    """Return `key: old -> new` for each setting that differs."""
+    content = read(found.checkpoint)
+    card: Card = unpack(content, found.checkpoint, trust).card
+    assert KEY in content
+    old, new = (
+        dict(_flat(training_settings(redact(c.model_dump(mode="json")))))
+        for c in (card.config, config)
+    )
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return tuple(f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys)
+
+
+def _flat(content: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(content, Mapping) and content:
+        for key, value in content.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, content

@@ -1,0 +1,118 @@
+"""No step that is not finite: what would spoil the weights is refused before the optimizer runs."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
+
+from litlab.errors import NonFiniteError
+
+LOWER = "lower optimizer.lr, or set trainer.gradient_clip_val=1.0"
+Report = Callable[[pl.Trainer, pl.LightningModule, "list[Moment]", str], str]
+
+
+class Moment:
+    """What a step began with: enough to run it again.
+
+    Attributes:
+        batch: Inputs and targets as the model got them, augmented and normalized.
+        rng: torch's random state on the CPU, and on the device if it is another.
+    """
+
+    __slots__ = ("batch", "rng")
+
+    def __init__(self, batch: Any, rng: list[torch.Tensor]) -> None:
+        self.batch, self.rng = batch, rng
+
+
+class StepGuard(Callback):
+    """Looks at the loss and at the norm of all gradients before each optimizer step.
+
+    The norm is NaN or infinite as soon as any gradient is; clipping needs it anyhow. With a loss
+    scaler (16-mixed) gradients may overflow, which the scaler deals with; the loss may not.
+
+    Args:
+        report: Keeps the step for later, and says where; see `litlab.capsule`.
+    """
+
+    def __init__(self, report: Report | None = None) -> None:
+        self.report = report
+        self.moments: list[Moment] = []  # of the batches since the last optimizer step
+        self._loss: torch.Tensor | None = None
+
+    def before_step(self, batch: Any) -> None:
+        """Note what a batch begins with."""
+        rng = [torch.get_rng_state()]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            rng.append(torch.cuda.get_rng_state())
+        self.moments.append(Moment(batch, rng))
+
+    def check(
+        self,
+        trainer: pl.Trainer,
+        task: pl.LightningModule,
+        optimizer: torch.optim.Optimizer,
+        loss: torch.Tensor | None,
+        *,
+        clip: bool,
+    ) -> None:
+        """Refuse a step, or clip its gradients as the Trainer is told to.
+
+        Raises:
+            NonFiniteError: The loss or a gradient is NaN or infinite.
+        """
+        groups = optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        if loss is not None and not math.isfinite(loss.item()):
+            self._refuse(trainer, task, f"train/loss is {loss.item()}")
+        if not math.isfinite(norm.item()):
+            self._refuse(trainer, task, f"the norm of the gradient is {norm.item()}")
+        self.moments.clear()
+        limit = trainer.gradient_clip_val
+        if clip and limit:
+            if trainer.gradient_clip_algorithm == "value":
+                torch.nn.utils.clip_grad_value_(parameters, limit)
+            else:
+                torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+
+    def _refuse(self, trainer: pl.Trainer, task: pl.LightningModule, what: str) -> None:
+        where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+        kept = self.report(trainer, task, self.moments, what) if self.report else ""
+        raise NonFiniteError(
+            f"{what} in {where}; the step was not taken", kept or "training", LOWER
+        )
+
+    # In Lightning's own step the same is asked through its hooks.
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note what the batch begins with."""
+        self.before_step(batch)
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor
+    ) -> None:
+        """Note the loss."""
+        self._loss = loss.detach()
+
+    def on_before_optimizer_step(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Look at the step."""
+        plugin = trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
+            scale = plugin.scaler.get_scale()
+            if self._loss is not None and not math.isfinite(self._loss.item() / max(scale, 1e-30)):
+                self._refuse(trainer, pl_module, f"train/loss is {self._loss.item()}")
+            self.moments.clear()
+            return
+        self.check(trainer, pl_module, optimizer, self._loss, clip=False)
