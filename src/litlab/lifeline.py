@@ -35,6 +35,7 @@ class Hub:
         self._listener = socket.create_server((host, 0), backlog=world)
         self.port: int = self._listener.getsockname()[1]
         self._lines: dict[int, socket.socket] = {}
+        self.names: dict[int, str] = {}  # what each process calls itself
 
     def start(self) -> None:
         """Wait until all are connected, then listen on.
@@ -50,6 +51,7 @@ class Hub:
             if secrets.compare_digest(str(hello.get("token")), self.token):
                 _keep_alive(line)
                 self._lines[int(hello["rank"])] = line
+                self.names[int(hello["rank"])] = str(hello["name"])
             else:
                 line.close()
         threading.Thread(target=self._listen, name="lifeline", daemon=True).start()
@@ -87,15 +89,18 @@ class Spoke:
         address: Of the hub.
         token: The hub's.
         rank: Of this process.
+        name: What this process calls itself.
         hear: Called, in a thread of its own, with what the hub says.
     """
 
-    def __init__(self, address: tuple[str, int], token: str, rank: int, hear: Hear) -> None:
+    def __init__(
+        self, address: tuple[str, int], token: str, rank: int, name: str, hear: Hear
+    ) -> None:
         self._hear = hear
         self._line = socket.create_connection(address, timeout=CONNECT_SECONDS)
         self._line.settimeout(None)
         _keep_alive(self._line)
-        _send(self._line, {"token": token, "rank": rank})
+        _send(self._line, {"token": token, "rank": rank, "name": name})
 
     def start(self) -> None:
         """Begin to listen."""

@@ -42,7 +42,7 @@ class Guard(Callback):
         self._children: list[subprocess.Popen[bytes]] = []
         self._well: set[int] = set()  # said goodbye
         self._failure: LitlabError | None = None
-        self._dead = -1
+        self._dead, self._first = -1, "the process that started this one"
         self._once = threading.Lock()
         self._known, self._left = threading.Event(), threading.Event()
 
@@ -77,9 +77,10 @@ class Guard(Callback):
             local = trainer.num_nodes == 1
             hub = Hub(self._world, "127.0.0.1" if local else "", self._hear)
             host = "127.0.0.1" if local else host
-        where = (host, hub.port, hub.token) if hub else ("", 0, "")
-        host, port, token = trainer.strategy.broadcast(where)
-        self._line = hub or Spoke((host, port), token, self._rank, self._hear)
+        own = f"process {os.getpid()} on {socket.gethostname()}"
+        where = (host, hub.port, hub.token, own) if hub else ("", 0, "", "")
+        host, port, token, self._first = trainer.strategy.broadcast(where)
+        self._line = hub or Spoke((host, port), token, self._rank, own, self._hear)
         self._line.start()
 
     def __enter__(self) -> "Guard":
@@ -157,9 +158,12 @@ class Guard(Callback):
         return 1 if self._dead == 0 else 0
 
     def _how(self, rank: int) -> str:
-        """Say how a child of this process ended, if it is one."""
-        if not 0 < rank <= len(self._children):
-            return f" ({socket.gethostname()})" if rank == 0 else ""
+        """Say which process it was; of a child of this one, how it ended too."""
+        if rank == 0:
+            return f" ({self._first})"
+        name = self._line.names.get(rank, "") if isinstance(self._line, Hub) else ""
+        if rank > len(self._children):
+            return f" ({name})" if name else ""
         child = self._children[rank - 1]
         try:
             code = child.wait(1)
