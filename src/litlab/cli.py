@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from litlab import startup
 from litlab.errors import ConfigError, LitlabError
 from litlab.options import (
     AllowChanges,
@@ -282,6 +283,7 @@ def _exit_if_unsent(all_sent: bool) -> None:
 
 def main() -> NoReturn:
     """Run the command line; a user's failure is one line and its exit code, a bug a traceback."""
+    startup.begin()
     try:
         code = app(prog_name="litlab", standalone_mode=False)
         if code == 130:  # typer's own answer to Ctrl-C, which says nothing
