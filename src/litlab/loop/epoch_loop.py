@@ -1,6 +1,7 @@
 """One epoch: a short way through each step where that is the same as Lightning's long one."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -72,52 +73,57 @@ class EpochLoop(_TrainingEpochLoop):
             if self._num_ready_batches_reached():
                 self.batch_progress.is_last_batch = True
                 self._validate(data_fetcher)
-        while not self.done:
-            try:
-                self.advance(data_fetcher)
-                self.on_advance_end(data_fetcher)
-            except StopIteration:
-                break
+        way = self._run_long if self._short is None else self._run_short
+        with suppress(StopIteration):
+            way(data_fetcher)
 
-    def advance(self, data_fetcher: Any) -> None:
-        """Train on one batch."""
-        if self._short is None:
-            super().advance(data_fetcher)
-            return
-        batch_idx = self.batch_progress.current.ready
-        number = self.trainer.num_training_batches
-        batch = next(self._batches)
-        progress = self.batch_progress
-        progress.is_last_batch = batch_idx + 1 == number
-        progress.increment_ready()
-        progress.increment_started()
-        stepped = self._short.run(batch, batch_idx, not self._should_accumulate())
-        if stepped:
-            count = self.automatic_optimization.optim_progress.optimizer.step
-            count.increment_ready()
-            count.increment_completed()
-        progress.increment_processed()
-        self.update_lr_schedulers("step", update_plateau_schedulers=False)
-        if progress.is_last_batch:
-            self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
-        self._short.ended(batch_idx)
-        progress.increment_completed()
+    def _run_long(self, data_fetcher: Any) -> None:
+        while not self.done:
+            self.advance(data_fetcher)
+            self.on_advance_end(data_fetcher)
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         """Count the step, say that it is done, validate where it is time."""
         if not self._should_accumulate():
             self._batches_that_stepped += 1
             self.checkpoints.batch_done(self.trainer)
-        if self._short is None or self._may_validate():
-            self._validate(data_fetcher)
-
-    def _may_validate(self) -> bool:
-        """Whether anything is left to do after this batch, as seldom there is."""
-        trainer = self.trainer
-        often = trainer.val_check_batch != trainer.num_training_batches
-        return self.batch_progress.is_last_batch or trainer.should_stop or often
+        self._validate(data_fetcher)
 
     def _validate(self, data_fetcher: Any) -> None:
         if not self._should_accumulate():
             self._batches_that_stepped -= 1  # Lightning counts the step only after the validation
         super().on_advance_end(data_fetcher)
+
+    def _run_short(self, data_fetcher: Any) -> None:
+        """What `advance` and `on_advance_end` do, without looking again at what does not change."""
+        trainer, step, progress = self.trainer, self._short, self.batch_progress
+        assert step is not None
+        number, accumulate = trainer.num_training_batches, trainer.accumulate_grad_batches
+        counted = self.automatic_optimization.optim_progress.optimizer.step
+        often = trainer.val_check_batch != number
+        while not self.done:
+            batch_idx = progress.current.ready
+            last = batch_idx + 1 == number
+            batch = next(self._batches)
+            progress.is_last_batch = last
+            _count(progress, "ready", "started")
+            steps = last or (batch_idx + 1) % accumulate == 0
+            step.run(batch, batch_idx, steps)
+            if steps:
+                _count(counted, "ready", "completed")
+                step.schedule(batch_idx)
+            if last:
+                self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+            step.ended(batch_idx)
+            _count(progress, "processed", "completed")
+            if steps:
+                self._batches_that_stepped += 1
+                self.checkpoints.batch_done(trainer)
+            if last or often or trainer.should_stop:
+                self._validate(data_fetcher)
+
+
+def _count(progress: Any, *names: str) -> None:
+    for tracker in (progress.current, progress.total):
+        for name in names:
+            setattr(tracker, name, getattr(tracker, name) + 1)

@@ -73,7 +73,12 @@ class Step:
         self.device, self.optimizer = trainer.strategy.root_device, trainer.optimizers[0]
         self.accumulate = trainer.accumulate_grad_batches
         self.alone = type(trainer.strategy) is SingleDeviceStrategy
-        self.converts = type(trainer.precision_plugin) is DoublePrecision
+        self.plain = self.alone and type(trainer.precision_plugin) is Precision
+        self.schedulers = [
+            config
+            for config in trainer.lr_scheduler_configs
+            if config.interval == "step" and not config.reduce_on_plateau
+        ]
         self.hooks = {name: self._listeners(name) for name in self._names()}
         # `self.log` in a hook needs Lightning's bookkeeping of the step.
         self.heard = bool(self.hooks["on_train_batch_start"] or self.hooks["on_train_batch_end"])
@@ -107,8 +112,8 @@ class Step:
             answer = hook(*args)
         return answer
 
-    def run(self, batch: Any, batch_idx: int, steps: bool) -> bool:
-        """Train on a batch of the loader; return whether the optimizer stepped.
+    def run(self, batch: Any, batch_idx: int, steps: bool) -> None:
+        """Train on a batch of the loader.
 
         Args:
             batch: As the loader gives it.
@@ -134,7 +139,6 @@ class Step:
             self._call("on_before_optimizer_step", self.optimizer)
             self.guard.check(self.trainer, self.task, self.optimizer, self._loss, clip=True)
             self.optimizer.step()
-        return steps
 
     def _on_device(self, batch: Any) -> Any:
         if self.device.type != "cpu":
@@ -144,7 +148,8 @@ class Step:
 
     def _compute(self, batch: Any, batch_idx: int) -> None:
         """Leave the loss and the gradients of a batch."""
-        loss = self.strategy.training_step(batch, batch_idx)
+        trains = self.task if self.plain else self.strategy  # which enters the precision's context
+        loss = trains.training_step(batch, batch_idx)
         assert isinstance(loss, torch.Tensor)
         if self.accumulate > 1:
             loss = loss / self.accumulate
@@ -167,6 +172,12 @@ class Step:
                 self._call("on_before_zero_grad", self.optimizer)
                 self.optimizer.zero_grad()
             self._loss = self.strategy.backward(loss, self.optimizer)
+
+    def schedule(self, batch_idx: int) -> None:
+        """Let the schedulers go on that count steps."""
+        for config in self.schedulers:
+            if (batch_idx + 1) % config.frequency == 0:
+                self.task.lr_scheduler_step(config.scheduler, None)
 
     def ended(self, batch_idx: int) -> None:
         """Call the hooks at the end of a batch."""
