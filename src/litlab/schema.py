@@ -127,6 +127,9 @@ class TrainerConfig(_Strict):
     lr_find: Find = "off"
     batch_size_find: Find = "off"
     batch_size_limit: Count | None = None
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    overfit_batches: Index = 0
+    detect_anomaly: bool = False
     freeze: list[str] = []  # glob patterns of parameters' names
     unfreeze_epoch: Count | None = None
 

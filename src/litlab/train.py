@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litlab import seeding
+from litlab import seeding, startup
 from litlab.assemble import build_augmentations, build_task
 from litlab.checkpoint.card import Card
 from litlab.checkpoint.keeper import Keeper
@@ -25,6 +25,7 @@ from litlab.loop.guard import StepGuard
 from litlab.output import say
 from litlab.paths import runs_folder, short, store_root
 from litlab.preview import preview_of_run
+from litlab.profiling import reports
 from litlab.rank_guard import Guard
 from litlab.ranks import as_launched
 from litlab.run_folder import BEST, PREVIOUS, RunRecord, make_folder
@@ -104,9 +105,12 @@ def train(
     if config.init_from is not None and found is None:
         taken = init_from(task.model, spec, config.init_from, config.trust)
     freeze(task.model, config.trainer)
-    augmentations = build_augmentations(config.augment, spec, config.trust)
+    overfit = config.trainer.overfit_batches > 0
+    augmentations = build_augmentations({} if overfit else config.augment, spec, config.trust)
     check_feasible(config, spec, task.model)
-    data = ArrayDataModule(folder, spec, config.loader, augmentations, seed=config.seed)
+    data = ArrayDataModule(
+        folder, spec, config.loader, augmentations, seed=config.seed, repeat=overfit
+    )
     data.open()  # a damaged file is found before anything is recorded
     if found is not None:
         check_fits(found, spec, task.state_dict())
@@ -173,6 +177,7 @@ class _Run:
                 self._train(signals)
                 if self.first:
                     self._require()
+                    recording.keep(reports(recording.folder))
                 status = "FINISHED"
             except (Interrupted, KeyboardInterrupt, Terminated):
                 status = "KILLED"
@@ -216,6 +221,7 @@ class _Run:
         if config.trainer.sync_batchnorm and trainer.world_size > 1:
             synchronize(task.model, on_cuda=trainer.strategy.root_device.type == "cuda")
         seed_apart(config.seed, trainer)
+        startup.done()
         self.began = time.monotonic()
         resume = self.found.checkpoint if self.found else None
         ranks = Guard(lambda: self.first and recording.finish("FAILED", 0.0, self.checkpoint, mode))

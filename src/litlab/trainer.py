@@ -19,9 +19,10 @@ from litlab import progress, seeding
 from litlab.callbacks import build
 from litlab.checkpoint.io import VerifiedCheckpointIO
 from litlab.checkpoint.keeper import Keeper
-from litlab.errors import ConfigError
+from litlab.errors import ConfigError, NonFiniteError
 from litlab.loop.fit_loop import FitLoop, Stopped
-from litlab.loop.guard import StepGuard
+from litlab.loop.guard import LOWER, StepGuard
+from litlab.profiling import make_profiler, profile_callbacks
 from litlab.run_folder import LAST, PREVIOUS
 from litlab.schema import Config, TrainerConfig
 from litlab.signals import Signals
@@ -40,6 +41,7 @@ SAME_NAME = (  # passed on to the Trainer as they are
     "benchmark",
     "limit_train_batches",
     "limit_val_batches",
+    "detect_anomaly",
 )
 # True of DataLoaders with worker processes, and of steps that are logged one by one; neither here.
 IRRELEVANT = (
@@ -70,14 +72,18 @@ def make_trainer(
         *_early_stopping(config, keeper.mode),
         *progress.callbacks(config.trainer.progress),
     ]
-    callbacks += [*build.callbacks(config), guard, keeper]
+    callbacks += [*build.callbacks(config), *profile_callbacks(config.trainer.profiler, folder)]
+    callbacks += [guard, keeper]
     _be_quiet()
     settings = {name: getattr(config.trainer, name) for name in SAME_NAME}
+    if config.trainer.overfit_batches:
+        settings["limit_train_batches"] = config.trainer.overfit_batches
     try:
         trainer = pl.Trainer(
             **settings,
             logger=list(loggers),
             callbacks=callbacks,
+            profiler=make_profiler(config.trainer.profiler, folder),
             plugins=[VerifiedCheckpointIO({LAST: PREVIOUS})],
             default_root_dir=folder,
             num_sanity_val_steps=0,  # the parts were tried on made-up samples when they were built
@@ -137,6 +143,7 @@ def fit(
     Raises:
         Interrupted: Ctrl-C or SIGTERM. (Lightning exits with 1 on the first, 0 on the second.)
         ConfigError: A setting of the Trainer does not fit the data or the task.
+        NonFiniteError: Anomaly detection found the operation that makes a NaN.
     """
     saved = "the same command with --resume goes on from here"
     with _plain_warnings(), signals.noted():
@@ -144,6 +151,12 @@ def fit(
             trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
         except MisconfigurationException as error:
             raise _refused(error) from error
+        except RuntimeError as error:
+            if trainer._detect_anomaly and "returned nan values" in str(error):
+                raise NonFiniteError(
+                    f"anomaly detection: {error}", f"epoch {trainer.current_epoch}", LOWER
+                ) from error
+            raise
         except Stopped:
             raise signals.interrupted(saved) from None
         except SystemExit:

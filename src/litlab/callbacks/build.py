@@ -5,6 +5,7 @@ from lightning.pytorch.callbacks import Callback
 from litlab.callbacks.ema import EMA
 from litlab.callbacks.freezing import Freezing
 from litlab.callbacks.norms import Norms
+from litlab.callbacks.overfit import Overfit
 from litlab.callbacks.swa import SWA
 from litlab.schema import Config
 
@@ -21,4 +22,6 @@ def callbacks(config: Config) -> list[Callback]:
         built.append(EMA(trainer.ema.decay, warmup=trainer.ema.warmup))
     if trainer.swa:
         built.append(SWA(trainer.swa.start, trainer.swa.lr))
+    if trainer.overfit_batches:
+        built.append(Overfit(trainer.overfit_batches))
     return built

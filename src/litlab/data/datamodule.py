@@ -26,6 +26,7 @@ class ArrayDataModule(pl.LightningDataModule):
         splits: What may be opened. Not "test": `litlab.evaluate` alone opens that, without this
             module.
         seed: Of the batches' order and of augmentation.
+        repeat: Whether every epoch of training is the first one again, batch for batch.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class ArrayDataModule(pl.LightningDataModule):
         augmentations: Mapping[str, Augmentation] | None = None,
         splits: Sequence[str] = ("train", "val"),
         seed: int = 0,
+        *,
+        repeat: bool = False,
     ) -> None:
         super().__init__()
         self.folder, self.spec, self.loader, self.splits = folder, spec, loader, tuple(splits)
-        self.seed = seed
+        self.seed, self.repeat = seed, repeat
         self.augmentations = dict(augmentations or {})
         self.preprocess = Preprocess(spec)
         self.arrays: dict[str, Split] = {}
@@ -100,6 +103,7 @@ class ArrayDataModule(pl.LightningDataModule):
             self.arrays[split],
             batch_size=batch_size,
             shuffle=training,
+            repeat=training and self.repeat,
             drop_last=training and self.loader.drop_last,
             seed=self.seed,
             rank=rank,

@@ -44,6 +44,22 @@ class EpochOrder:
         yield from torch.split(self.indices(), self.batch_size)[: len(self)]
 
 
+class FirstEpoch:
+    """An order whose every epoch is the first."""
+
+    def __init__(self, order: EpochOrder | BucketOrder) -> None:
+        self.order, self.epoch = order, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Stay."""
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self.order)
+
+
 class BatchLoader:
     """Serves whole batches by index from arrays in memory; no work is done a sample.
 
@@ -62,6 +78,7 @@ class BatchLoader:
         world: How many processes there are.
         partners: Whether every sample brings another one to be mixed with: batches then have `2B`
             rows, the partners last. A sample's partner depends on (seed, epoch, its number) alone.
+        repeat: Whether every epoch is the first one again.
 
     Attributes:
         start: How many batches of the next epoch are left out, for they were done before.
@@ -78,17 +95,19 @@ class BatchLoader:
         rank: int = 0,
         world: int = 1,
         partners: bool = False,
+        repeat: bool = False,
     ) -> None:
         self.split, self.seed = split, seed
         self.rank, self.world, self.partners = rank, world, partners
         self.start = 0
-        self.sampler = (
+        order = (
             EpochOrder(len(split), batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last)
             if split.lengths is None
             else BucketOrder(
                 split.lengths.cpu(), batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last
             )
         )
+        self.sampler = FirstEpoch(order) if repeat else order
         self.batch_sampler = None  # Lightning reads it wherever there is a `sampler`
 
     def __len__(self) -> int:
