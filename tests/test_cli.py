@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from litlab import cli
+from litlab.commands.common import trust_of_project
 from litlab.config import compose, load
 from litlab.errors import DataError
 
 SRC = str(Path(cli.__file__).parents[1])
-VERBS = ["params", "prepare", "preview", "train", "cv", "evaluate", "report", "predict"]
+VERBS = ["params", "prepare", "preview", "train", "cv", "replay", "evaluate", "report", "predict"]
 VERBS += ["generate", "selftest", "ui"]
 CONFIGURED = ["params", "prepare", "train"]
 
@@ -205,11 +206,11 @@ def test_report_shows_what_was_recorded(litlab: Any, project: Path) -> None:
 
 def test_project_trust_is_read_from_params(project: Path) -> None:
     trust = ["given"]
-    cli._trust_of_project(trust)
+    trust_of_project(trust)
     assert trust == ["given"]
     content = compose() | {"trust": ["mine", 3]}
     (project / "params.yaml").write_text(json.dumps(content))
-    cli._trust_of_project(trust)
+    trust_of_project(trust)
     assert trust == ["given", "mine"]
 
 

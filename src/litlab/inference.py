@@ -65,13 +65,26 @@ def load_task(path: Path, trust: Sequence[str] = ()) -> tuple[Loaded, Task]:
         CheckpointError: The file is damaged, of another model, or names code that is not trusted.
     """
     loaded = load(path, trust)
+    return loaded, rebuild(loaded, path).eval().to(device())
+
+
+def rebuild(loaded: Loaded, path: Path) -> Task:
+    """Build the task of a checkpoint, and give it the weights.
+
+    Args:
+        loaded: The checkpoint.
+        path: Its file, for the error.
+
+    Raises:
+        CheckpointError: It is of another model, or names code that is not trusted.
+    """
     try:
         task = build_task(loaded.card.config, loaded.card.spec, trial=False)
     except ConfigError as error:
         where = f"{path}: {error.where}"
         raise CheckpointError(f"its card does not fit: {error.what}", where, error.fix) from error
     load_weights(task, loaded.weights, path)
-    return loaded, task.eval().to(device())
+    return task
 
 
 def device() -> torch.device:

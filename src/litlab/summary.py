@@ -8,6 +8,7 @@ from litlab.paths import project_root, short
 from litlab.run_folder import read_results
 
 if TYPE_CHECKING:
+    from litlab.replay import Replay
     from litlab.train import Result
 
 
@@ -24,6 +25,22 @@ def show_training(result: "Result", *, next_step: bool) -> None:
     say(f"{record.seconds:.1f} s; run {record.run_id} in {short(result.folder)}")
     if next_step:
         say(f"next: litlab evaluate {short(result.folder)}")
+
+
+def show_replay(replay: "Replay") -> None:
+    """Say what a refused step did when it was taken again."""
+    bad = replay.gradients
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    rows = {
+        "the run found": replay.what,
+        "this time": f"train/loss is {number(replay.loss)}",
+        "first not finite": replay.first or "no layer's output",
+        "gradients not finite": (", ".join(bad[:5]) + more) if bad else "none",
+        "inputs": replay.inputs,
+        "weights before": replay.weights,
+        "reproduced": "yes" if replay.reproduced else "no",
+    }
+    console.print(table(f"epoch {replay.epoch}, step {replay.step}", rows))
 
 
 def show_summary(folder: Path) -> None:

@@ -3,14 +3,16 @@
 import shutil
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from litlab import seeding, startup
 from litlab.assemble import build_augmentations, build_task
+from litlab.capsule import CapsuleWriter
 from litlab.checkpoint.card import Card
+from litlab.checkpoint.io import probe
 from litlab.checkpoint.keeper import Keeper
 from litlab.checkpoint.manifest import config_hash
 from litlab.checkpoint.resume import Interruption, check_fits, find_interrupted
@@ -126,9 +128,23 @@ def train(
     if taken is not None and is_first_process():
         say(str(taken))
         files.append(taken.save(run))
+        _probe(task, run, state or run)
     recording = Recording(config, spec, run, command or [])
     with running(state or run) if is_first_process() else nullcontext():
         return _Run(task, data, recording, found, state or run, files).fit()
+
+
+def _probe(task: Task, *folders: Path) -> None:
+    """Refuse to train where the result cannot be kept."""
+    weights = sum(value.nbytes for value in task.state_dict().values())
+    try:
+        for folder in set(folders):
+            # The best weights; the weights, two moments of Adam, and the same while it is written.
+            probe(folder, 7 * weights + 2**20)
+    except EnvironmentFault:
+        with suppress(OSError):  # not empty: it is of an interrupted run
+            folders[0].rmdir()
+        raise
 
 
 def _state_folder(config: Config) -> Path:
@@ -216,8 +232,9 @@ class _Run:
         config, recording, task = self.config, self.recording, self.task
         card = Card(config, recording.spec, recording.record.run_id)
         mode = task.parts.mode
+        guard = StepGuard(CapsuleWriter(card, recording.folder))
         keeper = Keeper(card, recording.folder, self.state, mode, signals, recording.tracked)
-        trainer = make_trainer(config, recording.folder, recording.loggers, keeper, StepGuard())
+        trainer = make_trainer(config, recording.folder, recording.loggers, keeper, guard)
         if config.trainer.sync_batchnorm and trainer.world_size > 1:
             synchronize(task.model, on_cuda=trainer.strategy.root_device.type == "cuda")
         seed_apart(config.seed, trainer)

@@ -123,6 +123,27 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def probe(folder: Path, size: int) -> None:
+    """Find out whether a folder has room for checkpoints, by reserving it for a moment.
+
+    Args:
+        folder: Where they are to go.
+        size: Bytes.
+
+    Raises:
+        EnvironmentFault: It has not, or cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        what = f"no room for checkpoints of {size / 2**20:.0f} MiB: {error.strerror}"
+        fix = "free the disk, or choose another --out"
+        raise EnvironmentFault(what, str(folder), fix) from None
+
+
 def sweep(folder: Path) -> None:
     """Remove what a write that was killed has left."""
     for left in folder.glob(".*.ckpt.*tmp"):

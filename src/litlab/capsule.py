@@ -1,0 +1,97 @@
+"""What is kept of a step that was refused: enough to take it again, here or elsewhere."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from litlab.checkpoint.card import Card, Loaded, card_of, unpack
+from litlab.checkpoint.io import KEY, read, write
+from litlab.errors import CheckpointError, LitlabError
+from litlab.loop.guard import Moment
+from litlab.paths import short
+
+NAME = "capsule.ckpt"
+CONTENT = "capsule"
+
+
+@dataclass(frozen=True)
+class Capsule:
+    """A refused step.
+
+    Attributes:
+        loaded: The run's configuration and data, and the weights before the step.
+        what: What was not finite.
+        step: How many optimizer steps had been taken.
+        batches: Inputs and targets as the model got them; several where gradients accumulate.
+        rng: torch's random state on the CPU (and the GPU) before each of them.
+    """
+
+    loaded: Loaded
+    what: str
+    step: int
+    batches: list[tuple[torch.Tensor, torch.Tensor]]
+    rng: list[list[torch.Tensor]]
+
+
+class CapsuleWriter:
+    """Writes the capsule of a run, `capsule.ckpt`, beside its checkpoints.
+
+    Args:
+        card: What the run is of.
+        folder: The run's.
+    """
+
+    def __init__(self, card: Card, folder: Path) -> None:
+        self.card, self.folder = card, folder
+
+    def __call__(
+        self, trainer: pl.Trainer, task: pl.LightningModule, moments: list[Moment], what: str
+    ) -> str:
+        """Write the step down; return where, for the error's line.
+
+        A capsule that cannot be written is a warning: what the user is to see is the error.
+        """
+        weights = task.state_dict()
+        content = {
+            "state_dict": weights,
+            KEY: card_of(self.card, trainer.current_epoch, trainer.global_step, weights),
+            CONTENT: {
+                "what": what,
+                "batches": [[part.detach() for part in moment.batch[:2]] for moment in moments],
+                "rng": [moment.rng for moment in moments],
+            },
+        }
+        name = NAME if trainer.global_rank == 0 else f"capsule-{trainer.global_rank}.ckpt"
+        path = self.folder / name
+        try:
+            write(content, path)
+        except LitlabError as error:
+            warnings.warn(f"no capsule was kept: {error.what}", stacklevel=2)
+            return "training"
+        return f"kept for `litlab replay {short(path)}`"
+
+
+def open_capsule(path: Path, trust: Sequence[str] = ()) -> Capsule:
+    """Read a capsule.
+
+    Args:
+        path: The file, or the folder of the run that left it.
+        trust: Packages of the user's own that it may name.
+
+    Raises:
+        CheckpointError: There is none, it is damaged, or it is a checkpoint of another kind.
+    """
+    file = path / NAME if path.is_dir() else path
+    content = read(file)
+    loaded = unpack(content, file, trust)
+    kept: Any = content.get(CONTENT)
+    if not isinstance(kept, dict):
+        fix = f"name a {NAME}, which a run leaves that ended with exit code 6"
+        raise CheckpointError("a checkpoint, not a capsule", str(file), fix)
+    batches = [(x, y) for x, y in kept["batches"]]
+    return Capsule(loaded, str(kept["what"]), content[KEY]["step"], batches, kept["rng"])
