@@ -44,30 +44,39 @@ class Hub:
             OSError: Some did not connect in time.
         """
         self._listener.settimeout(CONNECT_SECONDS)
+        said: dict[int, list[Message]] = {}
+        buffers: dict[int, _Buffer] = {}
         while len(self._lines) < self.world - 1:
             line, _ = self._listener.accept()
             line.settimeout(CONNECT_SECONDS)
-            hello = next(iter(_messages(_Buffer(), line.recv(4096))), {})
+            buffer = _Buffer()
+            hello, *more = _messages(buffer, _receive(line)) or [{}]
             if secrets.compare_digest(str(hello.get("token")), self.token):
                 _keep_alive(line)
-                self._lines[int(hello["rank"])] = line
-                self.names[int(hello["rank"])] = str(hello["name"])
+                rank = int(hello["rank"])
+                self._lines[rank], self.names[rank] = line, str(hello["name"])
+                said[rank], buffers[rank] = more, buffer
             else:
                 line.close()
-        threading.Thread(target=self._listen, name="lifeline", daemon=True).start()
+        self._listener.close()
+        _in_background(lambda: self._listen(said, buffers))
 
-    def _listen(self) -> None:
+    def _listen(self, said: dict[int, list[Message]], buffers: dict[int, "_Buffer"]) -> None:
+        for rank, messages in said.items():
+            for message in messages:
+                self._hear(rank, message)
         with selectors.DefaultSelector() as selector:
             for rank, line in self._lines.items():
-                selector.register(line, selectors.EVENT_READ, (rank, _Buffer()))
+                selector.register(line, selectors.EVENT_READ, rank)
             while selector.get_map():
                 for key, _ in selector.select():
-                    rank, buffer = key.data
-                    received = _receive(self._lines[rank])
-                    for message in _messages(buffer, received):
+                    rank, line = key.data, self._lines[key.data]
+                    received = _receive(line)
+                    for message in _messages(buffers[rank], received):
                         self._hear(rank, message)
                     if not received:
-                        selector.unregister(key.fileobj)
+                        selector.unregister(line)
+                        line.close()
                         self._hear(rank, {"gone": True})
 
     def say(self, message: Message) -> None:
@@ -104,7 +113,7 @@ class Spoke:
 
     def start(self) -> None:
         """Begin to listen."""
-        threading.Thread(target=self._listen, name="lifeline", daemon=True).start()
+        _in_background(self._listen)
 
     def _listen(self) -> None:
         buffer, received = _Buffer(), b" "
@@ -112,6 +121,7 @@ class Spoke:
             received = _receive(self._line)
             for message in _messages(buffer, received):
                 self._hear(0, message)
+        self._line.close()
         self._hear(0, {"gone": True})
 
     def say(self, message: Message) -> None:
@@ -152,9 +162,13 @@ def _receive(line: socket.socket) -> bytes:
 
 
 def _hang_up(line: socket.socket) -> None:
+    """End a connection; its listener hears it and closes the line."""
     with suppress(OSError):
         line.shutdown(socket.SHUT_RDWR)
-    line.close()
+
+
+def _in_background(target: Callable[[], None]) -> None:
+    threading.Thread(target=target, name="lifeline", daemon=True).start()
 
 
 def _keep_alive(line: socket.socket) -> None:

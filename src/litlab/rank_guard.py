@@ -98,7 +98,10 @@ class Guard(Callback):
         if self._world == 1:
             return
         if error is None:
+            self._well.update(range(self._world))
             self._tell({"bye": True})
+            if self._line is not None:
+                self._line.close()
             return
         failure = None if self._is_own(error) or not self._known.wait(SETTLING) else self._failure
         if failure is None:
