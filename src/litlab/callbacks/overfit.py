@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -5,27 +6,29 @@ from lightning.pytorch.callbacks import Callback
 
 from litlab.output import number, say
 
-NEAR_ZERO = 0.01  # of the first epoch's loss
+NEAR_ZERO = 0.01  # of the first loss
 
 
 class Overfit(Callback):
     """Says whether a few batches, seen again and again, were learnt by heart.
 
     A network that is put together rightly brings their loss close to zero: to a hundredth of what
-    it was in the first epoch.
+    it was before the first step.
     """
 
     def __init__(self, batches: int) -> None:
         self.batches, self.first = batches, float("nan")
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the first epoch's loss."""
-        if trainer.current_epoch == 1:
-            self.first = _loss(trainer)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        """Note the loss that it begins with."""
+        if math.isnan(self.first):  # Lightning has divided it, to be accumulated
+            self.first = float(outputs["loss"]) * trainer.accumulate_grad_batches
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how far it went."""
-        last = _loss(trainer)
+        last = float(trainer.callback_metrics["train/loss"])
         what = "one batch" if self.batches == 1 else f"{self.batches} batches"
         fall = f"train/loss on {what} from {number(self.first)} to {number(last)}"
         if last <= NEAR_ZERO * self.first:
@@ -38,13 +41,9 @@ class Overfit(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the first epoch's loss."""
+        """Return the loss that it began with."""
         return {"first": self.first}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
         self.first = float(state_dict["first"])
-
-
-def _loss(trainer: pl.Trainer) -> float:
-    return float(trainer.callback_metrics["train/loss"])
