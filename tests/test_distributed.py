@@ -42,6 +42,11 @@ TRAININGS = {
     "weighted": [*SMALL, "loader.batch_size=33", "loss.class_weights=[1,2,5]"],
     "accumulated": [*SMALL, "loader.batch_size=16", "trainer.accumulate_grad_batches=3"],
     "batch_norm": [*SMALL, "model.norm=batch", "trainer.sync_batchnorm=true"],
+    "averaged": [*SMALL, "trainer.ema={decay: 0.9}", "trainer.log_norms=true"],
+    "swa": [
+        *(*SMALL, "model.norm=batch", "trainer.sync_batchnorm=true"),
+        "trainer.swa={start: 0.5, lr: 0.05}",
+    ],
     "texts": [*TRAINER, *TEXT],
 }
 

@@ -24,10 +24,13 @@ class Overfit(Callback):
     ) -> None:
         """Note the loss that it begins with."""
         if math.isnan(self.first):  # Lightning has divided it, to be accumulated
-            self.first = float(outputs["loss"]) * trainer.accumulate_grad_batches
+            loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")
+            self.first = float(loss) * trainer.accumulate_grad_batches
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how far it went."""
+        if not trainer.is_global_zero:
+            return
         last = float(trainer.callback_metrics["train/loss"])
         what = "one batch" if self.batches == 1 else f"{self.batches} batches"
         fall = f"train/loss on {what} from {number(self.first)} to {number(last)}"
