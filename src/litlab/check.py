@@ -1,7 +1,9 @@
 """Refuses a wrong configuration before anything heavy is imported or any data are read."""
 
 import ctypes
+import os
 import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,11 +11,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from litlab import combinations, complaints, signature, targets
-from litlab.errors import ConfigError, nearest
+from litlab.errors import ConfigError, EnvironmentFault, nearest
 from litlab.paths import make_importable
 from litlab.schema import NUM_GIVEN, Component, Config, TrainerConfig
 
 M = TypeVar("M", bound=BaseModel)
+CXX = {"Darwin": "clang++", "Windows": "cl"}.get(platform.system(), "g++")  # torch.compile's choice
 
 
 def check_config(content: dict[str, Any], origin: str, *, device: bool = True) -> Config:
@@ -139,6 +142,7 @@ def check_device(trainer: TrainerConfig) -> None:
 
     Raises:
         ConfigError: What was asked for is absent. There is no silent fallback.
+        EnvironmentFault: The compiler is.
     """
     kind, asked, precision = trainer.accelerator, trainer.devices, trainer.precision
     if Path("/dev/kfd").exists():  # AMD's ROCm, which torch calls "cuda" as well
@@ -157,6 +161,12 @@ def check_device(trainer: TrainerConfig) -> None:
             f"devices={asked} numbers GPUs, and there is none in use",
             "trainer.devices",
             "set the number of processes: 1, 2, ...",
+        )
+    if trainer.compile and on_cpu and not shutil.which(os.environ.get("CXX", CXX)):
+        raise EnvironmentFault(
+            f"no C++ compiler ({os.environ.get('CXX', CXX)}), which torch.compile needs",
+            "trainer.compile",
+            "install one (Debian: apt-get install g++), or set trainer.compile=false",
         )
     if on_cpu and precision in ("16-mixed", "16-true", "transformer-engine"):
         raise ConfigError(

@@ -24,10 +24,16 @@ def check(trainer: TrainerConfig) -> None:
 
 def _check_sharded(trainer: TrainerConfig) -> None:
     """Refuse what needs each process to have every weight."""
-    for name in ("ema", "swa", "log_norms"):
-        if getattr(trainer, name):
+    for name in ("ema", "swa", "log_norms", "compile", "channels_last"):
+        if getattr(trainer, name) not in (False, None, "auto"):
             raise ConfigError(
                 f"strategy={trainer.strategy} gives each process a part of the weights",
                 f"trainer.{name}, trainer.strategy",
                 f"leave trainer.{name} out, or use strategy=ddp",
             )
+    if trainer.precision not in ("32-true", "bf16-mixed"):
+        raise ConfigError(
+            f"precision {trainer.precision} does not go with strategy={trainer.strategy}",
+            "trainer.precision, trainer.strategy",
+            "use bf16-mixed or 32-true",
+        )

@@ -17,14 +17,14 @@ Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
 Precision = Literal[
     "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "transformer-engine"
 ]
-# Not ddp_spawn nor ddp_fork: what their workers record is lost to the process that reports.
+# Not ddp_spawn nor ddp_fork: what their workers record is lost to the process that reports. Nor the
+# first FSDP: it flattens weights, so that the optimizer cannot tell them from biases.
 Strategy = Literal[
     "auto",
     "ddp",
     "ddp_find_unused_parameters_true",
     "ddp_find_unused_parameters_false",
-    "fsdp",
-    "fsdp_cpu_offload",
+    "fsdp2",
 ]
 # What stops `prepare`, by the names that `data.allow` takes.
 GuardCheck = Literal["exact_duplicates", "near_duplicates", "group_leak", "single_class"]
@@ -112,6 +112,8 @@ class TrainerConfig(_Strict):
     strategy: Strategy
     sync_batchnorm: bool = False
     precision: Precision
+    compile: bool = False
+    channels_last: bool | Literal["auto"] = "auto"
     accumulate_grad_batches: Count
     gradient_clip_val: Positive | None
     gradient_clip_algorithm: Literal["norm", "value"]

@@ -7,13 +7,19 @@ from litlab.callbacks.freezing import Freezing
 from litlab.callbacks.norms import Norms
 from litlab.callbacks.overfit import Overfit
 from litlab.callbacks.swa import SWA
+from litlab.callbacks.tuned import Tuned
 from litlab.schema import Config
 
 
 def callbacks(config: Config) -> list[Callback]:
     """Return them; early stopping, checkpoints and progress are not among them."""
     trainer = config.trainer
-    built: list[Callback] = []
+    tuned = Tuned(
+        compiled=trainer.compile,
+        channels_last=trainer.channels_last,
+        sharded=trainer.strategy.startswith("fsdp"),
+    )
+    built: list[Callback] = [tuned]
     if trainer.freeze:
         built.append(Freezing(trainer.freeze, trainer.unfreeze_epoch))
     if trainer.log_norms:
