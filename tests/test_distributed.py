@@ -49,6 +49,9 @@ TRAININGS = {
     ],
     "texts": [*TRAINER, *TEXT],
 }
+SHARDED = ["trainer=fsdp2", "trainer.accelerator=cpu", "trainer.devices=2"]
+SHARDED += ["trainer.precision=32-true", "trainer.max_epochs=3", "trainer.progress=none"]
+TO_SHARD = ["uneven", "weighted", "accumulated", "batch_norm", "texts"]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,8 @@ def train(project: Path, world: int) -> dict[str, Any]:
     # Two by Lightning's own launcher, three by torchrun, whose number needs no setting.
     extra = ["trainer=ddp_cpu"] if world == 2 else []
     trainings = {name: [*overrides, *extra] for name, overrides in TRAININGS.items()}
+    if world == 2:
+        trainings |= {f"{name} sharded": [*TRAININGS[name], *SHARDED] for name in TO_SHARD}
     (project / "trainings.json").write_text(json.dumps(trainings))
     starter = [sys.executable]
     if world == 3:
@@ -88,6 +93,17 @@ def test_the_final_weights_are_those_of_one_process(answers, world, name):
         np.testing.assert_allclose(together[key], value, rtol=1e-4, atol=1e-6, err_msg=key)
 
 
+@pytest.mark.parametrize("name", TO_SHARD)
+def test_shared_out_weights_are_trained_and_kept_whole(answers, name):
+    alone, together = answers[1][name], answers[2][f"{name} sharded"]
+    assert list(together["weights"]) == list(alone["weights"])
+    for key, value in alone["weights"].items():
+        np.testing.assert_allclose(
+            together["weights"][key], value, rtol=1e-4, atol=1e-6, err_msg=key
+        )
+    assert together["metrics"] == pytest.approx(alone["metrics"], rel=1e-5, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", TRAININGS)
 @pytest.mark.parametrize("world", [2, 3])
 def test_the_metrics_are_those_of_one_process(answers, world, name):
@@ -107,7 +123,7 @@ def test_every_training_is_one_run(answers, world):
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     (experiment,) = (e for e in client.search_experiments() if e.name == "litlab")
     runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == len(TRAININGS)
+    assert len(runs) == len(folders) >= len(TRAININGS)
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {int(run.data.params["trainer.devices"]) for run in runs} == {world}
 
@@ -115,8 +131,9 @@ def test_every_training_is_one_run(answers, world):
 @pytest.mark.parametrize("name", ["weighted", "batch_norm"])
 def test_evaluation_gives_the_same(answers, name, monkeypatch):
     measured = []
-    for world in (1, 3):
-        folder = Path(answers[world][name]["folder"])
+    for world, which in ((1, name), (3, name), (2, f"{name} sharded")):
+        folder = Path(answers[world][which]["folder"])
         monkeypatch.chdir(folder.parents[1])
         measured.append(evaluate(str(folder), trust=["several_processes"]).metrics)
-    assert measured[1] == pytest.approx(measured[0], rel=1e-5, abs=1e-6)
+    for several in measured[1:]:
+        assert several == pytest.approx(measured[0], rel=1e-5, abs=1e-6)

@@ -149,6 +149,7 @@ BATCH_NORM = {"_target_": "litlab.models.mlp.MLP", "hidden": [8], "norm": "batch
             "a last one of a single sample",
             "loader.batch_size, loader.drop_last",
         ),
+        (["trainer.strategy=fsdp2"], None, "there is one process", "trainer.devices"),
         (["trainer.devices=17"], None, "shared by 17", "loader.batch_size"),
         (["trainer.num_nodes=17"], None, "shared by 17", "loader.batch_size"),
         (

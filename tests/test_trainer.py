@@ -160,17 +160,10 @@ def test_sigterm_in_training_is_143_and_killed(project, monkeypatch):
     assert record.status == mlflow_status(project, record.run_id) == "KILLED"
 
 
-@pytest.mark.parametrize(
-    ("override", "word"),
-    [
-        ("trainer.limit_val_batches=0.1", "limit_val_batches"),
-        ("trainer.strategy=fsdp", "FSDP"),
-    ],
-)
-def test_what_lightning_refuses_is_a_configuration_error(project, override, word):
+def test_what_lightning_refuses_is_a_configuration_error(project):
     with pytest.raises(ConfigError, match="Lightning refuses") as caught:
-        small_run(project, override)
-    assert word in str(caught.value)
+        small_run(project, "trainer.limit_val_batches=0.1")
+    assert "limit_val_batches" in str(caught.value)
     record = RunRecord.load(only_run(project))
     assert record.status == mlflow_status(project, record.run_id) == "FAILED"
 

@@ -33,6 +33,12 @@ def check_feasible(config: Config, spec: DataSpec, model: nn.Module) -> None:
         )
     processes = num_processes(config.trainer)
     _check_size(config, spec.sizes["train"])
+    if processes == 1 and config.trainer.strategy == "fsdp2":
+        raise ConfigError(
+            "strategy=fsdp2 shares the weights out, and there is one process",
+            "trainer.devices",
+            "use 2 or more, or strategy=auto",
+        )
     if processes > 1:
         _check_shares(config, spec, processes)
     if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):

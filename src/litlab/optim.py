@@ -83,9 +83,15 @@ def _two(parameters: list[nn.Parameter], decaying: set[int], weight_decay: float
 
 
 def _fused(model: nn.Module) -> bool | None:
-    """Return True where torch has one kernel for the whole step, else None: torch's own choice."""
+    """Return True where torch has one kernel for the whole step, else None: torch's own choice.
+
+    Not for all optimizers does it know what to do with weights that are shared out (`DTensor`).
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    fits = all(p.is_floating_point() and p.device.type in FUSED_DEVICES for p in parameters)
+    fits = all(
+        p.is_floating_point() and p.device.type in FUSED_DEVICES and not hasattr(p, "full_tensor")
+        for p in parameters
+    )
     return True if fits else None
 
 

@@ -55,8 +55,6 @@ class Guard(Callback):
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             trainer.strategy._launcher = _Launcher(launcher, self)
-        connector = trainer._signal_connector
-        connector._sigterm_notifier_fn = lambda number, _: _pass_on(trainer, number)  # type: ignore[method-assign,assignment]
         if self._rank and PARENT in os.environ:
             _in_background(self._watch_parent)
         elif self._rank and threading.current_thread() is threading.main_thread():
@@ -248,17 +246,6 @@ class _Launcher(_SubprocessScriptLauncher):
             self._guard.watch(self.procs)
         _set_num_threads_if_needed(num_processes=self.num_processes)
         return function(*args, **kwargs)
-
-
-def _pass_on(trainer: pl.Trainer, number: int) -> None:
-    """Do with SIGTERM what Lightning does, but for its broadcast.
-
-    From within a signal handler that would meet another collective operation of the others.
-    """
-    connector, launcher = trainer._signal_connector, trainer.strategy.launcher
-    if not connector.received_sigterm and launcher is not None:
-        launcher.kill(number)
-    connector.received_sigterm = True
 
 
 def _in_background(target: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from litlab.hyperparameters import NonNegative
 from litlab.losses.penalty import l1_penalty
 from litlab.metrics import EpochMeter
 from litlab.schedules import Horizon
+from litlab.sharding import shard
 
 if TYPE_CHECKING:
     from litlab.data.spec import DataSpec
@@ -65,6 +66,7 @@ class Task(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.parts, self.l1 = model, parts, l1
+        self._sharded = False
         self.loss = parts.loss
         self.meters = nn.ModuleDict(
             {f"{s}_split": EpochMeter(parts.metrics) for s in ("train", "val")}
@@ -74,6 +76,12 @@ class Task(pl.LightningModule):
     def quiet_steps(self) -> bool:
         """Whether a training step logs nothing by itself, so that nobody need ask it."""
         return type(self).training_step is Task.training_step
+
+    def configure_model(self) -> None:
+        """Share the weights out, where the strategy is FSDP2."""
+        if self.device_mesh is not None and not self._sharded:
+            shard(self.model, self.device_mesh)
+            self._sharded = True
 
     @abstractmethod
     def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:

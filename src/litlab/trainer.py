@@ -19,12 +19,15 @@ from litlab import progress, seeding
 from litlab.callbacks import build
 from litlab.checkpoint.io import VerifiedCheckpointIO
 from litlab.checkpoint.keeper import Keeper
+from litlab.compile import explained
 from litlab.errors import ConfigError, NonFiniteError
+from litlab.feasible import num_processes
 from litlab.loop.fit_loop import FitLoop, Stopped
 from litlab.loop.guard import LOWER, StepGuard
 from litlab.profiling import make_profiler, profile_callbacks
 from litlab.run_folder import LAST, PREVIOUS
 from litlab.schema import Config, TrainerConfig
+from litlab.sharding import strategy_of
 from litlab.signals import Signals
 
 SAME_NAME = (  # passed on to the Trainer as they are
@@ -32,7 +35,6 @@ SAME_NAME = (  # passed on to the Trainer as they are
     "accelerator",
     "devices",
     "num_nodes",
-    "strategy",
     "precision",
     "accumulate_grad_batches",
     "gradient_clip_val",
@@ -76,6 +78,7 @@ def make_trainer(
     callbacks += [guard, keeper]
     _be_quiet()
     settings = {name: getattr(config.trainer, name) for name in SAME_NAME}
+    settings["strategy"] = strategy_of(config.trainer, num_processes(config.trainer))
     if config.trainer.overfit_batches:
         settings["limit_train_batches"] = config.trainer.overfit_batches
     try:
@@ -146,7 +149,7 @@ def fit(
         NonFiniteError: Anomaly detection found the operation that makes a NaN.
     """
     saved = "the same command with --resume goes on from here"
-    with _plain_warnings(), signals.noted():
+    with _plain_warnings(), signals.noted(), explained():
         try:
             trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
         except MisconfigurationException as error:

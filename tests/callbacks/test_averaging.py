@@ -251,7 +251,7 @@ def test_both_together_and_sharded_weights_are_refused(project):
         small(*both)
     for one in both:
         with pytest.raises(ConfigError, match="a part of the weights"):
-            small(one, "trainer.strategy=fsdp")
+            small(one, "trainer.strategy=fsdp2")
     with pytest.raises(ConfigError, match="lr"):
         small("trainer.swa={}")
     with pytest.raises(ConfigError, match="decay"):
