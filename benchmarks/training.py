@@ -2,12 +2,13 @@
 
     python benchmarks/training.py [--quick] [--json] [--only mlp,cnn,transformer] [--device cpu]
 
-The same network, batches, optimizer and schedule, trained by a bare PyTorch loop (with torch's own
-choice of optimizer kernel, and with the fused one), by `litlab.train.train` (metrics, MLflow in
-sqlite, both checkpoints, progress bar on a terminal) and the ordinary Lightning way (a DataLoader
-without workers, torchmetrics and self.log each step, progress bar off), from a TensorDataset that
-was normalized beforehand and from a Dataset that normalizes each sample. All in one process, in
-turns: each epoch of a Trainer comes after one of each bare loop; ratios are of such neighbours.
+The same network, memory layout, batches, optimizer and schedule, trained by a bare PyTorch loop
+(with torch's own choice of optimizer kernel, and with the fused one), by `litlab.train.train`
+(metrics, MLflow in sqlite, both checkpoints, progress bar on a terminal) and the ordinary Lightning
+way (a DataLoader without workers, torchmetrics and self.log each step, progress bar off), from a
+TensorDataset that was normalized beforehand and from a Dataset that normalizes each sample. All in
+one process, in turns: each epoch of a Trainer comes after one of each bare loop; ratios are of such
+neighbours.
 
 Timed are whole epochs after a warm-up, divided by their steps: `steps`, from the epoch's start to
 the start of its validation; `no validation`, the whole epoch (metrics, MLflow, checkpoints,

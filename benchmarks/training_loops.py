@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from litlab.compile import use_channels_last, wants_channels_last
 from litlab.data.arrays import Split
 
 Seconds = dict[str, float]  # of one epoch, a step, by part
@@ -83,6 +84,9 @@ class Bare:
 
     def __init__(self, job: Job, fused: bool | None) -> None:
         self.job, self.model = job, copy.deepcopy(job.model).to(job.x.device)
+        wish = job.config.trainer.channels_last  # else layout, not loops, would be compared
+        if wants_channels_last(wish, self.model, job.x.device, plain=True):
+            use_channels_last(self.model)
         self.optimizer, self.schedule = job.optimizer(self.model, fused)
 
     def epoch(self) -> Seconds:
