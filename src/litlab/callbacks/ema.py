@@ -17,6 +17,8 @@ class EMA(WeightAverage):
     One kernel a step, and the device is asked nothing.
     """
 
+    quiet = True  # logs nothing: see litlab.loop.step
+
     def __init__(self, decay: float = 0.999, *, warmup: bool = True) -> None:
         super().__init__()
         self.decay, self.warmup, self._step = decay, warmup, 0

@@ -16,6 +16,8 @@ class Overfit(Callback):
     it was before the first step.
     """
 
+    quiet = True  # logs nothing: see litlab.loop.step
+
     def __init__(self, batches: int) -> None:
         self.batches, self.first = batches, float("nan")
 

@@ -23,6 +23,8 @@ class TorchProfile(Callback):
             https://ui.perfetto.dev.
     """
 
+    quiet = True  # logs nothing: see litlab.loop.step
+
     def __init__(self, table: Path) -> None:
         self.table = table
         self._profiler: profile | None = None

@@ -19,6 +19,7 @@ OWN_STEP = (
     *("optimizer_step", "optimizer_zero_grad", "backward", "configure_gradient_clipping"),
     *(*OWN_TRANSFER, "on_after_batch_transfer"),
 )
+PER_BATCH = ("on_train_batch_start", "on_train_batch_end")
 Hook = Callable[..., Any]
 
 
@@ -80,8 +81,9 @@ class Step:
             if config.interval == "step" and not config.reduce_on_plateau
         ]
         self.hooks = {name: self._listeners(name) for name in self._names()}
+        self.heard = any(self.hooks[name] for name in PER_BATCH)
         # `self.log` in a hook needs Lightning's bookkeeping of the step.
-        self.heard = bool(self.hooks["on_train_batch_start"] or self.hooks["on_train_batch_end"])
+        self.logged = self._may_log()
         self._batch: Any = None
         self._loss: torch.Tensor | None = None
 
@@ -106,6 +108,15 @@ class Step:
             found.append(getattr(task, name))
         return found
 
+    def _may_log(self) -> bool:
+        """Whether any hook around a batch may log; callbacks that never do say `quiet = True`."""
+        loud = [c for c in self.trainer.callbacks if not getattr(c, "quiet", False)]
+        return any(
+            _overrides(self.task, name, pl.LightningModule)
+            or any(_overrides(c, name, Callback) and not isinstance(c, StepGuard) for c in loud)
+            for name in PER_BATCH
+        )
+
     def _call(self, name: str, *args: Any) -> Any:
         answer = None
         for hook in self.hooks[name]:
@@ -127,7 +138,7 @@ class Step:
         batch = self._on_device(batch)
         self.guard.before_step(batch)
         self._batch = batch
-        if self.heard:
+        if self.logged:
             self.trainer._logger_connector.on_batch_start(batch)
         if self._call("on_train_batch_start", batch, batch_idx) == -1:
             raise StopIteration
@@ -185,5 +196,7 @@ class Step:
             return
         outputs = {"loss": self._loss}
         self._call("on_train_batch_end", outputs, self._batch, batch_idx)
+        if not self.logged:
+            return
         self.trainer._logger_connector.on_batch_end()
         self.trainer._logger_connector.update_train_step_metrics()
