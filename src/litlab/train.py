@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +13,17 @@ from litlab.capsule import CapsuleWriter
 from litlab.checkpoint.card import Card
 from litlab.checkpoint.io import probe
 from litlab.checkpoint.keeper import Keeper
-from litlab.checkpoint.manifest import config_hash
-from litlab.checkpoint.resume import Interruption, check_fits, find_interrupted
+from litlab.checkpoint.resume import Interruption, Resume, check_fits
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.open import open_or_prepare
-from litlab.errors import CheckpointError, EnvironmentFault, Interrupted
+from litlab.errors import EnvironmentFault, Interrupted
 from litlab.feasible import check_feasible
 from litlab.finders import find_settings, settings_of
 from litlab.freeze import freeze
 from litlab.init_from import init_from
 from litlab.loop.guard import StepGuard
 from litlab.output import say
-from litlab.paths import runs_folder, short, store_root
+from litlab.paths import runs_folder, short
 from litlab.preview import preview_of_run
 from litlab.profiling import reports
 from litlab.rank_guard import Guard
@@ -63,20 +61,6 @@ class Result:
         return {**facts, "checkpoint": str(self.checkpoint), "folder": str(self.folder)}
 
 
-@dataclass(frozen=True)
-class Resume:
-    """Whether and how to go on with an interrupted run.
-
-    Attributes:
-        allow_changes: Whether a run of other settings will do.
-        or_start: Whether to start where there is nothing to go on with. The state then lies outside
-            the run's folder, which DVC empties before it runs a stage again.
-    """
-
-    allow_changes: bool = False
-    or_start: bool = False
-
-
 def train(
     config: Config,
     out: Path | None = None,
@@ -98,8 +82,8 @@ def train(
     """
     config = config.model_copy(update={"trainer": as_launched(config.trainer)})
     check_devices(config.trainer)
-    state = _state_folder(config) if resume and resume.or_start else None
-    found = _find(config, out, resume, state) if resume else None
+    state = resume.state_folder(config) if resume else None
+    found = resume.find(config, out) if resume else None
     folder, spec = open_or_prepare(config.data, config.trust)
     seeding.seed_everything(config.seed)
     task = build_task(config, spec)
@@ -115,11 +99,12 @@ def train(
     )
     data.open()  # a damaged file is found before anything is recorded
     if found is not None:
-        check_fits(found, spec, task.state_dict())
+        check_fits(found, spec, task.state_dict(), config.trust)
     # The other processes of a run write nothing; checkpoints go where the first one's Trainer says.
     run = runs_folder()
     if is_first_process():
         run = found.folder if found and state is None else make_folder(out, config.run_name)
+        _probe(task, run, state or run)
     files: list[Path] = []
     if found is not None:
         config = settings_of(config, found.checkpoint, task, data)
@@ -128,7 +113,6 @@ def train(
     if taken is not None and is_first_process():
         say(str(taken))
         files.append(taken.save(run))
-        _probe(task, run, state or run)
     recording = Recording(config, spec, run, command or [])
     with running(state or run) if is_first_process() else nullcontext():
         return _Run(task, data, recording, found, state or run, files).fit()
@@ -145,24 +129,6 @@ def _probe(task: Task, *folders: Path) -> None:
         with suppress(OSError):  # not empty: it is of an interrupted run
             folders[0].rmdir()
         raise
-
-
-def _state_folder(config: Config) -> Path:
-    return store_root() / ".litlab" / "unfinished" / config_hash(config)[:16]
-
-
-def _find(
-    config: Config, out: Path | None, resume: Resume, state: Path | None
-) -> Interruption | None:
-    """Return the run to go on with; None where a new one may be started instead."""
-    folders: Iterable[Path] = [state] if state else [out] if out else runs_folder().glob("*")
-    try:
-        found = find_interrupted(config, folders, config.trust, allow_changes=resume.allow_changes)
-    except CheckpointError:
-        if resume.or_start:
-            return None
-        raise
-    return found
 
 
 class _Run:

@@ -75,13 +75,19 @@ def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) 
             temporary.unlink(missing_ok=True)
             raise
     except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        cause = _os_error(error)
+        if cause is None:
             raise
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        what = f"a checkpoint cannot be written: {cause.strerror}"
         fix = "free the disk or make the folder writable, then train with --resume"
-        raise EnvironmentFault(
-            f"a checkpoint cannot be written: {reason}", str(path), fix
-        ) from error
+        raise EnvironmentFault(what, str(path), fix) from error
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """Return the system's own error; torch covers it with one of its archive's."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def _write_into(file: BinaryIO, content: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Which interrupted run a command goes on with, and from which of its checkpoints."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,48 @@ from litlab.checkpoint.keeper import RESUME
 from litlab.checkpoint.manifest import config_hash, training_settings
 from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, LitlabError
-from litlab.paths import short
+from litlab.paths import runs_folder, short, store_root
 from litlab.run_folder import LAST, PREVIOUS, RunRecord
 from litlab.run_lock import is_running
 from litlab.schema import Config
 from litlab.tracking.redact import redact
 
 LISTED = 8  # settings in one line
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Whether and how to go on with an interrupted run.
+
+    Attributes:
+        allow_changes: Whether a run of other settings will do.
+        or_start: Whether to start where there is nothing to go on with. The state then lies outside
+            the run's folder, which DVC empties before it runs a stage again.
+    """
+
+    allow_changes: bool = False
+    or_start: bool = False
+
+    def state_folder(self, config: Config) -> Path | None:
+        """Return where the state of a configuration's run lies, None if in the run's folder."""
+        if not self.or_start:
+            return None
+        return store_root() / ".litlab" / "unfinished" / config_hash(config)[:16]
+
+    def find(self, config: Config, out: Path | None) -> "Interruption | None":
+        """Return the run to go on with; None where a new one may be started instead.
+
+        Raises:
+            LitlabError: See `find_interrupted`.
+        """
+        state = self.state_folder(config)
+        folders: Iterable[Path] = [state] if state else [out] if out else runs_folder().glob("*")
+        try:
+            return find_interrupted(config, folders, config.trust, allow_changes=self.allow_changes)
+        except CheckpointError:
+            if self.or_start:
+                return None
+            raise
 
 
 @dataclass(frozen=True)
@@ -110,13 +145,17 @@ def newest_valid(folder: Path) -> Interruption:
     raise CheckpointError("every checkpoint of the run is damaged", short(folder), fix)
 
 
-def check_fits(found: Interruption, spec: DataSpec, weights: Mapping[str, Any]) -> None:
+def check_fits(
+    found: Interruption, spec: DataSpec, weights: Mapping[str, Any], trust: Sequence[str]
+) -> None:
     """Refuse to go on with other data or another model.
 
     Raises:
-        CheckpointError: The checkpoint is of another model, or of another state of the data.
+        CheckpointError: The checkpoint is of another model, another state of the data, another
+            schema.
     """
     content = read(found.checkpoint)
+    unpack(content, found.checkpoint, trust)
     if found.manifest["data"] != spec.checksum:
         fix = "prepare the data as they were, or train anew without --resume"
         raise CheckpointError("it was trained on other data", short(found.checkpoint), fix)

@@ -23,8 +23,8 @@ def train(
 ) -> None:
     """Train one model and record the run in MLflow and in runs/."""
     config = load_config(overrides, params)
+    from litlab.checkpoint.resume import Resume as Wish
     from litlab.summary import show_training
-    from litlab.train import Resume as Wish
     from litlab.train import train as run
 
     wish = Wish(allow_changes, resume_or_start) if resume or resume_or_start else None

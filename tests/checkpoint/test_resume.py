@@ -1,0 +1,394 @@
+"""An interrupted run goes on as if nothing had happened, or says in one line why it cannot."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+from litlab.checkpoint.io import KEY, read, write
+from litlab.checkpoint.keeper import RESUME, Keeper
+from litlab.checkpoint.resume import Resume
+from litlab.config import load
+from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, Interrupted
+from litlab.run_folder import RunRecord
+from litlab.run_lock import running
+from litlab.schema import Config
+from litlab.tracking.recording import Recording
+from litlab.train import train
+from run_helpers import SMALL, THIRD_PARTY, mlflow_run, ready_store
+
+pytestmark = THIRD_PARTY
+NEWER = ("run_id", "started", "resumed", "seconds")  # of a run and not of its numbers
+
+
+def small(*overrides: str) -> Config:
+    """Return a configuration that trains in a second, of the small model or of another."""
+    other = any(o.startswith("model=") for o in overrides)
+    return load([*(o for o in SMALL if not (other and o.startswith("model"))), *overrides])
+
+
+class Killed(BaseException):
+    """Nothing catches it, and nothing is done after it."""
+
+
+@contextmanager
+def killed_after(step: int, save_at: int | None) -> Iterator[None]:
+    """End a training after a step as a kill does: no callback, no record has a say any more."""
+    with pytest.MonkeyPatch.context() as patch:
+        batch_done, save = Keeper.batch_done, Keeper._save
+
+        def note(self: Keeper, trainer: Any) -> None:
+            if trainer.global_step == save_at:
+                save(self, trainer, mid_epoch=True)
+            batch_done(self, trainer)
+            if trainer.global_step == step:
+                raise Killed
+
+        patch.setattr(Keeper, "batch_done", note)
+        patch.setattr(Keeper, "on_exception", lambda *_: None)
+        patch.setattr(Recording, "finish", lambda *_: False)
+        with pytest.raises(Killed):
+            yield
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    return read(folder / "last.ckpt")
+
+
+def assert_same(one: Any, other: Any, path: str = "") -> None:
+    """Compare two checkpoints to the last bit."""
+    if path.rsplit(".", 1)[-1] in NEWER:
+        return
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype, path
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for place, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{path}[{place}]")
+    else:
+        assert one == other, path
+
+
+def metrics_of(project: Path, run_id: str) -> dict[str, list[tuple[int, float]]]:
+    client = MlflowClient(ready_store(project))
+    names = client.get_run(run_id).data.metrics
+    history = {name: client.get_metric_history(run_id, name) for name in names}
+    return {name: sorted((m.step, m.value) for m in rows) for name, rows in history.items()}
+
+
+# Batches of 16 from 96: 6 steps an epoch, of which `debug` takes 3.
+RUN = ("trainer.max_epochs=4", "trainer.limit_train_batches=1.0", "trainer.save_every_seconds=null")
+CASES = {
+    "plain": [],
+    "mlp": ["model=mlp", "model.hidden=[8]", "model.dropout=0.3"],
+    "cnn": ["model=cnn", "model.dropout=0.2", "augment=standard", "trainer.precision=bf16-mixed"],
+    "averages": ["model=mlp", "model.hidden=[8]", "trainer.ema={decay: 0.9}"],
+    "accumulation": ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1"],
+    "plateau": ["scheduler=plateau", "scheduler.patience=0", "optimizer=sgd"],
+    "mixing": ["augment=mixup", "scheduler=cosine", "metrics=[accuracy,auroc]"],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("saved", "killed"),
+    [(8, 9), (12, 13), (None, 19)],
+    ids=["mid-epoch", "before-validation", "epoch-end"],
+)
+def test_a_resumed_run_is_the_uninterrupted_one(project, case, saved, killed) -> None:
+    ready_store(project)
+    if case == "accumulation":  # half as many steps
+        saved, killed = (saved and saved // 2), killed // 2 + 1
+    if saved is None:
+        overrides = [*RUN[:-1], "trainer.save_every_seconds=0", *CASES[case]]
+    else:
+        overrides = [*RUN, *CASES[case]]
+    whole = train(small(*overrides), project / "whole")
+    with killed_after(killed, saved):
+        train(small(*overrides), project / "cut")
+    assert RunRecord.load(project / "cut").status == "RUNNING"
+    resumed = train(small(*overrides), project / "cut", resume=Resume())
+    assert resumed.record.resumed == 1
+    assert resumed.record.status == "FINISHED"
+    one, other = state_of(whole.folder), state_of(resumed.folder)
+    assert_same(one, other)
+    best, again = (read(folder / "best.ckpt") for folder in (whole.folder, resumed.folder))
+    assert_same(best, again)
+    history = [(folder / "history.csv").read_text() for folder in (whole.folder, resumed.folder)]
+    assert history[0] == history[1]
+    # No metric is lost, none is there twice.
+    ids = [result.record.run_id for result in (whole, resumed)]
+    assert ids[0] != ids[1]
+    assert metrics_of(project, ids[0]) == metrics_of(project, ids[1])
+    assert mlflow_run(project, ids[1]).data.tags["resumed"] == "1"
+    assert resumed.record.metrics == whole.record.metrics
+    assert resumed.record.best_epoch == whole.record.best_epoch
+    assert sorted(os.listdir(project / "cut")) == sorted(os.listdir(project / "whole"))
+
+
+def cut_run(project: Path, *overrides: str, out: Path | None = None) -> Path:
+    """Leave an interrupted run."""
+    ready_store(project)
+    with killed_after(9, 8):
+        train(small(*RUN, *overrides), out)
+    return out or next((project / "runs").iterdir())
+
+
+def test_the_newest_of_the_same_settings_is_found(project) -> None:
+    first = cut_run(project)
+    other = cut_run(project, "seed=5", out=project / "runs" / "other")
+    os.utime(first / "last.ckpt", (1, 1))
+    result = train(small(*RUN, "name=tea", "trainer.progress=none"), resume=Resume())
+    assert result.folder == first
+    assert RunRecord.load(other).status == "RUNNING"
+
+
+def test_early_stopping_goes_on_counting(project) -> None:
+    stopping = ["trainer.early_stopping={patience: 2, min_delta: 5.0}", "trainer.max_epochs=9"]
+    ready_store(project)
+    whole = train(small(*RUN, *stopping), project / "whole")
+    assert whole.record.epochs == 3
+    with killed_after(15, 14):
+        train(small(*RUN, *stopping), project / "cut")
+    assert train(small(*RUN, *stopping), project / "cut", resume=Resume()).record.epochs == 3
+
+
+def test_nothing_to_resume(project) -> None:
+    with pytest.raises(CheckpointError, match="nothing to resume") as caught:
+        train(small(*RUN), resume=Resume())
+    assert caught.value.exit_code == 4
+    finished = train(small(*RUN), project / "runs" / "done")
+    with pytest.raises(CheckpointError, match="runs/done has finished"):
+        train(small(*RUN), resume=Resume())
+    assert list((project / "runs").iterdir()) == [finished.folder]
+
+
+def test_other_settings_are_listed(project) -> None:
+    folder = cut_run(project)
+    changed = [*RUN, "optimizer.lr=0.02", "trainer.max_epochs=5"]
+    with pytest.raises(ConfigError) as caught:
+        train(small(*changed), resume=Resume())
+    assert "optimizer.lr: 0.01 -> 0.02" in caught.value.what
+    assert "trainer.max_epochs: 4 -> 5" in caught.value.what
+    assert "--allow-changes" in caught.value.fix
+    result = train(small(*changed), resume=Resume(allow_changes=True))
+    assert result.folder == folder
+    assert result.record.epochs == 5
+    tags = mlflow_run(project, result.record.run_id).data.tags
+    assert "optimizer.lr: 0.01 -> 0.02" in tags["resume.changed"]
+
+
+def flip(path: Path) -> None:
+    altered = bytearray(path.read_bytes())
+    altered[len(altered) // 2] ^= 1
+    path.write_bytes(altered)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(project) -> None:
+    whole = train_whole(project)
+    folder = cut_run(project, "trainer.save_every_steps=4", out=project / "cut")
+    flip(folder / "last.ckpt")
+    with pytest.warns(UserWarning, match="damaged.*last.ckpt.*using the one before"):
+        result = train(small(*RUN), folder, resume=Resume())
+    assert_same(state_of(whole)["state_dict"], state_of(folder)["state_dict"])
+    assert result.record.status == "FINISHED"
+
+
+def train_whole(project: Path) -> Path:
+    ready_store(project)
+    return train(small(*RUN), project / "whole").folder
+
+
+@pytest.mark.filterwarnings("ignore:damaged")
+def test_when_all_are_damaged_nothing_starts_over(project) -> None:
+    folder = cut_run(project)
+    for name in ("last.ckpt", "previous.ckpt"):
+        if (folder / name).exists():
+            flip(folder / name)
+    with pytest.raises(CheckpointError, match="every checkpoint of the run is damaged"):
+        train(small(*RUN), resume=Resume())
+    assert list((project / "runs").iterdir()) == [folder]
+
+
+def test_another_model_another_schema_other_data(project) -> None:
+    folder = cut_run(project)
+    whole = state_of(folder)
+
+    def refusal(change: Any) -> CheckpointError:
+        content = state_of(folder)
+        change(content)
+        write(content, folder / "last.ckpt")
+        with pytest.raises(CheckpointError) as caught:
+            train(small(*RUN), resume=Resume())
+        assert caught.value.exit_code == 4
+        write(whole, folder / "last.ckpt")
+        return caught.value
+
+    def rename(content: Any) -> None:
+        weights = content["state_dict"]
+        content["state_dict"] = {f"odd.{name}": value for name, value in weights.items()}
+
+    what = refusal(rename).what
+    assert "of another model: 8 entries differ" in what
+    assert what.count(", ") == 4  # five are shown
+    what = refusal(lambda content: content[KEY]["manifest"].update(data="0" * 64)).what
+    assert "other data" in what
+    what = refusal(lambda content: content[KEY].update(schema=1)).what
+    assert "schema 1, this is schema 2" in what
+
+
+def test_a_run_that_goes_on_is_not_resumed(project) -> None:
+    folder = cut_run(project)
+    with running(folder), pytest.raises(EnvironmentFault, match="still going on"):
+        train(small(*RUN), resume=Resume())
+    with running(folder), pytest.raises(EnvironmentFault, match="going on"), running(folder):
+        pass
+
+
+def test_the_pipelines_run_resumes_though_its_folder_was_emptied(project) -> None:
+    ready_store(project)
+    wish = Resume(or_start=True)
+    whole = train(small(*RUN), project / "whole", resume=wish)
+    assert whole.record.resumed == 0
+    with killed_after(9, 8):
+        train(small(*RUN), project / "pipeline", resume=wish)
+    for path in (project / "pipeline").iterdir():
+        path.unlink()
+    resumed = train(small(*RUN), project / "pipeline", resume=wish)
+    assert resumed.record.resumed == 1
+    assert (resumed.folder / "best.ckpt").is_file()
+    states = list((project / ".litlab" / "unfinished").iterdir())
+    assert states == []
+    best, again = (read(folder / "best.ckpt") for folder in (whole.folder, resumed.folder))
+    assert_same(best, again)
+    with killed_after(9, 8):
+        train(small(*RUN), project / "other", resume=wish)
+    changed = train(small(*RUN, "optimizer.lr=0.02"), project / "third", resume=wish)
+    assert changed.record.resumed == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("step", [8, 12])
+def test_a_signal_saves_after_the_step(project, monkeypatch, number, code, step) -> None:
+    whole = train_whole(project)
+    batch_done = Keeper.batch_done
+
+    def press(self: Keeper, trainer: Any) -> None:
+        if trainer.global_step == step:
+            os.kill(os.getpid(), number)
+        batch_done(self, trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "batch_done", press)
+        with pytest.raises(Interrupted) as caught:
+            train(small(*RUN), project / "cut")
+    assert caught.value.exit_code == code
+    record = RunRecord.load(project / "cut")
+    assert record.status == mlflow_run(project, record.run_id).info.status == "KILLED"
+    assert state_of(project / "cut")["global_step"] == step
+    train(small(*RUN), project / "cut", resume=Resume())
+    assert_same(state_of(whole), state_of(project / "cut"))
+    assert mlflow_run(project, record.run_id).info.status == "FINISHED"
+
+
+def test_the_second_ctrl_c_stops_at_once(project, monkeypatch) -> None:
+    ready_store(project)
+    batch_done = Keeper.batch_done
+
+    def press(self: Keeper, trainer: Any) -> None:
+        if trainer.global_step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("went on")
+        batch_done(self, trainer)
+
+    monkeypatch.setattr(Keeper, "batch_done", press)
+    with pytest.raises(Interrupted) as caught:
+        train(small(*RUN), project / "cut")
+    assert caught.value.exit_code == 130
+    assert state_of(project / "cut")["global_step"] == 6  # the first epoch
+    assert RunRecord.load(project / "cut").status == "KILLED"
+
+
+def test_slurm_requeues(project, monkeypatch) -> None:
+    ready_store(project)
+    tools = project / "bin"
+    tools.mkdir()
+    (tools / "scontrol").write_text('#!/bin/sh\necho "$@" > requeued\n')
+    (tools / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    batch_done = Keeper.batch_done
+
+    def warn(self: Keeper, trainer: Any) -> None:
+        if trainer.global_step == 8:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        batch_done(self, trainer)
+
+    monkeypatch.setattr(Keeper, "batch_done", warn)
+    with pytest.raises(Interrupted) as caught:
+        train(small(*RUN, "trainer.devices=1"), project / "cut")
+    assert caught.value.exit_code == 143
+    assert (project / "requeued").read_text() == "requeue 17\n"
+
+
+def test_saving_is_rare_where_it_is_slow(project, monkeypatch) -> None:
+    saves = []
+    monkeypatch.setattr(Keeper, "_write_best", lambda *_: (saves.append(1), time.sleep(0.2)))
+    monkeypatch.setattr(Keeper, "fit_done", lambda *_: None)
+    ready_store(project)
+    with pytest.raises(EnvironmentFault, match="not written"):
+        train(small(*RUN[:-1], "trainer.save_every_seconds=0"))
+    assert len(saves) == 1
+
+
+def test_the_state_holds_what_going_on_needs(project) -> None:
+    state = state_of(cut_run(project))
+    assert state[RESUME].keys() == {"rng", "meters", "tracked"}
+    assert len(state[RESUME]["rng"]) == 1
+    assert len(state[RESUME]["meters"][0]["losses"]) == 2  # of the second epoch
+    assert list(state[RESUME]["tracked"]["rows"]) == [0]
+    assert state["loops"]["fit_loop"]["batches"] == 2
+    # The best epoch's file is for use: without what only going on needs.
+    best = read(next((project / "runs").iterdir()) / "best.ckpt")
+    assert best.keys() == {"epoch", "global_step", "pytorch-lightning_version", "state_dict", KEY}
+
+
+def command(project: Path, *more: str) -> subprocess.Popen[bytes]:
+    overrides = [*SMALL, "trainer.max_epochs=300", "trainer.limit_train_batches=1.0"]
+    overrides += ["trainer.save_every_seconds=0.1", "trainer.progress=lines"]
+    line = [sys.executable, "-m", "litlab", "train", *overrides, "--out", "run", *more]
+    return subprocess.Popen(line, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.slow
+def test_kill_9_and_the_same_command_with_resume(project) -> None:
+    ready_store(project)
+    process = command(project)
+    while not (project / "run" / "last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.kill()
+    process.communicate()
+    process = command(project, "--resume", "--json")
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    said = json.loads(out.splitlines()[-1])
+    assert (said["epochs"], said["resumed"]) == (300, 1)
+    assert "going on with run" in err.decode()
