@@ -11,8 +11,9 @@ from torchmetrics import Metric
 
 from litlab.checkpoint.card import load
 from litlab.errors import ConfigError, Interrupted, NonFiniteError
+from litlab.ranks import is_first_process
 from litlab.run_folder import RunRecord
-from litlab.trainer import check_devices, is_first_process, seed_apart
+from litlab.trainer import check_devices, seed_apart
 from run_helpers import THIRD_PARTY, mlflow_run, only_run, small, small_run, trainer_of
 
 pytestmark = THIRD_PARTY

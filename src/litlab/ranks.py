@@ -6,6 +6,12 @@ from litlab.errors import ConfigError
 from litlab.schema import TrainerConfig
 
 
+def is_first_process() -> bool:
+    """Whether this process records the run; Lightning, torchrun and SLURM number the others."""
+    numbers = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in numbers)
+
+
 def as_launched(trainer: TrainerConfig) -> TrainerConfig:
     """Return the settings with the number of processes that `torchrun` has started.
 

@@ -27,7 +27,7 @@ from litlab.paths import runs_folder, short
 from litlab.preview import preview_of_run
 from litlab.profiling import reports
 from litlab.rank_guard import Guard
-from litlab.ranks import as_launched
+from litlab.ranks import as_launched, is_first_process
 from litlab.run_folder import BEST, PREVIOUS, RunRecord, make_folder
 from litlab.run_lock import running
 from litlab.schema import Config
@@ -35,7 +35,7 @@ from litlab.signals import Signals, Terminated, requeue
 from litlab.sync_batchnorm import synchronize
 from litlab.task import Task
 from litlab.tracking.recording import Recording
-from litlab.trainer import check_devices, fit, is_first_process, make_trainer, seed_apart
+from litlab.trainer import check_devices, fit, make_trainer, seed_apart
 
 
 @dataclass(frozen=True)

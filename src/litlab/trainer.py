@@ -1,7 +1,6 @@
 """Lightning's Trainer as the configuration describes it, and how its fit may end."""
 
 import logging
-import os
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -176,12 +175,6 @@ def seed_apart(seed: int, trainer: pl.Trainer) -> None:
     """
     if trainer.world_size > 1:
         seeding.seed_everything((seed + trainer.global_rank) % 2**32)
-
-
-def is_first_process() -> bool:
-    """Whether this process records the run; Lightning, torchrun and SLURM number the others."""
-    numbers = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in numbers)
 
 
 def check_devices(trainer: TrainerConfig) -> None:

@@ -14,6 +14,7 @@ from litlab.checkpoint.manifest import config_hash, training_settings
 from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, LitlabError
 from litlab.paths import runs_folder, short, store_root
+from litlab.ranks import is_first_process
 from litlab.run_folder import LAST, PREVIOUS, RunRecord
 from litlab.run_lock import is_running
 from litlab.schema import Config
@@ -110,7 +111,8 @@ def find_interrupted(
     newest = max(same or found, key=lambda one: one.checkpoint.stat().st_mtime, default=None)
     if newest is None:
         raise _nothing(damaged, finished)
-    if is_running(newest.folder):
+    # By the first process of this run, as the others see it.
+    if is_first_process() and is_running(newest.folder):
         fix = "wait for it, or stop it first"
         raise EnvironmentFault("the run is still going on", short(newest.folder), fix)
     if same:
