@@ -20,6 +20,10 @@ OWN_STEP = (
     *(*OWN_TRANSFER, "on_after_batch_transfer"),
 )
 PER_BATCH = ("on_train_batch_start", "on_train_batch_end")
+HOOKS = (
+    *(*PER_BATCH, "on_before_zero_grad", "on_before_backward"),
+    *("on_after_backward", "on_before_optimizer_step"),
+)
 Hook = Callable[..., Any]
 
 
@@ -80,16 +84,12 @@ class Step:
             for config in trainer.lr_scheduler_configs
             if config.interval == "step" and not config.reduce_on_plateau
         ]
-        self.hooks = {name: self._listeners(name) for name in self._names()}
+        self.hooks = {name: self._listeners(name) for name in HOOKS}
         self.heard = any(self.hooks[name] for name in PER_BATCH)
         # `self.log` in a hook needs Lightning's bookkeeping of the step.
         self.logged = self._may_log()
         self._batch: Any = None
         self._loss: torch.Tensor | None = None
-
-    def _names(self) -> list[str]:
-        names = ["on_train_batch_start", "on_before_zero_grad", "on_before_backward"]
-        return [*names, "on_after_backward", "on_before_optimizer_step", "on_train_batch_end"]
 
     def _listeners(self, name: str) -> list[Hook]:
         """Return a hook's implementations: callbacks in order, then the module."""
@@ -109,16 +109,22 @@ class Step:
         return found
 
     def _may_log(self) -> bool:
-        """Whether any hook around a batch may log; callbacks that never do say `quiet = True`."""
-        loud = [c for c in self.trainer.callbacks if not getattr(c, "quiet", False)]
+        """Whether any hook of a step may log; callbacks that never do say `quiet = True`."""
+        loud = [
+            callback
+            for callback in self.trainer.callbacks
+            if not (isinstance(callback, StepGuard) or getattr(callback, "quiet", False))
+        ]
         return any(
             _overrides(self.task, name, pl.LightningModule)
-            or any(_overrides(c, name, Callback) and not isinstance(c, StepGuard) for c in loud)
-            for name in PER_BATCH
+            or any(_overrides(callback, name, Callback) for callback in loud)
+            for name in HOOKS
         )
 
     def _call(self, name: str, *args: Any) -> Any:
         answer = None
+        if self.logged:  # `self.log` asks which hook it is called in
+            self.task._current_fx_name = name
         for hook in self.hooks[name]:
             answer = hook(*args)
         return answer
