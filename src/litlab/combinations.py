@@ -14,6 +14,12 @@ def check(trainer: TrainerConfig) -> None:
         raise ConfigError(
             "both average the weights", "trainer.ema, trainer.swa", "set one of them to null"
         )
+    if trainer.budget and trainer.swa:
+        raise ConfigError(
+            "trainer.swa.start is a share of a known number of epochs",
+            "trainer.budget, trainer.swa",
+            "set trainer.max_epochs, or use trainer.ema",
+        )
     if trainer.unfreeze_epoch is not None and not trainer.freeze:
         raise ConfigError(
             "nothing is frozen", "trainer.unfreeze_epoch", "set trainer.freeze, or leave it out"

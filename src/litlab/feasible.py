@@ -39,6 +39,10 @@ def check_feasible(config: Config, spec: DataSpec, model: nn.Module) -> None:
             "trainer.devices",
             "use 2 or more, or strategy=auto",
         )
+    if processes > 1 and config.trainer.budget:
+        raise ConfigError(
+            "several processes have several clocks", "trainer.budget", "set trainer.max_epochs"
+        )
     if processes > 1:
         _check_shares(config, spec, processes)
     if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):

@@ -43,6 +43,14 @@ MetricName = Annotated[
 Find = Annotated[
     Literal["off", "suggest", "use"], BeforeValidator(lambda v: "off" if v is False else v)
 ]
+Duration = Annotated[
+    str,
+    Field(
+        pattern=r"^([1-9][0-9]*h)?([1-9][0-9]*m)?([1-9][0-9]*s)?$",
+        min_length=2,
+        description="a time such as 90s, 10m or 1h30m",
+    ),
+]
 Share = Annotated[float, NOT_BOOL, Field(gt=0, lt=1)]  # of the samples, in (0, 1)
 Portion = Annotated[float, Field(gt=0, le=1)]  # of the batches; 1.0 is all of them, 1 is one
 
@@ -104,6 +112,7 @@ class TrainerConfig(_Strict):
     """Settings of the Lightning Trainer, by Lightning's own names."""
 
     max_epochs: Count
+    budget: Duration | None = None
     save_every_seconds: NonNegative | None = 10.0
     save_every_steps: Count | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]

@@ -2,6 +2,7 @@
 
 from lightning.pytorch.callbacks import Callback
 
+from litlab.callbacks.budget import Budget
 from litlab.callbacks.ema import EMA
 from litlab.callbacks.freezing import Freezing
 from litlab.callbacks.norms import Norms
@@ -20,6 +21,8 @@ def callbacks(config: Config) -> list[Callback]:
         sharded=trainer.strategy.startswith("fsdp"),
     )
     built: list[Callback] = [tuned]
+    if trainer.budget:
+        built.append(Budget(trainer.budget))
     if trainer.freeze:
         built.append(Freezing(trainer.freeze, trainer.unfreeze_epoch))
     if trainer.log_norms:

@@ -192,7 +192,7 @@ class Recording:
         return (
             f"{spec.name}: {spec.kind} {shape}, {kind}, {sizes}\n"
             f"{model}: {self.record.num_parameters:,} parameters; {optimization}; "
-            f"up to {config.trainer.max_epochs} epochs"
+            + (config.trainer.budget or f"up to {config.trainer.max_epochs} epochs")
         )
 
     def _tags(self) -> dict[str, str]:
