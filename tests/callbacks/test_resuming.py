@@ -95,6 +95,24 @@ def test_an_interrupted_run_ends_as_the_whole_one(project, monkeypatch, option):
     assert whole.record.metrics == rest.record.metrics
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize("first", ["trainer.ema={decay: 0.9}", "trainer.ema=null"])
+def test_averaging_may_be_switched_on_and_off_in_between(project, monkeypatch, first):
+    """Training goes on from the weights, not from their average."""
+    ready_store(project)
+    second = "trainer.ema=null" if "decay" in first else "trainer.ema={decay: 0.9}"
+    whole = train(small(*ON, model=MLP), project / "whole")
+    before = build.callbacks
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "callbacks", lambda c: [*before(c), Terminate(5)])
+        with pytest.raises(Interrupted):
+            train(small(*ON, first, model=MLP), project / "broken")
+    again = small(*ON, second, model=MLP)
+    rest = train(again, project / "broken", resume=Resume(allow_changes=True))
+    ended = content(rest.folder)
+    same(content(whole.folder)["state_dict"], ended.get("current_model_state", ended["state_dict"]))
+
+
 def test_a_run_goes_on_without_where_it_began(project, monkeypatch):
     """The run that `init_from` names may be gone by then."""
     ready_store(project)

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from litlab.callbacks.averaging import RAW, WeightAverage
 from litlab.checkpoint import rng
 from litlab.checkpoint.card import Card, card_of
 from litlab.checkpoint.io import KEY, sweep
@@ -88,6 +89,10 @@ class Keeper(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep what is restored only when everything else is in place."""
+        own: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        averages = any(isinstance(callback, WeightAverage) for callback in own)
+        if RAW in checkpoint and not averages:  # it did, until its settings were changed
+            pl_module.load_state_dict(checkpoint[RAW])
         self._resume = checkpoint.get(RESUME)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
