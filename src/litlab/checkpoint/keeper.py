@@ -61,7 +61,8 @@ class Keeper(Callback):
         self.every_seconds, self.every_steps = trainer.save_every_seconds, trainer.save_every_steps
         self.best: float | None = None
         self.best_epoch: int | None = None
-        self._snapshot: dict[str, Any] | None = None
+        self._snapshot: dict[str, Any] | None = None  # of the first process
+        self._better = False  # the same in all of them: whether a best epoch waits to be saved
         self._next = 0.0  # of the clock: the first whole epoch is saved
         self._first, self._saved_steps = True, -1
         self._resume: dict[str, Any] | None = None
@@ -154,7 +155,7 @@ class Keeper(Callback):
 
     def fit_done(self, trainer: pl.Trainer) -> None:
         """Save the end, unless that was done."""
-        if self._saved_steps != trainer.global_step or self._snapshot is not None:
+        if self._saved_steps != trainer.global_step or self._better:
             self._save(trainer)
 
     def on_exception(
@@ -179,6 +180,7 @@ class Keeper(Callback):
             weights = content["state_dict"]
             kept["state_dict"] = {name: value.detach().clone() for name, value in weights.items()}
             self._snapshot = kept
+        self._better = True
         return content
 
     def _save(
@@ -193,7 +195,7 @@ class Keeper(Callback):
             "tracked": self.tracked(),
         }
         trainer.strategy.save_checkpoint(content, self.state_folder / LAST)
-        self._first, self._saved_steps = False, trainer.global_step
+        self._first, self._saved_steps, self._better = False, trainer.global_step, False
         self._plan(time.monotonic() - began)
 
     def _meters(self, trainer: pl.Trainer) -> Any:
