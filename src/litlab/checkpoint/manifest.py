@@ -14,7 +14,7 @@ from litlab.schema import Config
 # What does not change the numbers of a run. Where it runs does not either: a batch is shared out.
 FREE = ("name", "plot", "trust", "tracking")
 FREE_OF_TRAINER = (
-    *("progress", "profiler", "save_every_seconds", "save_every_steps"),
+    *("progress", "profiler", "detect_anomaly", "save_every_seconds", "save_every_steps"),
     *("devices", "num_nodes", "strategy"),
 )
 
@@ -22,13 +22,16 @@ FREE_OF_TRAINER = (
 def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that decides the numbers of a run."""
     kept = {key: value for key, value in config.items() if key not in FREE}
-    trainer = kept["trainer"]
+    trainer = {k: v for k, v in kept["trainer"].items() if k not in FREE_OF_TRAINER}
+    for name in ("lr_find", "batch_size_find"):
+        if trainer.get(name) != "use":  # a suggestion changes nothing
+            trainer.pop(name, None)
     # What is found when a run begins differs from what was asked for, and is gone on with.
     if trainer.get("lr_find") == "use":
         kept["optimizer"] = {k: v for k, v in kept["optimizer"].items() if k != "lr"}
     if trainer.get("batch_size_find") == "use":
         kept["loader"] = {k: v for k, v in kept["loader"].items() if k != "batch_size"}
-    return {**kept, "trainer": {k: v for k, v in trainer.items() if k not in FREE_OF_TRAINER}}
+    return {**kept, "trainer": trainer}
 
 
 def config_hash(config: Config) -> str:
