@@ -102,6 +102,8 @@ class Guard(Callback):
                 self._line.close()
             return
         failure = None if self._is_own(error) or not self._known.wait(SETTLING) else self._failure
+        if isinstance(failure, Interrupted) and isinstance(error, Interrupted):
+            failure = None  # all were signalled; each knows by what
         if failure is None:
             self._tell(_spoken(error))
         self._end_children()

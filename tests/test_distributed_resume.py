@@ -1,0 +1,76 @@
+"""A run of several processes that is killed goes on, with as many processes or another number."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from litlab.config import load
+from litlab.run_folder import RunRecord
+from litlab.train import train
+from run_helpers import THIRD_PARTY, only_run, ready_store
+
+pytestmark = [pytest.mark.slow, *THIRD_PARTY]
+HERE = Path(__file__).parent
+SETTINGS = [
+    "data=synthetic",
+    "data.source.num_samples=157",
+    "augment=[crop,mixup]",
+    "trainer=cpu",
+    "trainer.progress=none",
+    "trainer.max_epochs=3",
+    "trainer.limit_val_batches=null",
+    "trainer.limit_train_batches=null",
+    "trainer.save_every_steps=1",
+    "loader.batch_size=16",
+    "loader.drop_last=false",
+    "model=mlp",
+    "model.hidden=[16]",
+    "model.norm=none",
+    "optimizer=sgd",
+    "scheduler=one_cycle",
+]
+
+
+def litlab(*arguments: str, torchrun: int = 0, dies: int | None = None) -> tuple[int, str]:
+    """Run `litlab train`, one of whose processes is killed at the fifth step; how did it end?"""
+    starter = [sys.executable]
+    if torchrun:
+        starter += ["-m", "torch.distributed.run", f"--nproc-per-node={torchrun}"]
+    program = (
+        ["-m", "litlab"] if dies is None else [str(HERE / "dying_process.py"), str(dies), "kill"]
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*starter, *program, "train", *SETTINGS, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_killed_run_goes_on_with_another_number_of_processes(project):
+    ready_store(project)
+    code, err = litlab("trainer.devices=3", dies=2)
+    assert code == 5, err
+    folder = only_run(project)
+    cut = torch.load(folder / "last.ckpt", weights_only=True)["global_step"]
+    assert cut == 4  # in the middle of the first epoch
+    code, err = litlab("--resume", torchrun=2)
+    assert code == 0, err
+    assert "step 4" in err
+    together = torch.load(folder / "last.ckpt", weights_only=True)
+    record = RunRecord.load(only_run(project))
+    assert record.status == "FINISHED"
+    alone = train(load(SETTINGS))
+    weights = torch.load(alone.folder / "last.ckpt", weights_only=True)
+    assert together["global_step"] == weights["global_step"] == 21
+    for key, value in weights["state_dict"].items():
+        np.testing.assert_allclose(together["state_dict"][key], value, rtol=1e-4, atol=1e-6)
+    assert record.metrics == pytest.approx(alone.record.metrics, rel=1e-5, abs=1e-6)
