@@ -115,7 +115,7 @@ class Wrong(nn.Module):
         return out + 0 * (0 * out).sqrt() if self.steps > 2 else out
 
 
-@pytest.mark.filterwarnings("ignore:Error detected in:UserWarning")
+@pytest.mark.filterwarnings("always:Error detected in:UserWarning")
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
 def test_anomaly_detection_names_the_operation(project):
     with pytest.raises(NonFiniteError, match="SqrtBackward0") as caught:
@@ -126,4 +126,6 @@ def test_anomaly_detection_names_the_operation(project):
             trust=["test_debugging"],
         )
     assert caught.value.exit_code == 6
+    assert "test_debugging.py, line" in caught.value.where
+    assert "(0 * out).sqrt()" in caught.value.where
     assert load(["trainer=anomaly"]).trainer.detect_anomaly

@@ -14,15 +14,15 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from litlab import progress, seeding
+from litlab import anomaly, progress, seeding
 from litlab.callbacks import build
 from litlab.checkpoint.io import VerifiedCheckpointIO
 from litlab.checkpoint.keeper import Keeper
 from litlab.compile import explained
-from litlab.errors import ConfigError, NonFiniteError
+from litlab.errors import ConfigError
 from litlab.feasible import num_processes
 from litlab.loop.fit_loop import FitLoop, Stopped
-from litlab.loop.guard import LOWER, StepGuard
+from litlab.loop.guard import StepGuard
 from litlab.profiling import make_profiler, profile_callbacks
 from litlab.run_folder import LAST, PREVIOUS
 from litlab.schema import Config, TrainerConfig
@@ -148,17 +148,11 @@ def fit(
         NonFiniteError: Anomaly detection found the operation that makes a NaN.
     """
     saved = "the same command with --resume goes on from here"
-    with _plain_warnings(), signals.noted(), explained():
+    with _plain_warnings(), signals.noted(), explained(), anomaly.explained():
         try:
             trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
         except MisconfigurationException as error:
             raise _refused(error) from error
-        except RuntimeError as error:
-            if trainer._detect_anomaly and "returned nan values" in str(error):
-                raise NonFiniteError(
-                    f"anomaly detection: {error}", f"epoch {trainer.current_epoch}", LOWER
-                ) from error
-            raise
         except Stopped:
             raise signals.interrupted(saved) from None
         except SystemExit:
