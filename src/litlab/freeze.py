@@ -13,8 +13,8 @@ from litlab.schema import TrainerConfig
 WHERE = "trainer.freeze"
 
 
-def freeze(model: nn.Module, trainer: TrainerConfig) -> None:
-    """Freeze what `trainer.freeze` names, for good unless it is to thaw later.
+def freeze(model: nn.Module, trainer: TrainerConfig) -> set[str]:
+    """Freeze what `trainer.freeze` names, for good unless it is to thaw later; return the names.
 
     What thaws stays in the optimizer, which leaves parameters without a gradient alone; the
     callback `litlab.callbacks.freezing.Freezing` freezes and thaws it.
@@ -24,9 +24,7 @@ def freeze(model: nn.Module, trainer: TrainerConfig) -> None:
             thaw together.
     """
     names = frozen_names(model, trainer.freeze)
-    if not names:
-        return
-    if trainer.unfreeze_epoch is not None and num_processes(trainer) > 1:
+    if names and trainer.unfreeze_epoch is not None and num_processes(trainer) > 1:
         raise ConfigError(
             "processes agree on what is trained before the first step",
             "trainer.unfreeze_epoch",
@@ -36,6 +34,7 @@ def freeze(model: nn.Module, trainer: TrainerConfig) -> None:
         for name, parameter in model.named_parameters():
             if name in names:
                 parameter.requires_grad_(False)
+    return names
 
 
 def frozen_names(model: nn.Module, patterns: Sequence[str]) -> set[str]:

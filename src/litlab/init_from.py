@@ -1,7 +1,7 @@
 """Begins with the weights of another run, as far as they fit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,6 +39,15 @@ class Taken:
     missing: list[str]
     unused: list[str]
     notes: list[str]
+
+    def frozen(self, names: set[str]) -> "Taken":
+        """Add what of the frozen parameters nobody ever trained."""
+        anew = [name for name in (*self.reinitialized, *self.missing) if name in names]
+        if not anew:
+            return self
+        more = f", ... ({len(anew)})" if len(anew) > SHOWN else ""
+        note = f"frozen, but initialized anew: {', '.join(anew[:SHOWN])}{more}"
+        return replace(self, notes=[*self.notes, note])
 
     def save(self, folder: Path) -> Path:
         """Write it into a run's folder, and return the file."""

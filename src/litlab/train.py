@@ -90,7 +90,7 @@ def train(
     taken = None
     if config.init_from is not None and found is None:
         taken = init_from(task.model, spec, config.init_from, config.trust)
-    freeze(task.model, config.trainer)
+    frozen = freeze(task.model, config.trainer)
     overfit = config.trainer.overfit_batches > 0
     augmentations = build_augmentations({} if overfit else config.augment, spec, config.trust)
     check_feasible(config, spec, task.model)
@@ -111,6 +111,7 @@ def train(
     else:
         config, files = find_settings(config, task, data, run)
     if taken is not None and is_first_process():
+        taken = taken.frozen(frozen)
         say(str(taken))
         files.append(taken.save(run))
     recording = Recording(config, spec, run, command or [])
