@@ -74,3 +74,23 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(project):
     for key, value in weights["state_dict"].items():
         np.testing.assert_allclose(together["state_dict"][key], value, rtol=1e-4, atol=1e-6)
     assert record.metrics == pytest.approx(alone.record.metrics, rel=1e-5, abs=1e-6)
+
+
+def test_with_as_many_processes_it_is_the_uninterrupted_run(project):
+    """Dropout included: each process has the random state of its own back."""
+    ready_store(project)
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "model.dropout=0.2"]
+    code, err = litlab(*two, "--out", "whole")
+    assert code == 0, err
+    code, err = litlab(*two, "--out", "cut", dies=1)
+    assert code == 5, err
+    code, err = litlab(*two, "--out", "cut", "--resume")
+    assert code == 0, err
+    whole, resumed = (
+        torch.load(project / name / "last.ckpt", weights_only=True) for name in ("whole", "cut")
+    )
+    assert whole["state_dict"].keys() == resumed["state_dict"].keys()
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][key]), key
+    rows = [(project / name / "history.csv").read_text() for name in ("whole", "cut")]
+    assert rows[0] == rows[1]
