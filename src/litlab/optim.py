@@ -187,6 +187,23 @@ def sgd(
     )
 
 
+def _hidden_and_others(groups: list[Group], outer: set[int]) -> tuple[list[Group], list[Group]]:
+    """Split groups into those of hidden matrices and the rest; `outer` are ids of no such."""
+    matrices: list[Group] = []
+    others: list[Group] = []
+    for group in groups:
+        decays = group["name"].startswith("decay")
+        hidden = [p for p in group["params"] if decays and p.ndim == 2 and id(p) not in outer]
+        own = {id(p) for p in hidden}
+        rest = [p for p in group["params"] if id(p) not in own]
+        if hidden:
+            name = group["name"].replace("decay", "muon")
+            matrices.append({**group, "name": name, "params": hidden})
+        if rest:
+            others.append({**group, "params": rest})
+    return matrices, others
+
+
 def muon(
     model: nn.Module,
     *,
@@ -225,9 +242,8 @@ def muon(
             hidden = decays and p.ndim == 2 and id(p) not in excluded
             (inner if hidden else outer).append(p)
         if inner:
-            matrices.append(
-                {**group, "name": group["name"].replace("decay", "muon"), "params": inner}
-            )
+            name = group["name"].replace("decay", "muon")
+            matrices.append({**group, "name": name, "params": inner})
         if outer:
             others.append({**group, "params": outer})
     if not matrices:
