@@ -55,14 +55,15 @@ def litlab(*arguments: str, torchrun: int = 0, dies: int | None = None) -> tuple
     return done.returncode, done.stderr
 
 
-def test_a_killed_run_goes_on_with_another_number_of_processes(project):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_a_killed_run_goes_on_with_another_number_of_processes(project, strategy):
     ready_store(project)
-    code, err = litlab("trainer.devices=3", dies=2)
+    code, err = litlab("trainer.devices=3", f"trainer.strategy={strategy}", dies=2)
     assert code == 5, err
     folder = only_run(project)
     cut = torch.load(folder / "last.ckpt", weights_only=True)["global_step"]
     assert cut == 4  # in the middle of the first epoch
-    code, err = litlab("--resume", torchrun=2)
+    code, err = litlab("--resume", f"trainer.strategy={strategy}", torchrun=2)
     assert code == 0, err
     assert "step 4" in err
     together = torch.load(folder / "last.ckpt", weights_only=True)
