@@ -231,21 +231,8 @@ def muon(
     Raises:
         ValueError: The model has no hidden matrix.
     """
-    excluded = _outer(model)
-    matrices: list[Group] = []
-    others: list[Group] = []
-    for group in parameter_groups(model, weight_decay, lr, layer_decay):
-        decays = group["name"].startswith("decay")
-        inner: list[nn.Parameter] = []
-        outer: list[nn.Parameter] = []
-        for p in group["params"]:
-            hidden = decays and p.ndim == 2 and id(p) not in excluded
-            (inner if hidden else outer).append(p)
-        if inner:
-            name = group["name"].replace("decay", "muon")
-            matrices.append({**group, "name": name, "params": inner})
-        if outer:
-            others.append({**group, "params": outer})
+    groups = parameter_groups(model, weight_decay, lr, layer_decay)
+    matrices, others = _hidden_and_others(groups, _outer(model))
     if not matrices:
         raise ValueError(
             "optimizer=muon finds no hidden matrix in the model (a two-dimensional weight that is"
