@@ -19,12 +19,15 @@ CARRIED = (
 )
 
 
+def environment():
+    """This process's, with the interpreter's folder first and without orders for DVC and MLflow."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
+
+
 def run(*command, cwd, check=True):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    settings = {"cwd": cwd, "env": environment(), "timeout": 600, "check": False}
+    done = subprocess.run(command, capture_output=True, text=True, **settings)
     assert done.returncode == 0 or not check, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 

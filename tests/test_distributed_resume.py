@@ -1,5 +1,6 @@
 """A run of several processes that is killed goes on, with as many processes or another number."""
 
+import json
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ SETTINGS = [
 ]
 
 
-def litlab(*arguments: str, torchrun: int = 0, dies: int | None = None) -> tuple[int, str]:
+def litlab(*arguments: str, torchrun: int = 0, dies: int | None = None) -> tuple[int, str, str]:
     """Run `litlab train`, one of whose processes is killed at the fifth step; how did it end?"""
     starter = [sys.executable]
     if torchrun:
@@ -52,19 +53,21 @@ def litlab(*arguments: str, torchrun: int = 0, dies: int | None = None) -> tuple
         text=True,
         timeout=200,
     )
-    return done.returncode, done.stderr
+    return done.returncode, done.stderr, done.stdout
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_a_killed_run_goes_on_with_another_number_of_processes(project, strategy):
     ready_store(project)
-    code, err = litlab("trainer.devices=3", f"trainer.strategy={strategy}", dies=2)
+    code, err, _ = litlab("trainer.devices=3", f"trainer.strategy={strategy}", dies=2)
     assert code == 5, err
     folder = only_run(project)
     cut = torch.load(folder / "last.ckpt", weights_only=True)["global_step"]
     assert cut == 4  # in the middle of the first epoch
-    code, err = litlab("--resume", f"trainer.strategy={strategy}", torchrun=2)
+    code, err, out = litlab("--resume", f"trainer.strategy={strategy}", "--json", torchrun=2)
     assert code == 0, err
+    (line,) = out.splitlines()
+    assert json.loads(line)["folder"] == str(folder)
     assert "step 4" in err
     together = torch.load(folder / "last.ckpt", weights_only=True)
     record = RunRecord.load(only_run(project))
@@ -81,11 +84,11 @@ def test_with_as_many_processes_it_is_the_uninterrupted_run(project):
     """Dropout included: each process has the random state of its own back."""
     ready_store(project)
     two = ["trainer.devices=2", "trainer.strategy=ddp", "model.dropout=0.2"]
-    code, err = litlab(*two, "--out", "whole")
+    code, err, _ = litlab(*two, "--out", "whole")
     assert code == 0, err
-    code, err = litlab(*two, "--out", "cut", dies=1)
+    code, err, _ = litlab(*two, "--out", "cut", dies=1)
     assert code == 5, err
-    code, err = litlab(*two, "--out", "cut", "--resume")
+    code, err, _ = litlab(*two, "--out", "cut", "--resume")
     assert code == 0, err
     whole, resumed = (
         torch.load(project / name / "last.ckpt", weights_only=True) for name in ("whole", "cut")

@@ -1,13 +1,18 @@
 """The pipeline as a user runs it: DVC, in a repository of its own. Long, and worth it."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from dvc_helpers import dvc, repository, run
+from dvc_helpers import dvc, environment, repository, run
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("data=synthetic", "data.source.num_samples=200", "model=mlp", "trainer.max_epochs=2")
@@ -117,3 +122,34 @@ def test_stage_parameters_and_code_exist():
                 assert (ROOT / dependency).exists(), dependency
     # `plot` only chooses a template; `trust` only says what may run.
     assert set(composed) - used == {"plot", "trust"}
+
+
+def training_process():
+    """The id of the stage's process, None while there is none."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = command.read_bytes().split(b"\0")
+        except OSError:  # it ended just now
+            continue
+        if words[1:3] == [b"src/litlab", b"train"]:
+            return int(command.parent.name)
+    return None
+
+
+def test_a_killed_stage_goes_on_when_it_is_run_again(tmp_path):
+    long = [*TINY[:-1], "trainer.max_epochs=400", "trainer.save_every_seconds=0.1"]
+    folder = repository(tmp_path, *long)
+    dvc("repro", "prepare", cwd=folder)
+    command = [sys.executable, "-m", "dvc", "repro"]
+    process = subprocess.Popen(command, cwd=folder, env=environment())
+    while not list(folder.glob(".litlab/unfinished/*/previous.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(training_process(), signal.SIGKILL)
+    assert process.wait(60) != 0
+    dvc("repro", cwd=folder)
+    assert recorded(folder)["resumed"] == 1
+    assert not list(folder.glob(".litlab/unfinished/*"))
+    (only,) = runs(folder)
+    assert only.info.status == "FINISHED"
+    assert only.data.tags["resumed"] == "1"

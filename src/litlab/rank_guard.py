@@ -44,6 +44,7 @@ class Guard(Callback):
         self._failure: LitlabError | None = None
         self._dead, self._first = -1, "the process that started this one"
         self._once = threading.Lock()
+        self._waker: tuple[socket.socket, socket.socket] | None = None
         self._known, self._left = threading.Event(), threading.Event()
 
     def attach(self, trainer: pl.Trainer) -> "Guard":
@@ -68,16 +69,23 @@ class Guard(Callback):
         """Connect the processes: they have just found one another."""
         if self._world == 1 or self._line is not None:
             return
-        environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
-        host = environment.main_address
+        host = trainer.strategy.cluster_environment.main_address  # type: ignore[attr-defined]
+        try:
+            self._connect(trainer, "127.0.0.1" if trainer.num_nodes == 1 else host)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"the processes cannot reach one another: {error}",
+                f"{host}, rank {self._rank} of {self._world}",
+                "let the machines connect to any port of each other",
+            ) from error
+
+    def _connect(self, trainer: pl.Trainer, host: str) -> None:
         hub: Hub | None = None
         if self._rank == 0:
-            local = trainer.num_nodes == 1
-            hub = Hub(self._world, "127.0.0.1" if local else "", self._hear)
-            host = "127.0.0.1" if local else host
+            hub = Hub(self._world, host if trainer.num_nodes == 1 else "", self._hear)
         own = f"process {os.getpid()} on {socket.gethostname()}"
-        where = (host, hub.port, hub.token, own) if hub else ("", 0, "", "")
-        host, port, token, self._first = trainer.strategy.broadcast(where)
+        where = (hub.port, hub.token, own) if hub else (0, "", "")
+        port, token, self._first = trainer.strategy.broadcast(where)
         self._line = hub or Spoke((host, port), token, self._rank, own, self._hear)
         self._line.start()
 
@@ -93,6 +101,9 @@ class Guard(Callback):
             LitlabError: It ended because another process did.
         """
         self._left.set()
+        if self._waker is not None:
+            signal.set_wakeup_fd(-1)
+            self._waker[1].close()  # which ends its thread
         if self._world == 1:
             return
         if error is None:
@@ -209,11 +220,14 @@ class Guard(Callback):
 
         Python's own handlers wait for torch's rendezvous to return, which takes half an hour.
         """
-        while number := self._waker[0].recv(1):
+        assert self._waker is not None
+        waker, _ = self._waker
+        while number := waker.recv(1):
             if number[0] != signal.SIGTERM or self._line is not None:
                 continue
             if not self._left.wait(GRACE) and self._line is None:
                 os._exit(143)
+        waker.close()
 
     def _tell(self, message: Message) -> None:
         if self._line is not None:

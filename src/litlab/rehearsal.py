@@ -86,10 +86,12 @@ def rehearse(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
+        arrays = data.arrays
         try:
             trainer.fit(copy, datamodule=data)
         except SystemExit:
             raise KeyboardInterrupt from None
         finally:
-            data.trainer = None
+            data.trainer, data.arrays = None, arrays  # which may have gone to the device
+            data.preprocess.to(torch.device("cpu"))
     return copy

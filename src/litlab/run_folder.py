@@ -104,8 +104,10 @@ def make_folder(out: Path | None, run_name: str) -> Path:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
-                held = "a run" if (folder / RUN_FILE).is_file() else "other things"
+                is_run = (folder / RUN_FILE).is_file()
+                held = "a run" if is_run else "other things"
                 fix = "choose an empty one, or remove it"
+                fix += ", or go on with it: --resume" if is_run else ""
                 raise ConfigError(f"the folder holds {held} already", f"--out {folder}", fix)
         probe = folder / ".probe"
         probe.write_bytes(b"")

@@ -63,6 +63,8 @@ OPTIONS = {
     "swa, before it begins": (["trainer.swa={start: 0.5, lr: 0.02}"], 5),
     "swa, before its second epoch": (["trainer.swa={start: 0.5, lr: 0.02}"], 9),
     "swa, in its second epoch": (["trainer.swa={start: 0.5, lr: 0.02}"], 10),
+    "bf16": (["trainer.precision=bf16-true"], 5),
+    "ema bf16": (["trainer.precision=bf16-true", "trainer.ema={decay: 0.9}"], 5),
     "norms": (["trainer.log_norms=true"], 5),
     "frozen": (["trainer.freeze=[hidden.0,hidden.1]", "trainer.unfreeze_epoch=2"], 4),
     "thawed": (["trainer.freeze=[hidden.0,hidden.1]", "trainer.unfreeze_epoch=2"], 8),

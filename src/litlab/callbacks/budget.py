@@ -41,7 +41,7 @@ class Budget(Callback):
         self.text, self.seconds = text, seconds(text)
         self.before, self.began = 0.0, time.monotonic()  # spent before an interruption; since when
         self.total_steps, self.scheduled = 1, list[LambdaLR | OneCycleLR]()
-        self.step = self.validation = self.closing = self.epoch = 0.0  # seconds that each took last
+        self.step = self.validation = self.closing = 0.0  # seconds that each took last
         self._batch_began = self._epoch_began = self._epoch_ended = self._validation_began = 0.0
 
     @property
@@ -89,13 +89,14 @@ class Budget(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how many epochs it may become."""
-        now = self.elapsed
+        now, left = self.elapsed, 1
         if self._epoch_ended:
             self.closing = now - self._epoch_ended
         if self._epoch_began:
-            self.epoch = now - self._epoch_began
-            left = math.ceil((self.seconds - now) / self.epoch)
-            trainer.fit_loop.max_epochs = trainer.current_epoch + 1 + max(1, left)
+            epoch = max(1e-9, now - self._epoch_began)
+            left = max(1, math.ceil((self.seconds - now) / epoch))
+        # Always one more than this: the clock ends the fit, and not this number.
+        trainer.fit_loop.max_epochs = trainer.current_epoch + 1 + left
         self._epoch_began = now
 
     def on_train_batch_start(

@@ -43,6 +43,7 @@ class Recording:
         uri = tracking_uri(config.tracking.uri, root)
         self.history = History(folder / "history.csv")
         self._began, self._seconds_before = time.monotonic(), 0.0
+        self._resumed_at = 0  # the step; what TensorBoard shows beyond it is measured again
         self.mlflow = MLflowLogger(uri, config.tracking.experiment, root / "mlartifacts")
         self.record = RunRecord(
             run_id="",
@@ -61,7 +62,8 @@ class Recording:
         """What the Trainer reports to."""
         loggers: list[Logger] = [self.history, self.mlflow]
         if self.config.tracking.tensorboard:
-            loggers.append(TensorBoardLogger(self.folder, name="tensorboard", version=""))
+            gone = {"purge_step": self._resumed_at} if self._resumed_at else {}
+            loggers.append(TensorBoardLogger(self.folder, name="tensorboard", version="", **gone))
         return loggers
 
     def start(self, model: nn.Module) -> None:
@@ -95,7 +97,7 @@ class Recording:
         parameters = (p for p in model.parameters() if p.requires_grad)
         self.record.num_parameters = sum(p.numel() for p in parameters)
         self.record.started, self.record.resumed = tracked["started"], tracked["resumed"] + 1
-        self._seconds_before = tracked["seconds"]
+        self._seconds_before, self._resumed_at = tracked["seconds"], found.manifest["step"]
         self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
         changed = {"resume.changed": "; ".join(found.changed)} if found.changed else {}
         self.mlflow.go_on({"resumed": str(self.record.resumed), **changed}, self.history.rows)
