@@ -1,4 +1,5 @@
 import json
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 from litlab.assemble import build_model
 from litlab.checkpoint.card import load
+from litlab.crossval import cross_validate
 from litlab.data.open import open_or_prepare
 from litlab.errors import CheckpointError
 from litlab.init_from import REPORT, init_from
@@ -85,6 +87,20 @@ def test_other_classes_of_the_same_number_are_pointed_out(source):
     model, spec = fresh(mlp(8, 6))
     renamed = spec.model_copy(update={"classes": tuple(f"new {c}" for c in spec.classes)})
     assert "the classes are others" in str(init_from(model, renamed, "last"))
+
+
+def test_weights_that_have_seen_what_is_now_validation_are_pointed_out(source):
+    for override, seen in (("data.split_seed=1", True), ("data.source.seed=1", False)):
+        model, spec = fresh(mlp(8, 6), "data.name=again", override)
+        assert ("split otherwise" in str(init_from(model, spec, "last"))) == seen
+        rmtree("data/prepared/again")
+
+
+def test_all_folds_begin_with_the_same_weights(source, project):
+    result = cross_validate(small("init_from=last", "data.num_folds=2", model=mlp(8, 6)))
+    told = [json.loads((run.folder / REPORT).read_text()) for run in result.runs]
+    assert {report["run_id"] for report in told} == {source.record.run_id}
+    assert all("split otherwise" in " ".join(report["notes"]) for report in told)
 
 
 def test_a_run_begins_with_them_and_says_so(source, project, capsys):

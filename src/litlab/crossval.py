@@ -5,6 +5,7 @@ from statistics import fmean, stdev
 
 from litlab.errors import ConfigError
 from litlab.feasible import num_processes
+from litlab.run_folder import find
 from litlab.schema import Config
 from litlab.train import Result, train
 
@@ -38,6 +39,9 @@ def cross_validate(config: Config, command: list[str] | None = None) -> CrossVal
         raise ConfigError(what, "trainer.devices", "set trainer.devices=1")
     if config.data.fold is not None:
         raise ConfigError("all folds are run", f"data.fold={config.data.fold}", "leave it out")
+    if config.init_from is not None:  # once for all: "last" would be the fold before
+        checkpoint = str(find(config.init_from).checkpoint)
+        config = config.model_copy(update={"init_from": checkpoint})
     runs = [train(_of_fold(config, fold, folds), command=command) for fold in range(folds)]
     names = [name for name in runs[0].record.metrics if name.startswith("val/")]
     scores = {name: [run.record.metrics[name] for run in runs] for name in names}

@@ -115,7 +115,17 @@ def _notes(theirs: DataSpec, own: DataSpec) -> list[str]:
         notes.append("the classes are others, or in another order; the head is of the old ones")
     if theirs.vocab_size == own.vocab_size and theirs.vocabulary != own.vocabulary:
         notes.append("the vocabulary is another; the vectors are of the old tokens")
+    if _same_source(theirs, own) and theirs.split_hash != own.split_hash:
+        notes.append(
+            "the same data, split otherwise: these weights were trained on samples that are now"
+            " in validation or test, whose scores will flatter"
+        )
     return notes
+
+
+def _same_source(theirs: DataSpec, own: DataSpec) -> bool:
+    pairs = [(s.source, s.settings.get("source"), s.source_files) for s in (theirs, own)]
+    return pairs[0] == pairs[1] and sum(theirs.sizes.values()) == sum(own.sizes.values())
 
 
 def _first_misfits(theirs: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:
