@@ -1,6 +1,7 @@
 """One run: data, model and task from a configuration, fitted by Lightning, recorded in full."""
 
 import shutil
+import signal
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -213,7 +214,7 @@ class _Run:
             try:
                 fit(trainer, task, self.data, signals, resume)
             except Interrupted:
-                note = requeue() if signals.came else ""
+                note = requeue() if signals.came == signal.SIGUSR1 else ""
                 if note:
                     say(note)
                 raise

@@ -252,6 +252,29 @@ def test_another_model_another_schema_other_data(project) -> None:
     assert "schema 1, this is schema 2" in what
 
 
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (open, ("canary", "w"))
+
+
+@pytest.mark.filterwarnings("ignore:damaged")
+def test_nothing_in_a_checkpoint_is_executed(project) -> None:
+    folder = cut_run(project)
+    whole = state_of(folder)
+    torch.save({"payload": Payload()}, folder / "last.ckpt")
+    (folder / "previous.ckpt").unlink(missing_ok=True)
+    with pytest.raises(CheckpointError) as caught:
+        train(small(*RUN), resume=Resume())
+    assert caught.value.exit_code == 4
+    whole[KEY]["config"]["model"] = {"_target_": "os.mkdir", "path": "canary"}
+    write(whole, folder / "last.ckpt")
+    with pytest.raises(CheckpointError, match="os.mkdir"):
+        train(small(*RUN), resume=Resume())
+    assert not (project / "canary").exists()
+
+
 def test_a_run_that_goes_on_is_not_resumed(project) -> None:
     folder = cut_run(project)
     with running(folder), pytest.raises(EnvironmentFault, match="still going on"):
