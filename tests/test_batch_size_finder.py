@@ -62,7 +62,7 @@ def tried(found):
 def test_it_doubles_until_the_data_end(project):
     found = find("loader.batch_size=10")
     assert tried(found) == [(10, True), (20, True), (40, True), (80, True)]
-    assert (found.batch_size, found.ended_by) == (80, "the data have no more samples")
+    assert (found.batch_size, found.ended_by) == (80, "the number of samples")
     assert all(trial.samples_per_second > 0 and trial.memory > 50 for trial in found.trials)
 
 

@@ -71,7 +71,7 @@ def find_batch_size(task: Task, data: ArrayDataModule, config: Config) -> Found:
     Raises:
         ConfigError: Not even a batch of one sample fits.
     """
-    limit, why = len(data.arrays["train"]), "the data have no more samples"
+    limit, why = len(data.arrays["train"]), "the number of samples"
     if config.trainer.batch_size_limit and config.trainer.batch_size_limit < limit:
         limit, why = config.trainer.batch_size_limit, "trainer.batch_size_limit"
     memory = _Memory(config)
