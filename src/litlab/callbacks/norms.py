@@ -7,7 +7,7 @@ from torch import nn
 
 from litlab.callbacks.averaging import network
 
-ROWS = 1000  # steps whose norms are kept apart before they are summed
+ROWS = 100  # steps whose norms are kept apart before they are summed
 
 
 class Norms(Callback):
@@ -35,7 +35,8 @@ class Norms(Callback):
         self._layers = {}
         for place, name in enumerate(named):
             self._layers.setdefault(name.rpartition(".")[0] or name, []).append(place)
-        self._rows = []
+        device = self._parameters[0].device
+        self._rows = [row.to(device) for row in self._rows]  # of a checkpoint
 
     def on_before_optimizer_step(
         self,
@@ -95,10 +96,13 @@ class Norms(Callback):
         return dict(zip(names, norms.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch's sums so far, for a fit that is resumed in the middle of it."""
-        self._sum_up()
-        return {name: total.cpu() for name, total in self._totals.items()}
+        """Return the epoch's norms so far, for a fit that is resumed in the middle of it.
+
+        They are not summed up for that: the order of additions would be another one.
+        """
+        totals = {name: total.cpu() for name, total in self._totals.items()}
+        return {"totals": totals, "rows": [row.cpu() for row in self._rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore them."""
-        self._totals = dict(state_dict)
+        self._totals, self._rows = dict(state_dict["totals"]), list(state_dict["rows"])
