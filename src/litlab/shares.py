@@ -29,7 +29,8 @@ def scaled(
     """
     own, whole = share
     if weight is None:  # known everywhere, nothing has to be sent
-        return loss * (world * own / whole)
+        factor: float = world * own / whole
+        return loss * factor
     weight = weight.detach() if own else torch.zeros_like(weight)
     return loss * (world * weight / reduce(weight.clone()))
 

@@ -1,8 +1,9 @@
 """Batch norm over a whole batch, wherever its parts are."""
 
+from typing import Any
+
 import torch
 from torch import distributed, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -13,7 +14,7 @@ def synchronize(model: nn.Module, *, on_cuda: bool) -> nn.Module:
     Parameters, buffers and their names stay; of the two, checkpoints show nothing.
     """
     if on_cuda:
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return converted
     if isinstance(model, _BatchNorm):
         return SyncedBatchNorm.of(model)
@@ -54,10 +55,10 @@ class SyncedBatchNorm(_BatchNorm):
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
         count = x.new_tensor([x.numel() / x.shape[1]])
-        total = all_reduce(torch.cat([x.sum(axes), count]))
+        total = _sum(torch.cat([x.sum(axes), count]))
         count, mean = total[-1].detach(), total[:-1] / total[-1].detach()
         centred = x - mean.view(shape)
-        variance = all_reduce((centred * centred).sum(axes)) / count
+        variance = _sum((centred * centred).sum(axes)) / count
         self._track(mean.detach(), variance.detach(), count)
         normal: torch.Tensor = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
@@ -75,3 +76,26 @@ class SyncedBatchNorm(_BatchNorm):
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         unbiased = variance * count / (count - 1)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        return _all_reduce(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _all_reduce(gradient)
+
+
+def _all_reduce(tensor: torch.Tensor) -> torch.Tensor:
+    total = tensor.contiguous().clone()
+    distributed.all_reduce(total)
+    return total
+
+
+def _sum(tensor: torch.Tensor) -> torch.Tensor:
+    total: torch.Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
+    return total
