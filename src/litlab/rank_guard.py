@@ -151,9 +151,10 @@ class Guard(Callback):
             self._died(rank)
 
     def _died(self, rank: int) -> None:
-        what = f"rank {rank} of {self._world} died{self._how(rank)}"
-        fix = "what it printed itself is above; out of memory is the usual cause"
-        self._fail(EnvironmentFault(what, "training", fix), rank)
+        how, fix = self._how(rank), "what it printed itself is above"
+        fix += "" if "exit code" in how else "; out of memory is the usual cause"
+        fault = EnvironmentFault(f"rank {rank} of {self._world} died{how}", "training", fix)
+        self._fail(fault, rank)
 
     def _fail(self, failure: LitlabError, dead: int) -> None:
         """Take note of the first failure, pass it on, and see to it that this process ends."""
@@ -189,7 +190,7 @@ class Guard(Callback):
     def _end(self) -> None:
         """End the process if the training does not."""
         assert self._failure is not None
-        if self._left.wait(GRACE):
+        if self._left.wait(GRACE if self._line is not None else SETTLING):  # nothing has begun yet
             return
         code = self._failure.exit_code
         threading.Timer(GRACE, os._exit, [code]).start()
