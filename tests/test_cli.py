@@ -13,8 +13,8 @@ from litlab.config import compose, load
 from litlab.errors import DataError
 
 SRC = str(Path(cli.__file__).parents[1])
-VERBS = ["params", "prepare", "preview", "train", "cv", "replay", "evaluate", "report", "predict"]
-VERBS += ["generate", "selftest", "ui"]
+VERBS = ["params", "prepare", "preview", "train", "cv", "replay", "tune", "evaluate", "report"]
+VERBS += ["predict", "generate", "selftest", "ui"]
 CONFIGURED = ["params", "prepare", "train"]
 
 

@@ -58,13 +58,17 @@ def hand_batches(config):
         for start in range(0, 10 * BATCH, BATCH):
             chosen = order[start : start + BATCH]
             x = arrays["x"][chosen].float() / 255
-            yield (x - mean.view(-1, 1, 1)) * (1 / std).view(-1, 1, 1), arrays["y"][chosen]
+            x = (x - mean.view(-1, 1, 1)) * (1 / std).view(-1, 1, 1)
+            yield x.contiguous(memory_format=torch.channels_last), arrays["y"][chosen]
 
 
 def hand_model(config) -> nn.Module:
     _, spec = open_or_prepare(config.data, [])
     seeding.seed_everything(config.seed)
-    return build_task(config, spec, trial=False).model
+    net = build_task(config, spec, trial=False).model
+    # As the default has it for images on the CPU; convolutions then add in another order.
+    convolves = any(isinstance(module, nn.Conv2d) for module in net.modules())
+    return net.to(memory_format=torch.channels_last) if convolves else net
 
 
 def two_groups(model):

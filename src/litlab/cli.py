@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import typer
 
 from litlab import startup
-from litlab.commands import data, results, service, training
+from litlab.commands import data, results, service, training, tuning
 from litlab.errors import ConfigError, LitlabError
 
 UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries within it
@@ -28,6 +28,7 @@ app.command()(data.preview)
 app.command()(training.train)
 app.command()(training.cv)
 app.command()(training.replay)
+app.command()(tuning.tune)
 app.command()(results.evaluate)
 app.command()(results.report)
 app.command()(results.predict)

@@ -88,6 +88,18 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise _explain(error, list(overrides)) from error
 
 
+def choices(overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Return which file of each group of conf/ the overrides amount to."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    folder = project_root() / "conf"
+    with initialize_config_dir(str(folder), version_base="1.3", job_name="litlab"):
+        composed = hydra_compose("config", list(overrides), return_hydra_config=True)
+    chosen = composed.hydra.runtime.choices
+    return {str(group): str(name) for group, name in chosen.items() if "/" not in str(group)}
+
+
 def dump(content: dict[str, Any]) -> str:
     """Return a resolved configuration as YAML."""
     import yaml

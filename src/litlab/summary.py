@@ -10,6 +10,7 @@ from litlab.run_folder import read_results
 if TYPE_CHECKING:
     from litlab.replay import Replay
     from litlab.train import Result
+    from litlab.tuning.tune import Outcome
 
 
 def show_training(result: "Result", *, next_step: bool) -> None:
@@ -25,6 +26,25 @@ def show_training(result: "Result", *, next_step: bool) -> None:
     say(f"{record.seconds:.1f} s; run {record.run_id} in {short(result.folder)}")
     if next_step:
         say(f"next: litlab evaluate {short(result.folder)}")
+
+
+def show_study(outcome: "Outcome", monitor: str, experiment: str) -> None:
+    """Say what a study has come to."""
+    best, counts = outcome.best, outcome.trials
+    rows = {
+        "trials": ", ".join(f"{n} {state}" for state, n in counts.items()),
+        f"best {monitor}": f"{number(best['value'])} in trial {best['number']}",
+        "as it was": "did not finish" if outcome.first is None else number(outcome.first),
+        **{path: _value(value) for path, value in best["params"].items()},
+        "experiment": experiment,
+        "next": f"litlab params experiment={outcome.study}-best && dvc repro",
+        "dashboard": f"optuna-dashboard {outcome.storage}",
+    }
+    console.print(table(f"study {outcome.study}", rows))
+
+
+def _value(value: Any) -> str:
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def show_replay(replay: "Replay") -> None:

@@ -131,7 +131,7 @@ class Task(pl.LightningModule):
         self._meter(split).add(loss, *measured)
         if share and split == "train":
             world, add = self.trainer.world_size, self._sum_over_processes
-            return shares.scaled(loss, weight, *share, world, add)
+            return shares.scaled(loss, weight, share[0], world, add)
         return loss
 
     def meter_states(self) -> Any:

@@ -3,10 +3,13 @@
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.callbacks import Callback
 
 from litlab import seeding, startup
 from litlab.assemble import build_augmentations, build_task
@@ -67,6 +70,7 @@ def train(
     out: Path | None = None,
     command: list[str] | None = None,
     resume: Resume | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Train one model.
 
@@ -77,6 +81,7 @@ def train(
         out: Folder for the run; a new one under runs/ if None.
         command: What the user typed, to repeat the run.
         resume: Go on with an interrupted run; None starts a new one.
+        callbacks: More of Lightning's.
 
     Raises:
         LitlabError: See `litlab.errors`; a run that had begun is recorded as FAILED or KILLED.
@@ -117,7 +122,7 @@ def train(
         files.append(taken.save(run))
     recording = Recording(config, spec, run, command or [])
     with running(state or run) if is_first_process() else nullcontext():
-        return _Run(task, data, recording, found, state or run, files).fit()
+        return _Run(task, data, recording, found, state or run, files, callbacks).fit()
 
 
 def _probe(task: Task, *folders: Path) -> None:
@@ -144,7 +149,9 @@ class _Run:
         found: Interruption | None,
         state: Path,
         files: list[Path],
+        callbacks: Sequence[Callback],
     ) -> None:
+        self.callbacks = callbacks
         self.task, self.data, self.recording = task, data, recording
         self.found, self.state, self.files = found, state, files
         self.first, self.config = is_first_process(), recording.config
@@ -202,7 +209,8 @@ class _Run:
         mode = task.parts.mode
         guard = StepGuard(CapsuleWriter(card, recording.folder))
         keeper = Keeper(card, recording.folder, self.state, mode, signals, recording.tracked)
-        trainer = make_trainer(config, recording.folder, recording.loggers, keeper, guard)
+        folder, loggers = recording.folder, recording.loggers
+        trainer = make_trainer(config, folder, loggers, keeper, guard, self.callbacks)
         if config.trainer.sync_batchnorm and trainer.world_size > 1:
             synchronize(task.model, on_cuda=trainer.strategy.root_device.type == "cuda")
         seed_apart(config.seed, trainer)

@@ -55,7 +55,12 @@ IRRELEVANT = (
 
 
 def make_trainer(
-    config: Config, folder: Path, loggers: Sequence[Logger], keeper: Keeper, guard: StepGuard
+    config: Config,
+    folder: Path,
+    loggers: Sequence[Logger],
+    keeper: Keeper,
+    guard: StepGuard,
+    extra: Sequence[Callback] = (),
 ) -> pl.Trainer:
     """Return the Trainer, with litlab's loop and checkpoints in place of Lightning's.
 
@@ -65,6 +70,7 @@ def make_trainer(
         loggers: Where metrics go.
         keeper: Saves the run.
         guard: Refuses a step that is not finite.
+        extra: More callbacks.
 
     Raises:
         ConfigError: Lightning refuses the combination.
@@ -74,7 +80,7 @@ def make_trainer(
         *progress.callbacks(config.trainer.progress),
     ]
     callbacks += [*build.callbacks(config), *profile_callbacks(config.trainer.profiler, folder)]
-    callbacks += [guard, keeper]
+    callbacks += [*extra, guard, keeper]
     _be_quiet()
     settings = {name: getattr(config.trainer, name) for name in SAME_NAME}
     settings["strategy"] = strategy_of(config.trainer, num_processes(config.trainer))

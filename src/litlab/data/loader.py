@@ -1,6 +1,7 @@
 import math
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 
@@ -10,7 +11,7 @@ from litlab.data.buckets import BucketOrder, epoch_generator
 
 # Inputs, targets, sample numbers. One of several processes is given its share as well, `(own,
 # all)`: how many samples of the batch are its own, and how many all processes have.
-Indexed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Indexed = tuple[Any, ...]
 
 
 class EpochOrder:

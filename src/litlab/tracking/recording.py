@@ -62,7 +62,7 @@ class Recording:
         """What the Trainer reports to."""
         loggers: list[Logger] = [self.history, self.mlflow]
         if self.config.tracking.tensorboard:
-            gone = {"purge_step": self._resumed_at} if self._resumed_at else {}
+            gone: dict[str, Any] = {"purge_step": self._resumed_at} if self._resumed_at else {}
             loggers.append(TensorBoardLogger(self.folder, name="tensorboard", version="", **gone))
         return loggers
 

@@ -1,0 +1,26 @@
+"""The verb that searches for better settings."""
+
+from dataclasses import asdict
+
+from litlab.commands.common import print_json
+from litlab.options import Debug, Json, Overrides
+from litlab.paths import short
+
+
+def tune(overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+    """Search for better settings: study=NAME of conf/study; run again, it goes on."""
+    from litlab.output import use_plain_warnings
+    from litlab.tuning.settings import load_settings
+
+    use_plain_warnings()
+    settings, base = load_settings(overrides or [])
+    from litlab.summary import show_study
+    from litlab.tuning.experiment import write_experiment
+    from litlab.tuning.tune import Tuner
+
+    tuner = Tuner(settings, base)
+    outcome = tuner.run()
+    path = write_experiment(outcome, base, tuner.config.monitor)
+    if json:
+        print_json(**asdict(outcome), experiment=short(path))
+    show_study(outcome, tuner.config.monitor, short(path))

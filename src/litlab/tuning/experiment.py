@@ -1,0 +1,57 @@
+"""What remains of a study: an experiment file with its recipe card."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from litlab.output import number
+from litlab.paths import project_root
+from litlab.tuning.space import is_group
+from litlab.tuning.tune import Outcome
+
+
+def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
+    """Write `conf/experiment/<study>-best.yaml` and return its path.
+
+    Args:
+        outcome: What the study came to.
+        base: Overrides of the configuration that was tuned.
+        monitor: What it went by.
+    """
+    best = outcome.best
+    values = {**_of_base(base), **best["params"]}
+    groups = {path: value for path, value in values.items() if is_group(path)}
+    rest = {path: value for path, value in values.items() if not is_group(path)}
+    content: dict[str, Any] = {}
+    if groups:
+        content["defaults"] = [{f"override /{path}": value} for path, value in groups.items()]
+    content["name"] = f"{outcome.study}-best"
+    for path, value in rest.items():
+        _put(content, path.split("."), value)
+    counts = ", ".join(f"{n} {state}" for state, n in outcome.trials.items())
+    first = "did not finish" if outcome.first is None else number(outcome.first)
+    card = (
+        f"# @package _global_\n"
+        f"# The best of study {outcome.study}: trial {best['number']} of {counts}.\n"
+        f"#   litlab params experiment={outcome.study}-best && dvc repro\n"
+        f"# {monitor}: {number(best['value'])}; with the settings it began with: {first}.\n"
+        f"# One seed, chosen among many: expect less on new data. {datetime.now(UTC):%Y-%m-%d}\n"
+    )
+    path = project_root() / "conf" / "experiment" / f"{outcome.study}-best.yaml"
+    path.write_text(card + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return path
+
+
+def _of_base(base: list[str]) -> dict[str, Any]:
+    """Return plain overrides as path and value; others are left to the user."""
+    plain = (o for o in base if not o.startswith(("+", "~")))
+    pairs = (o.partition("=") for o in plain)
+    return {key: yaml.safe_load(value) for key, _, value in pairs if key != "experiment"}
+
+
+def _put(content: dict[str, Any], parts: list[str], value: Any) -> None:
+    for part in parts[:-1]:
+        content = content.setdefault(part, {})
+    content[parts[-1]] = value

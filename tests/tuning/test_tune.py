@@ -1,0 +1,216 @@
+"""A study ends with as many finished trials as were asked for, whatever happens to it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from litlab.run_folder import RunRecord
+from litlab.tuning.samplers import KeyedRandom
+from run_helpers import SMALL, THIRD_PARTY, ready_store
+
+pytestmark = THIRD_PARTY
+STUDY = {
+    "space": {
+        "optimizer.lr": {"low": 0.001, "high": 0.1},
+        "model.width": {"low": 4, "high": 12},
+    },
+    "n_trials": 4,
+    "pruner": "none",
+}
+# In a process of its own: a study forks, and pytest has threads.
+PROGRAM = """
+import sys
+sys.path[:0] = {path}
+{patch}
+from litlab.cli import main
+main()
+"""
+
+
+def study(project: Path, *overrides: str, patch: str = "", **settings: Any) -> list[str]:
+    """Write a study and return the command that runs it."""
+    ready_store(project)
+    folder = project / "conf" / "study"
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({**STUDY, **settings}))
+    program = PROGRAM.format(path=[str(Path(__file__).parents[1])], patch=patch)
+    return [sys.executable, "-c", program, "tune", "study=tiny", *SMALL, *overrides, "--json"]
+
+
+def run(command: list[str], project: Path, code: int = 0) -> tuple[dict[str, Any], str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}, done.stderr
+
+
+def trials_of(project: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{project / '.litlab' / 'studies' / 'tiny.db'}"
+    return optuna.load_study(study_name="tiny", storage=storage).trials
+
+
+def states(project: Path) -> list[str]:
+    return [trial.state.name for trial in trials_of(project)]
+
+
+def test_a_study_and_what_it_leaves(project: Path) -> None:
+    command = study(project)
+    said, err = run(command, project)
+    assert said["trials"] == {"complete": 4, "pruned": 0, "failed": 0}
+    found = trials_of(project)
+    # The first trial is the configuration as it is.
+    assert found[0].params == {"optimizer.lr": 0.01, "model.width": 8}
+    values = [trial.value for trial in found]
+    assert said["best"]["value"] == min(values)
+    assert said["first"] == values[0]
+    for trial in found:
+        record = RunRecord.load(project / "runs" / "tiny" / f"trial-{trial.number:04d}")
+        assert record.status == "FINISHED"
+        assert record.metrics["val/loss"] == trial.value
+        assert not any(name.startswith("test") for name in record.metrics)
+    client = MlflowClient(ready_store(project))
+    runs = client.search_runs([client.get_experiment_by_name("litlab").experiment_id])
+    (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    children = [r for r in runs if r is not parent]
+    assert len(children) == 4
+    assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parent.info.run_id}
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["best/val/loss"] == said["best"]["value"]
+    # Run again, nothing is missing.
+    again, _ = run(command, project)
+    assert again["trials"] == said["trials"]
+    assert len(trials_of(project)) == 4
+    # The best is an experiment like any other.
+    recipe = (project / said["experiment"]).read_text()
+    assert "litlab params experiment=tiny-best" in recipe
+    from litlab.config import load
+
+    best = load(["experiment=tiny-best"])
+    assert best.optimizer["lr"] == said["best"]["params"]["optimizer.lr"]
+    assert best.data.name == "synthetic"
+    assert best.model["width"] == said["best"]["params"]["model.width"]
+    assert "4/4" in err
+
+
+KILLS = """
+import os, signal
+from litlab.checkpoint.keeper import Keeper
+from pathlib import Path
+done = Keeper.batch_done
+def batch_done(self, trainer):
+    mark = Path("killed-" + self.card.config.name)
+    if trainer.global_step == 4 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    done(self, trainer)
+Keeper.batch_done = batch_done
+"""
+
+
+@pytest.mark.slow
+def test_every_process_killed_once(project: Path) -> None:
+    said, err = run(study(project, patch=KILLS, workers=2), project)
+    assert said["trials"] == {"complete": 4, "pruned": 0, "failed": 0}
+    assert len(list(project.glob("killed-*"))) == 4
+    assert err.count("SIGKILL; it goes on") == 4
+    assert len(trials_of(project)) == 4
+
+
+FAILS = """
+from litlab.checkpoint.keeper import Keeper
+done = Keeper.batch_done
+def batch_done(self, trainer):
+    if self.card.config.name.endswith("1"):
+        raise RuntimeError("out of memory")
+    if self.card.config.name.endswith("2"):
+        import os; os._exit(9)
+    done(self, trainer)
+Keeper.batch_done = batch_done
+"""
+
+
+@pytest.mark.slow
+def test_trials_that_fail_cost_themselves(project: Path) -> None:
+    said, err = run(study(project, patch=FAILS), project)
+    assert said["trials"] == {"complete": 2, "pruned": 0, "failed": 2}
+    assert states(project) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    reasons = [trial.user_attrs.get("failed") for trial in trials_of(project)]
+    assert reasons[1] == "RuntimeError: out of memory"
+    assert reasons[2] == "its process ended with exit code 9, 3 times"
+    assert "out of memory" in err
+
+
+@pytest.mark.slow
+def test_pruning_is_no_failure(project: Path) -> None:
+    patch = "import litlab.tuning.samplers as s; s.WARMUP_TRIALS = s.WARMUP_EPOCHS = 1"
+    space = {"optimizer.lr": [0.05, 1e-7]}
+    command = study(
+        project,
+        "trainer.max_epochs=6",
+        "optimizer.lr=0.05",
+        patch=patch,
+        pruner="median",
+        space=space,
+        n_trials=6,
+        sampler="random",
+    )
+    said, err = run(command, project)
+    assert said["trials"]["pruned"] >= 1
+    assert sum(said["trials"].values()) == 6
+    assert "(pruned)" in err
+    for trial in trials_of(project):
+        record = RunRecord.load(project / "runs" / "tiny" / f"trial-{trial.number:04d}")
+        assert record.status == "FINISHED"
+        assert (record.epochs < 6) == (trial.state.name == "PRUNED")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_study_that_was_stopped_goes_on(project: Path, number: int) -> None:
+    long = ["trainer.max_epochs=60", "trainer.limit_train_batches=1.0"]
+    command = study(project, *long, "trainer.save_every_seconds=0.1", workers=2)
+    process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+    while len(list(project.glob("runs/tiny/*/previous.ckpt"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    err = process.communicate()[1]
+    assert process.returncode == (130 if number == signal.SIGINT else -number), err
+    assert "RUNNING" in states(project)
+    time.sleep(3)  # the trials of a study that was killed notice it
+    said, err = run(command, project)
+    assert said["trials"]["complete"] == 4
+    assert states(project) == ["COMPLETE"] * 4
+    assert "going on with" in err
+    resumed = [RunRecord.load(f).resumed for f in sorted((project / "runs/tiny").glob("trial-*/"))]
+    assert sum(resumed) >= 1
+
+
+def test_random_trials_depend_on_seed_and_number_alone() -> None:
+    def draw(order: list[int]) -> dict[int, float]:
+        chosen = optuna.create_study(sampler=KeyedRandom(3))
+        trials = [chosen.ask() for _ in order]
+        return {n: trials[n].suggest_float("x", 0.0, 1.0) for n in order}
+
+    assert draw([0, 1, 2, 3]) == draw([3, 1, 0, 2])
+    assert len(set(draw([0, 1, 2, 3]).values())) == 4
+
+
+@pytest.mark.slow
+def test_a_study_of_another_space_is_refused(project: Path) -> None:
+    run(study(project, n_trials=1), project)
+    _, err = run(study(project, n_trials=1, space={"optimizer.lr": [0.1, 0.2]}), project, code=2)
+    assert "another space" in err
+    _, err = run(study(project, "monitor=train/loss"), project, code=2)
+    assert "goes by validation" in err
