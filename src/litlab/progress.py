@@ -9,12 +9,33 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from litlab.output import number, say
 
+SECONDS = 0.1  # between two drawings of the bar
+
 
 def callbacks(kind: str) -> list[Callback]:
     """Return the callbacks for "auto", "bar", "lines" or "none"."""
     if kind == "bar" or (kind == "auto" and sys.stderr.isatty()):
-        return [RichProgressBar(leave=False, console_kwargs={"stderr": True})]
+        return [Bar(leave=False, console_kwargs={"stderr": True})]
     return [EpochLines()] if kind in ("auto", "lines") else []
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar, drawn a few times a second and not after each batch.
+
+    Drawing takes a third of a millisecond, a quarter of a small network's step.
+    """
+
+    quiet = True  # logs nothing
+    _next = 0.0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """Draw it, if that was not just done."""
+        now, last = time.monotonic(), args[-1] + 1 == self.total_train_batches
+        if last or now >= self._next:
+            self._next = now + SECONDS
+            super().on_train_batch_end(trainer, pl_module, *args)
 
 
 class EpochLines(Callback):
