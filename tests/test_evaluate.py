@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_sc
 
 from litlab.assemble import build_augmentations
 from litlab.checkpoint.card import load
+from litlab.checkpoint.io import write
 from litlab.config import load as load_config
 from litlab.data.arrays import open_split
 from litlab.data.augment.draws import Draws
@@ -227,7 +228,7 @@ def test_a_strangers_checkpoint_does_not_choose_where_results_go(project):
     elsewhere = f"sqlite:///{project}/elsewhere.db"
     content["litlab"]["config"]["tracking"]["uri"] = elsewhere
     content["litlab"]["run_id"] = "0" * 32
-    torch.save(content, project / "stranger.ckpt")
+    write(content, project / "stranger.ckpt")
     with pytest.warns(UserWarning, match="not in the tracking store"):
         result = evaluate("stranger.ckpt", project / "out")
     assert result.all_sent  # nothing is left to send

@@ -159,13 +159,6 @@ BATCH_NORM = {"_target_": "litlab.models.mlp.MLP", "hidden": [8], "norm": "batch
             "loader.eval_batch_size",
         ),
         (["trainer.devices=9"], BATCH_NORM, "one sample at a time", "loader.batch_size"),
-        (
-            ["trainer.devices=9", "trainer.sync_batchnorm=true", "loader.batch_size=20"]
-            + ["loader.drop_last=false", "trainer.limit_train_batches=1.0"],
-            BATCH_NORM,
-            "a last one of a single sample or less for one of 9",
-            "loader.batch_size, loader.drop_last",
-        ),
     ],
 )
 def test_batches_that_cannot_be_are_refused_before_the_run(project, overrides, model, says, where):

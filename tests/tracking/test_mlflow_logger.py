@@ -198,7 +198,19 @@ def test_a_server_that_never_comes_back(project, monkeypatch):
 # The logger by itself
 
 
-def test_what_cannot_be_sent_is_kept_and_sent_later(logger):
+def test_short_epochs_do_not_wait_for_the_store(logger, monkeypatch):
+    logger.start("tea", {}, {})
+    sent = []
+    monkeypatch.setattr(logger.client, "log_batch", lambda _, metrics: sent.append(len(metrics)))
+    for epoch in range(50):
+        logger.log_metrics({"loss": 1.0, "epoch": epoch})
+    assert sent == [1]
+    logger.flush()
+    assert sent == [1, 49]
+
+
+def test_what_cannot_be_sent_is_kept_and_sent_later(logger, monkeypatch):
+    monkeypatch.setattr("litlab.tracking.mlflow_logger.FLUSH_SECONDS", 0.0)
     logger.start("tea", {}, {})
     down = Down(logger.client)
     logger._client = down

@@ -43,10 +43,10 @@ class Spoils(nn.Module):
 
 
 def spoilt(project: Path, how: str, *overrides: str) -> NonFiniteError:
-    model = {"_target_": "test_guard.Spoils", "how": how}
+    model = {"_target_": "test_step_guard.Spoils", "how": how}
     settings = ["trainer.max_epochs=9", "optimizer.lr=0.001", *overrides]
     with pytest.raises(NonFiniteError) as caught:
-        small_run(project, *settings, out=project / "run", model=model, trust=["test_guard"])
+        small_run(project, *settings, out=project / "run", model=model, trust=["test_step_guard"])
     assert caught.value.exit_code == 6
     return caught.value
 
@@ -69,13 +69,13 @@ def test_it_is_refused_kept_and_taken_again(project, how, overrides) -> None:
     assert ("gradient" if how == "gradient" else "train/loss") in error.what
     assert "litlab replay run/capsule.ckpt" in error.where
     for name in ("best.ckpt", "last.ckpt"):
-        kept = load(project / "run" / name, ["test_guard"])
+        kept = load(project / "run" / name, ["test_step_guard"])
         assert all(w.isfinite().all() for w in kept.weights.values())
     assert RunRecord.load(project / "run").status == "FAILED"
-    capsule = open_capsule(project / "run", ["test_guard"])
+    capsule = open_capsule(project / "run", ["test_step_guard"])
     assert all(w.isfinite().all() for w in capsule.loaded.weights.values())
     assert len(capsule.batches) == (2 if "accumulate" in str(overrides) else 1)
-    result = replay(project / "run" / "capsule.ckpt", ["test_guard"])
+    result = replay(project / "run" / "capsule.ckpt", ["test_step_guard"])
     assert result.reproduced
     assert "body.weight" in " ".join(result.gradients)
     assert "all finite" in result.inputs
@@ -88,7 +88,7 @@ def test_it_is_refused_kept_and_taken_again(project, how, overrides) -> None:
 
 def test_the_verb(project, litlab) -> None:
     spoilt(project, "loss")
-    code, out, err = litlab("replay", "run", "--trust", "test_guard", "--json")
+    code, out, err = litlab("replay", "run", "--trust", "test_step_guard", "--json")
     assert code == 0
     said = json.loads(out)
     assert said["reproduced"] is True
@@ -99,7 +99,7 @@ def test_the_verb(project, litlab) -> None:
 def test_what_is_finite_this_time_is_not_reproduced(project, litlab, monkeypatch) -> None:
     spoilt(project, "loss")
     monkeypatch.setattr(Spoils, "forward", lambda self, x: self.head(self.body(x.flatten(1))))
-    code, _, err = litlab("replay", "run", "--trust", "test_guard")
+    code, _, err = litlab("replay", "run", "--trust", "test_step_guard")
     assert code == 8
     assert "reproduced" in err
 
@@ -117,7 +117,7 @@ def test_the_same_dropout_is_drawn_again(project, monkeypatch) -> None:
     monkeypatch.setattr(nn.Dropout, "forward", watch)
     spoilt(project, "gradient")
     drawn = seen[-1]
-    replay(project / "run", ["test_guard"])
+    replay(project / "run", ["test_step_guard"])
     assert torch.equal(seen[-1], drawn)
 
 
