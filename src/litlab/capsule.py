@@ -76,6 +76,13 @@ class CapsuleWriter:
         return f"kept for `litlab replay {short(path)}`"
 
 
+def _of_run(folder: Path) -> Path:
+    """Return a run's capsule: of several processes' that whose own loss was not finite."""
+    found = sorted(folder.glob("capsule*.ckpt"))
+    own = [path for path in found if "loss" in str(read(path)[CONTENT]["what"])]
+    return (own or found or [folder / NAME])[0]
+
+
 def open_capsule(path: Path, trust: Sequence[str] = ()) -> Capsule:
     """Read a capsule.
 
@@ -86,7 +93,7 @@ def open_capsule(path: Path, trust: Sequence[str] = ()) -> Capsule:
     Raises:
         CheckpointError: There is none, it is damaged, or it is a checkpoint of another kind.
     """
-    file = path / NAME if path.is_dir() else path
+    file = _of_run(path) if path.is_dir() else path
     content = read(file)
     loaded = unpack(content, file, trust)
     kept: Any = content.get(CONTENT)

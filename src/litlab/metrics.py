@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import nn
 from torchmetrics import Metric
 
@@ -115,7 +116,7 @@ class EpochMeter(nn.Module):
         """Return what was collected since the epoch began, as tensors and plain values."""
         counts = isinstance(next(iter(self._weights), 0), int)
         parts = zip(*self._outputs, strict=True)
-        return {
+        kept: dict[str, Any] = {
             "losses": torch.stack(self._losses) if self._losses else None,
             "weights": self._weights if counts else torch.stack(_tensors(self._weights)),
             # Joined, for a file has a record for each tensor.
@@ -125,14 +126,21 @@ class EpochMeter(nn.Module):
                 {"updates": m._update_count, "values": m.metric_state} for m in self._all_metrics()
             ],
         }
+        on_cpu: dict[str, Any] = apply_to_collection(kept, torch.Tensor, lambda t: t.cpu())
+        return on_cpu
 
-    def load_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+    def load_state(
+        self, states: Sequence[Mapping[str, Any]], device: torch.device | None = None
+    ) -> None:
         """Go on from what a process, or several together, had collected.
 
         Args:
             states: What `state` returned in each of them; with none, the epoch is empty so far.
+            device: Where the rest of the epoch will be collected; where it is, if None.
         """
         self._clear()
+        if device is not None:
+            states = apply_to_collection(list(states), torch.Tensor, lambda t: t.to(device))
         for state in states:
             if state["losses"] is not None:
                 self._losses += state["losses"].unbind()

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from litlab.output import number, say
 
-SECONDS = 0.1  # between two drawings of the bar
+SECONDS = 0.25  # between two drawings of the bar
 
 
 def callbacks(kind: str) -> list[Callback]:

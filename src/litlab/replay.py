@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from litlab.capsule import Capsule, open_capsule
+from litlab.freeze import frozen_names, frozen_norms
 from litlab.inference import rebuild
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -59,10 +60,18 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
     """
     capsule = open_capsule(path, trust)
     loaded = capsule.loaded
-    task: Any = rebuild(loaded, path).train()
+    task: Any = rebuild(loaded, path)
+    trainer = loaded.card.config.trainer
+    thawed = trainer.unfreeze_epoch is not None and loaded.epoch >= trainer.unfreeze_epoch
+    frozen = set() if thawed else frozen_names(task.model, trainer.freeze)
+    for name, parameter in task.model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    task.train()
+    for norm in frozen_norms(task.model, frozen):
+        norm.eval()
     result = Replay(capsule.what, loaded.epoch, capsule.step)
     result.inputs, result.weights = _inputs(capsule), _weights(task)
-    precision = loaded.card.config.trainer.precision
+    precision = trainer.precision
     task.to(TYPES.get(precision, torch.float32))
     kind = AUTOCAST.get(precision)
     losses = []

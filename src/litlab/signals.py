@@ -42,6 +42,8 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             wanted = [signal.SIGTERM, signal.SIGINT]
             wanted += [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
+            # A process that was started to ignore Ctrl-C goes on doing so.
+            wanted = [n for n in wanted if signal.getsignal(n) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._take) for number in wanted}
         return self
 

@@ -142,7 +142,7 @@ class Task(pl.LightningModule):
         """Go on from what each process had collected; were there more or fewer, one takes all."""
         same = len(states) == world
         own = [states[rank]] if same else states if rank == 0 else []
-        self._meter("train").load_state(own)
+        self._meter("train").load_state(own, self.device)
 
     def _meter(self, split: str) -> EpochMeter:
         meter = self.meters[f"{split}_split"]

@@ -88,7 +88,7 @@ def train(
     """
     config = config.model_copy(update={"trainer": as_launched(config.trainer)})
     check_devices(config.trainer)
-    state = resume.state_folder(config) if resume else None
+    state = resume.state_folder(config, out) if resume else None
     found = resume.find(config, out) if resume else None
     folder, spec = open_or_prepare(config.data, config.trust)
     seeding.seed_everything(config.seed)

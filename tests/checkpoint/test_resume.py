@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from mlflow.tracking import MlflowClient
 
 from litlab.checkpoint.io import KEY, read, write
@@ -149,6 +150,44 @@ def cut_run(project: Path, *overrides: str, out: Path | None = None) -> Path:
     return out or next((project / "runs").iterdir())
 
 
+class Odd(Callback):
+    """Keeps what cannot be loaded without pickle."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"where": Path("somewhere")}
+
+
+def test_a_run_that_could_not_be_resumed_does_not_begin(project) -> None:
+    ready_store(project)
+    with pytest.raises(ConfigError, match="the run cannot be saved: not a weights-only"):
+        train(small(*RUN), callbacks=[Odd()])
+
+
+class StopsAt(Callback):
+    """Asks for the end in the middle of an epoch, as a clock does."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step >= 8
+
+
+def test_a_stop_in_mid_epoch_is_validated_after_all(project) -> None:
+    ready_store(project)
+    whole = train(small(*RUN), project / "whole", callbacks=[StopsAt()])
+    assert whole.record.epochs == 2
+    with killed_after(8, 8):
+        train(small(*RUN), project / "cut", callbacks=[StopsAt()])
+    resumed = train(small(*RUN), project / "cut", resume=Resume(), callbacks=[StopsAt()])
+    assert resumed.record.metrics == whole.record.metrics
+    assert_same(state_of(whole.folder), state_of(resumed.folder))
+
+
+def test_a_requeued_job_goes_on_in_the_folder_it_was_given(project) -> None:
+    cut_run(project, out=project / "runs" / "job")
+    wish = Resume(or_start=True)
+    assert train(small(*RUN), resume=wish).folder == project / "runs" / "job"
+    assert train(small(*RUN), resume=wish).folder != project / "runs" / "job"
+
+
 def test_the_newest_of_the_same_settings_is_found(project) -> None:
     first = cut_run(project)
     other = cut_run(project, "seed=5", out=project / "runs" / "other")
@@ -180,17 +219,22 @@ def test_nothing_to_resume(project) -> None:
 
 def test_other_settings_are_listed(project) -> None:
     folder = cut_run(project)
-    changed = [*RUN, "optimizer.lr=0.02", "trainer.max_epochs=5"]
+    changed = [*RUN, "trainer.gradient_clip_val=1.0", "trainer.max_epochs=5"]
     with pytest.raises(ConfigError) as caught:
         train(small(*changed), resume=Resume())
-    assert "optimizer.lr: 0.01 -> 0.02" in caught.value.what
+    assert "trainer.gradient_clip_val: None -> 1.0" in caught.value.what
     assert "trainer.max_epochs: 4 -> 5" in caught.value.what
     assert "--allow-changes" in caught.value.fix
+    # What the checkpoint decides is refused in any case: it would only seem to change.
+    for override in ("optimizer.lr=0.02", "loader.batch_size=8", "scheduler=constant"):
+        with pytest.raises(ConfigError, match="goes on with what it had") as caught:
+            train(small(*RUN, override), resume=Resume(allow_changes=True))
+        assert "init_from=" in caught.value.fix
     result = train(small(*changed), resume=Resume(allow_changes=True))
     assert result.folder == folder
     assert result.record.epochs == 5
     tags = mlflow_run(project, result.record.run_id).data.tags
-    assert "optimizer.lr: 0.01 -> 0.02" in tags["resume.changed"]
+    assert "trainer.max_epochs: 4 -> 5" in tags["resume.changed"]
 
 
 def flip(path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.loops.fit_loop import _FitLoop
 
 from litlab import seeding
@@ -107,6 +107,13 @@ def test_a_callback_may_log_in_a_step(project: Path) -> None:
     _, reference = run(project, stock=True, callback=LogsInHooks())
     for name in ("steps", "before"):
         assert trainer.callback_metrics[name] == reference.callback_metrics[name] > 1
+
+
+def test_hooks_of_an_instance_are_called(project: Path) -> None:
+    seen: list[int] = []
+    callback = LambdaCallback(on_train_batch_end=lambda *args: seen.append(args[-1]))
+    run(project, callback=callback)
+    assert len(seen) == 18
 
 
 class Skips(Callback):

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from lightning.pytorch.callbacks import Callback
 from litlab.callbacks.averaging import RAW, WeightAverage
 from litlab.checkpoint import rng
 from litlab.checkpoint.card import Card, card_of
-from litlab.checkpoint.io import KEY, sweep
-from litlab.errors import ConfigError
+from litlab.checkpoint.io import KEY, read, sweep
+from litlab.errors import CheckpointError, ConfigError, EnvironmentFault
 from litlab.loop.fit_loop import Stopped
 from litlab.run_folder import BEST, LAST
 from litlab.signals import Signals
@@ -162,7 +163,10 @@ class Keeper(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Write the best epoch's weights, which wait in memory, before an error ends the run."""
-        self._write_best(trainer)
+        try:
+            self._write_best(trainer)
+        except EnvironmentFault as error:  # the first error is the one to see
+            warnings.warn(f"{error.what}: {error.where}", stacklevel=2)
 
     def _judge(self, trainer: pl.Trainer) -> dict[str, Any] | None:
         """Take a copy of the weights of the best epoch; return the whole content it is from."""
@@ -195,8 +199,24 @@ class Keeper(Callback):
             "tracked": self.tracked(),
         }
         trainer.strategy.save_checkpoint(content, self.state_folder / LAST)
-        self._first, self._saved_steps, self._better = False, trainer.global_step, False
+        if self._first and trainer.is_global_zero:
+            self._prove()
+        self._first, self._better = False, False
+        self._saved_steps = -1 if mid_epoch else trainer.global_step  # its end is yet to come
         self._plan(time.monotonic() - began)
+
+    def _prove(self) -> None:
+        """Read the first save of a run again: a callback's state may hold what cannot be loaded.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        try:
+            read(self.state_folder / LAST)
+        except CheckpointError as error:
+            what = f"the run cannot be saved: {error.what}"
+            fix = "let callbacks and hyperparameters hold tensors and plain values only"
+            raise ConfigError(what, "state_dict of a callback, hyperparameters", fix) from error
 
     def _meters(self, trainer: pl.Trainer) -> Any:
         task: Any = trainer.lightning_module
@@ -215,11 +235,13 @@ class Keeper(Callback):
         if self.state_folder != self.folder:
             copy = self.state_folder / BEST
             self.state_folder.mkdir(parents=True, exist_ok=True)
-            copy.unlink(missing_ok=True)
+            beside = copy.with_name(f".{copy.name}.copy.tmp")
+            beside.unlink(missing_ok=True)
             try:
-                os.link(best, copy)
+                os.link(best, beside)
             except OSError:  # another file system, or one without hard links
-                shutil.copyfile(best, copy)
+                shutil.copyfile(best, beside)
+            beside.replace(copy)
 
     def _agree(self, trainer: pl.Trainer, *, every: bool) -> tuple[bool, bool]:
         """Let all processes stop or save at the same step, asking a few times a second."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +39,14 @@ def config_hash(config: Config) -> str:
     """Return the SHA-256 of the settings that decide the numbers of a run."""
     content = training_settings(config.model_dump(mode="json"))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def code_hash() -> str:
+    """Return the SHA-256 of litlab's own source."""
+    total, root = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(root.rglob("*.py")):
+        total.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()
 
 
 def model_fingerprint(weights: Mapping[str, torch.Tensor]) -> str:

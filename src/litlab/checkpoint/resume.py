@@ -1,5 +1,6 @@
 """Which interrupted run a command goes on with, and from which of its checkpoints."""
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Any
 from litlab.checkpoint.card import Card, unpack
 from litlab.checkpoint.io import KEY, Manifest, read, verify
 from litlab.checkpoint.keeper import RESUME
-from litlab.checkpoint.manifest import config_hash, training_settings
+from litlab.checkpoint.manifest import code_hash, config_hash, training_settings
 from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, LitlabError
 from litlab.paths import runs_folder, short, store_root
@@ -21,6 +22,12 @@ from litlab.schema import Config
 from litlab.tracking.redact import redact
 
 LISTED = 8  # settings in one line
+# Rates, momenta and schedules come from the checkpoint, and so does the place among the batches.
+KEPT = ("optimizer.", "scheduler.", "loader.", "data.")
+
+
+class NothingToResume(CheckpointError):
+    """There is no interrupted run; unlike a damaged one, that is no error where one may start."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +36,22 @@ class Resume:
 
     Attributes:
         allow_changes: Whether a run of other settings will do.
-        or_start: Whether to start where there is nothing to go on with. The state then lies outside
-            the run's folder, which DVC empties before it runs a stage again.
+        or_start: Whether to start where there is nothing to go on with. With a folder of choice the
+            state then lies outside it, for DVC empties it before it runs a stage again.
     """
 
     allow_changes: bool = False
     or_start: bool = False
 
-    def state_folder(self, config: Config) -> Path | None:
-        """Return where the state of a configuration's run lies, None if in the run's folder."""
-        if not self.or_start:
+    def state_folder(self, config: Config, out: Path | None) -> Path | None:
+        """Return where the state of a configuration's run lies, None if in the run's folder.
+
+        Other settings and other code have other places: half a training by each would be neither's.
+        """
+        if not self.or_start or out is None:
             return None
-        return store_root() / ".litlab" / "unfinished" / config_hash(config)[:16]
+        name = hashlib.sha256((config_hash(config) + code_hash()).encode()).hexdigest()[:16]
+        return store_root() / ".litlab" / "unfinished" / name
 
     def find(self, config: Config, out: Path | None) -> "Interruption | None":
         """Return the run to go on with; None where a new one may be started instead.
@@ -48,11 +59,11 @@ class Resume:
         Raises:
             LitlabError: See `find_interrupted`.
         """
-        state = self.state_folder(config)
+        state = self.state_folder(config, out)
         folders: Iterable[Path] = [state] if state else [out] if out else runs_folder().glob("*")
         try:
             return find_interrupted(config, folders, config.trust, allow_changes=self.allow_changes)
-        except CheckpointError:
+        except NothingToResume:
             if self.or_start:
                 return None
             raise
@@ -118,6 +129,7 @@ def find_interrupted(
     if same:
         return newest
     changed = _changed(newest, config, trust)
+    _refuse_without_effect(newest, changed)
     if allow_changes or not changed:  # a setting that is newer than the checkpoint changes the hash
         return Interruption(newest.folder, newest.checkpoint, newest.manifest, changed)
     more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
@@ -126,6 +138,16 @@ def find_interrupted(
         short(newest.folder),
         "train with its settings, or allow the change with --allow-changes",
     )
+
+
+def _refuse_without_effect(found: Interruption, changed: Sequence[str]) -> None:
+    """Refuse what a checkpoint decides, and a changed setting would only seem to."""
+    kept = [change for change in changed if change.startswith(KEPT)]
+    if kept:
+        what = f"the unfinished run goes on with what it had: {', '.join(kept[:LISTED])}"
+        where = short(found.folder)
+        fix = f"train with its settings, or begin anew with its weights: init_from={where}"
+        raise ConfigError(what, where, fix)
 
 
 def newest_valid(folder: Path) -> Interruption:
@@ -189,9 +211,9 @@ def _nothing(damaged: list[Path], finished: list[Path]) -> CheckpointError:
     if finished:
         newest = max(finished, key=lambda folder: (folder / LAST).stat().st_mtime)
         what = f"nothing to resume: {short(newest)} has finished"
-        return CheckpointError(what, "--resume", "train without --resume for a new run")
+        return NothingToResume(what, "--resume", "train without --resume for a new run")
     fix = "train without --resume; a run can be resumed once it has saved its first epoch"
-    return CheckpointError("nothing to resume", "--resume", fix)
+    return NothingToResume("nothing to resume", "--resume", fix)
 
 
 def _changed(found: Interruption, config: Config, trust: list[str]) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class EpochLoop(_TrainingEpochLoop):
         self.on_run_start(data_fetcher)
         if self.batch_progress.current.ready:
             self.checkpoints.epoch_resumed(self.trainer)
-            if self._num_ready_batches_reached():
+            if self._num_ready_batches_reached() or self.trainer.should_stop:
                 self.batch_progress.is_last_batch = True
                 self._validate(data_fetcher)
         way = self._run_long if self._short is None else self._run_short

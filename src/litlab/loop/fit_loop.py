@@ -82,6 +82,11 @@ class FitLoop(_FitLoop):
         inner.batches_done = batches
         self.trainer.should_stop = state_dict["should_stop"]
 
+    @property
+    def done(self) -> bool:
+        """Whether to leave; an epoch that was interrupted before its validation is not done."""
+        return not self.epoch_loop.batches_done and super().done
+
     def on_advance_end(self) -> None:
         """Finish the epoch, then say so."""
         super().on_advance_end()

@@ -1,8 +1,8 @@
 """No step that is not finite: what would spoil the weights is refused before the optimizer runs."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -12,7 +12,21 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from litlab.errors import NonFiniteError
 
 LOWER = "lower optimizer.lr, or set trainer.gradient_clip_val=1.0"
-Report = Callable[[pl.Trainer, pl.LightningModule, "list[Moment]", str], str]
+
+
+class Report(Protocol):
+    """Keeps a refused step for later; see `litlab.capsule`.
+
+    Attributes:
+        folder: Where.
+    """
+
+    folder: Path
+
+    def __call__(
+        self, trainer: pl.Trainer, task: pl.LightningModule, moments: "list[Moment]", what: str
+    ) -> str:
+        """Keep it, and say where."""
 
 
 class Moment:
@@ -43,6 +57,11 @@ class StepGuard(Callback):
         self.report = report
         self.moments: list[Moment] = []  # of the batches since the last optimizer step
         self._loss: torch.Tensor | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the processes agree on where a refused step is kept."""
+        if trainer.world_size > 1 and self.report is not None:
+            self.report.folder = trainer.strategy.broadcast(self.report.folder)
 
     def before_step(self, batch: Any) -> None:
         """Note what a batch begins with."""

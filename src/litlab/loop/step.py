@@ -41,7 +41,7 @@ def step_of(trainer: Any) -> "Step | None":
         and type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy)
         and _is_plain(trainer.precision_plugin)
         and isinstance(trainer.profiler, PassThroughProfiler)
-        and not isinstance(trainer.optimizers[0], torch.optim.LBFGS)
+        and not _needs_closure(trainer.optimizers[0])
         and not getattr(trainer.fit_loop, "_skip_backward", False)
         and not any(_overrides(module, name, pl.LightningModule) for name in OWN_STEP)
         and data is not None
@@ -60,7 +60,14 @@ def _is_plain(precision: Any) -> bool:
 
 
 def _overrides(instance: object, name: str, base: type) -> bool:
-    return getattr(type(instance), name) is not getattr(base, name)
+    of_its_own = name in vars(instance)  # as LambdaCallback has it
+    return of_its_own or getattr(type(instance), name) is not getattr(base, name)
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its step may want to compute the loss again: LBFGS does, and a user's own may."""
+    known = type(optimizer).__module__.startswith(("torch.optim.", "litlab."))
+    return not known or isinstance(optimizer, torch.optim.LBFGS)
 
 
 class Step:

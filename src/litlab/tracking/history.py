@@ -39,6 +39,8 @@ class History(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Merge metrics into their epoch's row; train/loss comes last, and writes the file."""
+        if "epoch" not in metrics:  # a callback's own, such as LearningRateMonitor's, a step
+            return
         epoch = int(metrics["epoch"])
         values = {k: float(v) for k, v in metrics.items() if k != "epoch"}
         self.rows.setdefault(epoch, {"epoch": epoch}).update(values)

@@ -19,7 +19,7 @@ from litlab.paths import project_root, store_root
 from litlab.run_folder import RunRecord
 from litlab.schema import Config
 from litlab.tracking.git import git_state
-from litlab.tracking.history import History
+from litlab.tracking.history import History, write_rows
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
 from litlab.tracking.redact import redact, redact_spec
 
@@ -94,6 +94,8 @@ class Recording:
         """
         tracked = found.tracked()
         self.history.rows = {int(epoch): row for epoch, row in tracked["rows"].items()}
+        if self.history.rows:
+            write_rows(self.history.path, list(self.history.rows.values()))
         parameters = (p for p in model.parameters() if p.requires_grad)
         self.record.num_parameters = sum(p.numel() for p in parameters)
         self.record.started, self.record.resumed = tracked["started"], tracked["resumed"] + 1

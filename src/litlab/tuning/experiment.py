@@ -21,12 +21,16 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
         monitor: What it went by.
     """
     best = outcome.best
-    values = {**_of_base(base), **best["params"]}
+    params = {path: _plain(value) for path, value in best["params"].items()}
+    values = {**_of_base(base), **params}
     groups = {path: value for path, value in values.items() if is_group(path)}
     rest = {path: value for path, value in values.items() if not is_group(path)}
     content: dict[str, Any] = {}
-    if groups:
-        content["defaults"] = [{f"override /{path}": value} for path, value in groups.items()]
+    experiment = groups.pop("experiment", None)
+    defaults: list[Any] = [f"/experiment/{experiment}"] if experiment else []
+    defaults += [{f"override /{path}": value} for path, value in groups.items()]
+    if defaults:
+        content["defaults"] = [*defaults, "_self_"]
     content["name"] = f"{outcome.study}-best"
     for path, value in rest.items():
         _put(content, path.split("."), value)
@@ -48,7 +52,13 @@ def _of_base(base: list[str]) -> dict[str, Any]:
     """Return plain overrides as path and value; others are left to the user."""
     plain = (o for o in base if not o.startswith(("+", "~")))
     pairs = (o.partition("=") for o in plain)
-    return {key: yaml.safe_load(value) for key, _, value in pairs if key != "experiment"}
+    return {key: yaml.safe_load(value) for key, _, value in pairs}
+
+
+def _plain(value: Any) -> Any:
+    """Return a choice as YAML has it: lists were text to Optuna."""
+    listed = isinstance(value, str) and value.startswith("[")
+    return yaml.safe_load(value) if listed else value
 
 
 def _put(content: dict[str, Any], parts: list[str], value: Any) -> None:

@@ -58,16 +58,17 @@ class ParentRun:
         """Return what marks a trial's run as a child."""
         return {PARENT: self.run_id, "study": self.settings.name, "trial": str(number)}
 
-    def finish(self, outcome: "Outcome") -> None:
+    def finish(self, status: str, outcome: "Outcome | None") -> None:
         """Close it, with what was found."""
-        found: dict[str, Any] = asdict(outcome)
 
         def end() -> bool:
             logger = self._logger()
-            metrics = {f"trials/{k}": float(v) for k, v in found["trials"].items()}
-            best = {f"best/{self.config.monitor}": float(found["best"]["value"])}
-            logger.log_metrics({**metrics, **best, "epoch": 0.0})
-            return logger.finish("FINISHED")
+            if outcome is not None:
+                found: dict[str, Any] = asdict(outcome)
+                metrics = {f"trials/{k}": float(v) for k, v in found["trials"].items()}
+                best = {f"best/{self.config.monitor}": float(found["best"]["value"])}
+                logger.log_metrics({**metrics, **best, "epoch": 0.0})
+            return logger.finish(status)
 
         apart(end)
 

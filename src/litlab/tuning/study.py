@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from litlab.errors import ConfigError
-from litlab.paths import store_root
+from litlab.paths import runs_folder, store_root
 from litlab.tuning.samplers import make_pruner, make_sampler
 from litlab.tuning.settings import StudySettings
 from litlab.tuning.space import Space
@@ -53,6 +53,7 @@ class TrialStudy:
             load_if_exists=True,
         )
         if not self.study.trials:
+            self._no_leftovers()
             self.study.set_user_attr("space", settings.space)
             self.study.enqueue_trial(dict(current))
         self._same(direction)
@@ -62,6 +63,13 @@ class TrialStudy:
             seed = settings.seed
         several = settings.workers > 1
         self.study.sampler = make_sampler(settings.sampler, seed, several=several)
+
+    def _no_leftovers(self) -> None:
+        folder = runs_folder() / self.settings.name
+        if any(folder.glob("trial-*")):
+            what = "the folder holds trials of an earlier study"
+            self.file.unlink()
+            raise ConfigError(what, str(folder), "give the study another name, or remove it")
 
     def _same(self, direction: str) -> None:
         began = self.study.user_attrs.get("space")

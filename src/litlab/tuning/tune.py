@@ -70,6 +70,10 @@ class Tuner:
     """
 
     def __init__(self, settings: StudySettings, base: Sequence[str]) -> None:
+        # A thread pool that has begun is lost to forked processes, which would wait for it.
+        cores = torch.get_num_threads()
+        torch.set_num_threads(1)
+        self.threads = max(1, cores // settings.workers)
         self.settings, self.base = settings, list(base)
         self.config = configuration.load(self.base)
         if self.config.monitor.startswith("train/"):
@@ -84,8 +88,8 @@ class Tuner:
         epochs = self.config.trainer.max_epochs
         self.study = TrialStudy(settings, self.space, self.direction, current, epochs)
         self.folder = runs_folder() / settings.name
-        self.threads = max(1, torch.get_num_threads() // settings.workers)
         self.jobs: list[_Job] = []
+        self.stopping = False
         self.parent = ParentRun(self.config, settings)
 
     def run(self) -> Outcome:
@@ -102,15 +106,18 @@ class Tuner:
             waiting = self.study.interrupted()
             if waiting:
                 say(f"going on with {len(waiting)} trials that were interrupted")
+            status, outcome = "FAILED", None
             try:
-                self._loop(waiting, deadline, signals)
+                try:
+                    self._loop(waiting, deadline, signals)
+                finally:
+                    self._stop()
+                if signals.came is not None:
+                    status = "KILLED"
+                    raise signals.interrupted("the same command goes on from here")
+                outcome, status = self._outcome(), "FINISHED"
             finally:
-                self._stop()
-            if signals.came is not None:
-                saved = "the same command goes on from here"
-                raise signals.interrupted(saved)
-            outcome = self._outcome()
-            self.parent.finish(outcome)
+                self.parent.finish(status, outcome)
         return outcome
 
     def _loop(self, waiting: list[Trial], deadline: float, signals: Signals) -> None:
@@ -121,6 +128,7 @@ class Tuner:
             if not self.jobs:
                 return
             self._listen()
+            self.stopping = signals.came is not None
 
     def _missing(self, waiting: list[Trial]) -> bool:
         return bool(waiting) or (
@@ -171,14 +179,15 @@ class Tuner:
         job.worker.line.close()
         self.jobs.remove(job)
         said = job.worker.said
-        if said.get("code") in (130, 143):
-            return  # it saved, and stays a trial that is running, to go on with
-        if not said and job.attempts < ATTEMPTS:
+        stopped = said.get("code") in (130, 143)
+        if self.stopping and (stopped or not said):
+            return  # it stays a trial that is running, to go on with
+        if (stopped or not said) and job.attempts < ATTEMPTS:
             say(f"trial {job.trial.number}: its process ended with {_reason(code)}; it goes on")
             job.worker, job.attempts = self._fork(job.config, job.trial.number), job.attempts + 1
             self.jobs.append(job)
             return
-        if not said:
+        if stopped or not said:
             said = {"failed": f"its process ended with {_reason(code)}, {ATTEMPTS} times"}
         state = self.study.tell(job.trial, said, self.config.monitor)
         self._show(job, said, state)
@@ -196,6 +205,7 @@ class Tuner:
 
     def _stop(self) -> None:
         """Let every trial save and end."""
+        self.stopping = True
         for job in self.jobs:
             job.worker.stop()
         for job in list(self.jobs):
@@ -207,8 +217,6 @@ class Tuner:
                     else:
                         job.worker.said = said
                 except (EOFError, OSError):
-                    job.attempts = ATTEMPTS
-                    job.worker.said = job.worker.said or {"code": 143}
                     self._ended(job)
 
     def _outcome(self) -> Outcome:

@@ -1,6 +1,7 @@
 """A trial in a process of its own, forked from one that has imported everything already."""
 
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -15,9 +16,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from litlab.checkpoint.io import read
 from litlab.checkpoint.resume import Resume
 from litlab.errors import LitlabError
-from litlab.run_folder import LAST, PREVIOUS, RUN_FILE
+from litlab.run_folder import LAST, PREVIOUS, RUN_FILE, RunRecord
 from litlab.schema import Config
 from litlab.train import train
 
@@ -30,6 +32,14 @@ class Report(Callback):
     def __init__(self, monitor: str, line: Connection) -> None:
         self.monitor, self.line = monitor, line
         self.pruned = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether the study has ended it: a run that goes on then is pruned all the same."""
+        return {"pruned": self.pruned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take that up."""
+        self.pruned = state_dict["pruned"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask whether to go on."""
@@ -83,6 +93,7 @@ def start(config: Config, folder: Path, number: int, threads: int, log: Path) ->
     code = 1
     try:
         ours.close()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which asks us
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for descriptor in (1, 2):
@@ -95,10 +106,15 @@ def start(config: Config, folder: Path, number: int, threads: int, log: Path) ->
 
 def _work(config: Config, folder: Path, line: Connection) -> int:
     report = Report(config.monitor, line)
-    resumes = any((folder / name).is_file() for name in (LAST, PREVIOUS))
-    if not resumes and (folder / RUN_FILE).is_file():
-        _clear(folder)  # it ended before it had saved anything
     try:
+        record = RunRecord.load(folder) if (folder / RUN_FILE).is_file() else None
+        if record is not None and record.status == "FINISHED":  # and could not say so any more
+            kept = read(folder / LAST)["callbacks"][report.state_key]
+            line.send(_result(record, pruned=kept["pruned"]))
+            return 0
+        resumes = any((folder / name).is_file() for name in (LAST, PREVIOUS))
+        if not resumes and folder.exists():
+            shutil.rmtree(folder)  # it ended before it had saved anything
         result = train(config, folder, resume=Resume() if resumes else None, callbacks=[report])
     except LitlabError as error:
         line.send({"failed": str(error), "code": error.exit_code})
@@ -108,20 +124,16 @@ def _work(config: Config, folder: Path, line: Connection) -> int:
         line.send({"failed": f"{type(error).__name__}: {error}", "code": 1})
         traceback.print_exc()
         return 1
-    record = result.record
-    line.send(
-        {
-            "metrics": record.metrics,
-            "pruned": report.pruned,
-            "seconds": record.seconds,
-            "parameters": record.num_parameters,
-            "run_id": record.run_id,
-            "epochs": record.epochs,
-        }
-    )
+    line.send(_result(result.record, pruned=report.pruned))
     return 0
 
 
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
+def _result(record: RunRecord, *, pruned: bool) -> dict[str, Any]:
+    return {
+        "metrics": record.metrics,
+        "pruned": pruned,
+        "seconds": record.seconds,
+        "parameters": record.num_parameters,
+        "run_id": record.run_id,
+        "epochs": record.epochs,
+    }
