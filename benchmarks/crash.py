@@ -182,8 +182,19 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def recorded(project: Path, folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every metric of a run in MLflow, each step as often as it is there."""
+def recorded(project: Path, folder: Path) -> dict[str, list[list[float]]]:
+    """Every metric of a run in MLflow, each step as often as it is there.
+
+    Asked in a process of its own: a connection to SQLite must not be open when a run is forked.
+    """
+    answer = folder.with_suffix(".metrics")
+    child = forked(lambda: void(answer.write_text(json.dumps(_ask(project, folder)))))
+    os.waitpid(child, 0)
+    found: dict[str, list[list[float]]] = json.loads(answer.read_text())
+    return found
+
+
+def _ask(project: Path, folder: Path) -> dict[str, list[tuple[int, float]]]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
@@ -273,7 +284,12 @@ def crash(project: Path, name: str, kills: int, draw: random.Random) -> Outcome:
         outcome.survived += ended
         if ended:
             outcome.identical += digest(folder) == expected
-            outcome.metrics_exact += recorded(project, folder) == metrics
+            found = recorded(project, folder)
+            outcome.metrics_exact += found == metrics
+            for metric in sorted({*found, *metrics}):
+                if found.get(metric) != metrics.get(metric):
+                    steps = [step for step, _ in found.get(metric, [])]
+                    print(f"{folder.name}: {metric} has steps {steps}", file=sys.stderr)
     return outcome
 
 
