@@ -13,7 +13,7 @@ from litlab.checkpoint.card import Card, Loaded, card_of, unpack
 from litlab.checkpoint.io import KEY, read, write
 from litlab.errors import CheckpointError, LitlabError
 from litlab.loop.guard import Moment
-from litlab.paths import short
+from litlab.paths import runs_folder, short
 
 NAME = "capsule.ckpt"
 CONTENT = "capsule"
@@ -76,11 +76,25 @@ class CapsuleWriter:
         return f"kept for `litlab replay {short(path)}`"
 
 
+def _named(name: str) -> Path:
+    folders = {path.parent for path in runs_folder().glob("*/capsule*.ckpt")}
+    if name == "last" and folders:
+        return max(folders, key=lambda folder: folder.stat().st_mtime)
+    return runs_folder() / name
+
+
 def _of_run(folder: Path) -> Path:
-    """Return a run's capsule: of several processes' that whose own loss was not finite."""
+    """Return a run's capsule: of several processes' that whose own loss was not finite.
+
+    Raises:
+        CheckpointError: It has none.
+    """
     found = sorted(folder.glob("capsule*.ckpt"))
+    if not found:
+        fix = "a run leaves one when it ends with exit code 6"
+        raise CheckpointError("this run has no capsule", short(folder), fix)
     own = [path for path in found if "loss" in str(read(path)[CONTENT]["what"])]
-    return (own or found or [folder / NAME])[0]
+    return (own or found)[0]
 
 
 def open_capsule(path: Path, trust: Sequence[str] = ()) -> Capsule:
@@ -93,6 +107,8 @@ def open_capsule(path: Path, trust: Sequence[str] = ()) -> Capsule:
     Raises:
         CheckpointError: There is none, it is damaged, or it is a checkpoint of another kind.
     """
+    if not path.exists():  # a run by its name, or the last one
+        path = _named(str(path))
     file = _of_run(path) if path.is_dir() else path
     content = read(file)
     loaded = unpack(content, file, trust)

@@ -28,6 +28,15 @@ class Bar(RichProgressBar):
     quiet = True  # logs nothing
     _next = 0.0
 
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Show the losses of the epoch before, and no run id."""
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        losses = {k: v for k, v in trainer.callback_metrics.items() if k.endswith("/loss")}
+        return {**shown, **{name: number(float(value)) for name, value in losses.items()}}
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
@@ -64,5 +73,7 @@ class EpochLines(Callback):
             return
         values: dict[str, Any] = dict(trainer.callback_metrics)
         shown = [k for k in values if k.startswith(("train/loss", "val/"))]
+        if not shown:  # a run that goes on has said it before
+            return
         text = "  ".join(f"{name} {number(float(values[name]))}" for name in sorted(shown))
         say(f"epoch {epochs:>4}/{total}  {text}  ({time.monotonic() - self.began:.0f} s)")

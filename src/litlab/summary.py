@@ -38,7 +38,7 @@ def show_study(outcome: "Outcome", monitor: str, experiment: str) -> None:
         **{path: _value(value) for path, value in best["params"].items()},
         "experiment": experiment,
         "next": f"litlab params experiment={outcome.study}-best && dvc repro",
-        "dashboard": f"optuna-dashboard {outcome.storage}",
+        "dashboard": f"optuna-dashboard {outcome.storage}   (pip install optuna-dashboard)",
     }
     console.print(table(f"study {outcome.study}", rows))
 
@@ -53,7 +53,7 @@ def show_replay(replay: "Replay") -> None:
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     rows = {
         "the run found": replay.what,
-        "this time": f"train/loss is {number(replay.loss)}",
+        "this time": f"train/loss is {number(replay.loss)}, {len(bad)} gradients not finite",
         "first not finite": replay.first or "no layer's output",
         "gradients not finite": (", ".join(bad[:5]) + more) if bad else "none",
         "inputs": replay.inputs,

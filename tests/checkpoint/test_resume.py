@@ -227,7 +227,7 @@ def test_other_settings_are_listed(project) -> None:
     assert "--allow-changes" in caught.value.fix
     # What the checkpoint decides is refused in any case: it would only seem to change.
     for override in ("optimizer.lr=0.02", "loader.batch_size=8", "scheduler=constant"):
-        with pytest.raises(ConfigError, match="goes on with what it had") as caught:
+        with pytest.raises(ConfigError, match="keeps these as they were") as caught:
             train(small(*RUN, override), resume=Resume(allow_changes=True))
         assert "init_from=" in caught.value.fix
     result = train(small(*changed), resume=Resume(allow_changes=True))

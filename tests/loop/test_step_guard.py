@@ -123,8 +123,10 @@ def test_the_same_dropout_is_drawn_again(project, monkeypatch) -> None:
 
 def test_a_run_without_a_capsule(project) -> None:
     result = small_run(project)
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(CheckpointError, match="this run has no capsule"):
         replay(result.folder)
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        replay(Path("last"))
     with pytest.raises(CheckpointError, match="not a capsule"):
         replay(result.checkpoint)
 
@@ -162,6 +164,7 @@ def test_a_loss_scaler_deals_with_gradients_that_overflow() -> None:
     class Trainer:
         precision_plugin = MixedPrecision("16-mixed", "cpu", scaler=Scaler())  # type: ignore[arg-type]
         current_epoch = global_step = 0
+        gradient_clip_val = None
 
     guard: Any = StepGuard()
     weight = nn.Parameter(torch.ones(2))

@@ -144,9 +144,9 @@ def _refuse_without_effect(found: Interruption, changed: Sequence[str]) -> None:
     """Refuse what a checkpoint decides, and a changed setting would only seem to."""
     kept = [change for change in changed if change.startswith(KEPT)]
     if kept:
-        what = f"the unfinished run goes on with what it had: {', '.join(kept[:LISTED])}"
+        what = f"a run that goes on keeps these as they were: {', '.join(kept[:LISTED])}"
         where = short(found.folder)
-        fix = f"train with its settings, or begin anew with its weights: init_from={where}"
+        fix = f"leave out --resume for a new run (init_from={where} takes its weights along)"
         raise ConfigError(what, where, fix)
 
 

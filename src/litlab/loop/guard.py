@@ -11,7 +11,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 from litlab.errors import NonFiniteError
 
-LOWER = "lower optimizer.lr, or set trainer.gradient_clip_val=1.0"
+LOWER, CLIP = "lower optimizer.lr", ", or set trainer.gradient_clip_val=1.0"
 
 
 class Report(Protocol):
@@ -103,9 +103,8 @@ class StepGuard(Callback):
     def _refuse(self, trainer: pl.Trainer, task: pl.LightningModule, what: str) -> None:
         where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
         kept = self.report(trainer, task, self.moments, what) if self.report else ""
-        raise NonFiniteError(
-            f"{what} in {where}; the step was not taken", kept or "training", LOWER
-        )
+        fix = LOWER if trainer.gradient_clip_val else LOWER + CLIP
+        raise NonFiniteError(f"{what} in {where}; the step was not taken", kept or "training", fix)
 
     # In Lightning's own step the same is asked through its hooks.
 

@@ -25,6 +25,7 @@ class TrialStudy:
         space: What is varied.
         direction: "minimize" or "maximize".
         current: The current configuration's values: the first trial.
+        config: A hash of the configuration that is tuned: of one study, all trials are of the same.
         max_epochs: Of a whole training.
 
     Raises:
@@ -38,6 +39,7 @@ class TrialStudy:
         direction: str,
         current: Mapping[str, Any],
         max_epochs: int,
+        config: str,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -55,8 +57,9 @@ class TrialStudy:
         if not self.study.trials:
             self._no_leftovers()
             self.study.set_user_attr("space", settings.space)
+            self.study.set_user_attr("config", config)
             self.study.enqueue_trial(dict(current))
-        self._same(direction)
+        self._same(direction, config)
         # Not the seed alone: a study that goes on would draw again what it has drawn.
         seed = settings.seed + 100_003 * len(self.study.trials)
         if settings.sampler == "random":  # keyed by the trial's number as it is
@@ -71,7 +74,13 @@ class TrialStudy:
             self.file.unlink()
             raise ConfigError(what, str(folder), "give the study another name, or remove it")
 
-    def _same(self, direction: str) -> None:
+    def _same(self, direction: str, config: str) -> None:
+        if self.study.user_attrs.get("config") != config:
+            raise ConfigError(
+                "the study of that name is of another configuration (data, model, any setting)",
+                f"study.name={self.settings.name}",
+                f"give the same overrides, or another study.name; or remove {self.file}",
+            )
         began = self.study.user_attrs.get("space")
         if began != self.settings.space or self.study.direction.name.lower() != direction:
             raise ConfigError(

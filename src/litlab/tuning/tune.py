@@ -15,6 +15,7 @@ from optuna.trial import Trial, TrialState
 from litlab import config as configuration
 from litlab.assemble import build_task
 from litlab.callbacks.budget import seconds as span
+from litlab.checkpoint.manifest import config_hash
 from litlab.data.open import open_or_prepare
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.output import number, say
@@ -86,7 +87,8 @@ class Tuner:
         self.direction = "maximize" if mode == "max" else "minimize"
         current = self.space.current(self.base)
         epochs = self.config.trainer.max_epochs
-        self.study = TrialStudy(settings, self.space, self.direction, current, epochs)
+        tuned = config_hash(self.config)
+        self.study = TrialStudy(settings, self.space, self.direction, current, epochs, tuned)
         self.folder = runs_folder() / settings.name
         self.jobs: list[_Job] = []
         self.stopping = False
