@@ -345,9 +345,8 @@ def main() -> int:
         f"{report(outcomes)}\n"
     )
     if options.json:
-        total = {
-            k: sum(getattr(o, k) for o in outcomes.values()) for k in ("survived", "identical")
-        }
+        counted = ("survived", "identical", "metrics_exact")
+        total = {name: sum(getattr(o, name) for o in outcomes.values()) for name in counted}
         print(json.dumps({"kills": kills, "runs": runs, **total}))
     else:
         print(text)

@@ -28,7 +28,12 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-EVERY = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
+# A study is no part of a configuration: it varies one.
+EVERY = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name != "study"
+)
 
 
 def make_spec(kind: Kind, task: str = "classification") -> DataSpec:

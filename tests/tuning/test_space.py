@@ -1,5 +1,7 @@
 """What a study varies is checked before anything runs."""
 
+from pathlib import Path
+
 import optuna
 import pytest
 
@@ -140,6 +142,15 @@ def test_settings_from_the_command_line() -> None:
     assert (settings.name, settings.n_trials) == ("mine", 3)
     assert settings.space == {"optimizer.lr": [0.1, 0.2]}
     assert base == ["data=digits"]
+
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "study").glob("*.yaml")))
+def test_every_shipped_study(name) -> None:
+    settings, base = load_settings([f"study={name}", "data=digits"])
+    Space(settings.space).check(base)
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,11 @@ class Keeper(Callback):
 
         Raises:
             ConfigError: It cannot.
+            EnvironmentFault: It is not there.
         """
+        if not (self.state_folder / LAST).is_file():
+            what, fix = "the checkpoint was not written", "make the folder writable"
+            raise EnvironmentFault(what, str(self.state_folder / LAST), fix)
         try:
             read(self.state_folder / LAST)
         except CheckpointError as error:
