@@ -10,6 +10,8 @@ from litlab import startup
 
 @pytest.fixture(autouse=True)
 def _usual_collector() -> Iterator[None]:
+    startup.done()  # a test of the command line may have begun
+    gc.unfreeze()
     before = gc.get_threshold()
     yield
     gc.set_threshold(*before)
