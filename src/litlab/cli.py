@@ -22,19 +22,23 @@ app = typer.Typer(
     help="Train neural networks with everything recorded: prepare, train, evaluate, predict.",
     epilog="Overrides are Hydra's: model=cnn optimizer.lr=3e-4 +model.x=1. Choices lie in conf/.",
 )
-app.command()(data.params)
-app.command()(data.prepare)
-app.command()(data.preview)
-app.command()(training.train)
-app.command()(training.cv)
-app.command()(training.replay)
-app.command()(tuning.tune)
-app.command()(results.evaluate)
-app.command()(results.report)
-app.command()(results.predict)
-app.command()(results.generate)
-app.command()(service.selftest)
-app.command()(service.ui)
+VERBS = (
+    data.params,
+    data.prepare,
+    data.preview,
+    training.train,
+    training.cv,
+    training.replay,
+    tuning.tune,
+    results.evaluate,
+    results.report,
+    results.predict,
+    results.generate,
+    service.selftest,
+    service.ui,
+)
+for _verb in VERBS:
+    app.command()(_verb)
 
 
 def main() -> NoReturn:

@@ -201,6 +201,11 @@ def _hidden_and_others(groups: list[Group], outer: set[int]) -> tuple[list[Group
             matrices.append({**group, "name": name, "params": hidden})
         if rest:
             others.append({**group, "params": rest})
+    if not matrices:
+        raise ValueError(
+            "optimizer=muon finds no hidden matrix in the model (a two-dimensional weight that is"
+            " neither embedding nor head); set optimizer=adamw"
+        )
     return matrices, others
 
 
@@ -233,11 +238,6 @@ def muon(
     """
     groups = parameter_groups(model, weight_decay, lr, layer_decay)
     matrices, others = _hidden_and_others(groups, _outer(model))
-    if not matrices:
-        raise ValueError(
-            "optimizer=muon finds no hidden matrix in the model (a two-dimensional weight that is"
-            " neither embedding nor head); set optimizer=adamw"
-        )
     return MuonAdamW(
         torch.optim.Muon(
             matrices,

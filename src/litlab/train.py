@@ -24,7 +24,7 @@ from litlab.errors import EnvironmentFault, Interrupted
 from litlab.feasible import check_feasible
 from litlab.finders import find_settings, settings_of
 from litlab.freeze import freeze
-from litlab.init_from import init_from
+from litlab.init_from import Taken, init_from
 from litlab.loop.guard import StepGuard
 from litlab.output import say
 from litlab.paths import runs_folder, short
@@ -90,6 +90,29 @@ def train(
     check_devices(config.trainer)
     state = resume.state_folder(config, out) if resume else None
     found = resume.find(config, out) if resume else None
+    task, data, taken = _parts(config, found)
+    # The other processes of a run write nothing; checkpoints go where the first one's Trainer says.
+    run = runs_folder()
+    if is_first_process():
+        run = found.folder if found and state is None else make_folder(out, config.run_name)
+        _probe(task, run, state or run)
+    files: list[Path] = []
+    if found is not None:
+        config = settings_of(config, found.checkpoint, task, data)
+    else:
+        config, files = find_settings(config, task, data, run)
+    if taken is not None and is_first_process():
+        say(str(taken))
+        files.append(taken.save(run))
+    recording = Recording(config, data.spec, run, command or [])
+    with running(state or run) if is_first_process() else nullcontext():
+        return _Run(task, data, recording, found, state or run, files, callbacks).fit()
+
+
+def _parts(
+    config: Config, found: Interruption | None
+) -> tuple[Task, ArrayDataModule, Taken | None]:
+    """Build task and data, and begin with another run's weights where that is asked for."""
     folder, spec = open_or_prepare(config.data, config.trust)
     seeding.seed_everything(config.seed)
     task = build_task(config, spec)
@@ -106,23 +129,7 @@ def train(
     data.open()  # a damaged file is found before anything is recorded
     if found is not None:
         check_fits(found, spec, task.state_dict(), config.trust)
-    # The other processes of a run write nothing; checkpoints go where the first one's Trainer says.
-    run = runs_folder()
-    if is_first_process():
-        run = found.folder if found and state is None else make_folder(out, config.run_name)
-        _probe(task, run, state or run)
-    files: list[Path] = []
-    if found is not None:
-        config = settings_of(config, found.checkpoint, task, data)
-    else:
-        config, files = find_settings(config, task, data, run)
-    if taken is not None and is_first_process():
-        taken = taken.frozen(frozen)
-        say(str(taken))
-        files.append(taken.save(run))
-    recording = Recording(config, spec, run, command or [])
-    with running(state or run) if is_first_process() else nullcontext():
-        return _Run(task, data, recording, found, state or run, files, callbacks).fit()
+    return task, data, taken.frozen(frozen) if taken is not None else None
 
 
 def _probe(task: Task, *folders: Path) -> None:

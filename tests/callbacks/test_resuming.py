@@ -12,7 +12,7 @@ from litlab.callbacks import build
 from litlab.errors import Interrupted
 from litlab.tracking.history import read_rows
 from litlab.train import Resume, train
-from run_helpers import THIRD_PARTY, ready_store, small
+from run_helpers import THIRD_PARTY, assert_same, ready_store, small
 
 pytestmark = THIRD_PARTY
 MLP = {"_target_": "litlab.models.mlp.MLP", "hidden": (8, 6), "dropout": 0.2}  # has batch norm
@@ -28,23 +28,6 @@ class Terminate(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         if trainer.global_step == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-def same(a: Any, b: Any, where: str = "") -> None:
-    """Compare checkpoints, tensor by tensor."""
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            same(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, pair in enumerate(zip(a, b, strict=True)):
-            same(*pair, f"{where}/{i}")
-    else:
-        assert a == b, where
 
 
 def content(folder: Any) -> dict[str, Any]:
@@ -87,8 +70,8 @@ def test_an_interrupted_run_ends_as_the_whole_one(project, monkeypatch, option):
             train(config, project / "broken")
     rest = train(config, project / "broken", resume=Resume())
     assert rest.folder == project / "broken"
-    same(content(whole.folder), content(rest.folder))
-    same(
+    assert_same(content(whole.folder), content(rest.folder))
+    assert_same(
         torch.load(whole.checkpoint, weights_only=True)["state_dict"],
         torch.load(rest.checkpoint, weights_only=True)["state_dict"],
     )
@@ -111,7 +94,9 @@ def test_averaging_may_be_switched_on_and_off_in_between(project, monkeypatch, f
     again = small(*ON, second, model=MLP)
     rest = train(again, project / "broken", resume=Resume(allow_changes=True))
     ended = content(rest.folder)
-    same(content(whole.folder)["state_dict"], ended.get("current_model_state", ended["state_dict"]))
+    assert_same(
+        content(whole.folder)["state_dict"], ended.get("current_model_state", ended["state_dict"])
+    )
 
 
 def test_a_run_goes_on_without_where_it_began(project, monkeypatch):

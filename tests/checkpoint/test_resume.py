@@ -26,10 +26,9 @@ from litlab.run_lock import running
 from litlab.schema import Config
 from litlab.tracking.recording import Recording
 from litlab.train import train
-from run_helpers import SMALL, THIRD_PARTY, mlflow_run, ready_store
+from run_helpers import SMALL, THIRD_PARTY, assert_same, mlflow_run, ready_store
 
 pytestmark = THIRD_PARTY
-NEWER = ("run_id", "started", "resumed", "seconds")  # of a run and not of its numbers
 
 
 def small(*overrides: str) -> Config:
@@ -64,25 +63,6 @@ def killed_after(step: int, save_at: int | None) -> Iterator[None]:
 
 def state_of(folder: Path) -> dict[str, Any]:
     return read(folder / "last.ckpt")
-
-
-def assert_same(one: Any, other: Any, path: str = "") -> None:
-    """Compare two checkpoints to the last bit."""
-    if path.rsplit(".", 1)[-1] in NEWER:
-        return
-    if isinstance(one, torch.Tensor):
-        assert one.dtype == other.dtype, path
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            assert_same(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), path
-        for place, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f"{path}[{place}]")
-    else:
-        assert one == other, path
 
 
 def metrics_of(project: Path, run_id: str) -> dict[str, list[tuple[int, float]]]:

@@ -22,6 +22,8 @@ class Norms(Callback):
     once an epoch.
     """
 
+    quiet = True  # logs at the ends of epochs only: see litlab.loop.step
+
     def __init__(self) -> None:
         self._parameters: list[nn.Parameter] = []
         self._layers: dict[str, list[int]] = {}

@@ -107,7 +107,18 @@ def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], path
     Raises:
         CheckpointError: Names or shapes differ: the checkpoint is of another model.
     """
-    own = module.state_dict()
+    refuse_another_model(module.state_dict(), weights, path)
+    module.load_state_dict(weights)
+
+
+def refuse_another_model(
+    own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], path: Path
+) -> None:
+    """Compare names and shapes of a model's state and a checkpoint's.
+
+    Raises:
+        CheckpointError: They differ; five of the differences are shown.
+    """
     wrong = [f"{name} missing" for name in own if name not in weights]
     wrong += [f"{name} unknown" for name in weights if name not in own]
     wrong += [
@@ -121,4 +132,3 @@ def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], path
             str(path),
             "use the configuration it was trained with",
         )
-    module.load_state_dict(weights)

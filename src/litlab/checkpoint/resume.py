@@ -3,13 +3,13 @@
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litlab.checkpoint.card import Card, unpack
-from litlab.checkpoint.io import KEY, Manifest, read, verify
+from litlab.callbacks.averaging import RAW
+from litlab.checkpoint.card import load, refuse_another_model, unpack
+from litlab.checkpoint.io import Manifest, read, verify
 from litlab.checkpoint.keeper import RESUME
 from litlab.checkpoint.manifest import code_hash, config_hash, training_settings
 from litlab.data.spec import DataSpec
@@ -158,13 +158,12 @@ def newest_valid(folder: Path) -> Interruption:
     """
     for name in (LAST, PREVIOUS):
         path = folder / name
-        with suppress(CheckpointError):
-            if not path.is_file():
-                continue
-            try:
-                return Interruption(folder, path, verify(path))
-            except CheckpointError as error:
-                warnings.warn(f"{error.what} | {short(path)} | using the one before", stacklevel=2)
+        if not path.is_file():
+            continue
+        try:
+            return Interruption(folder, path, verify(path))
+        except CheckpointError as error:
+            warnings.warn(f"{error.what} | {short(path)} | using the one before", stacklevel=2)
     fix = "train again without --resume; nothing in the files was executed"
     raise CheckpointError("every checkpoint of the run is damaged", short(folder), fix)
 
@@ -183,17 +182,8 @@ def check_fits(
     if found.manifest["data"] != spec.checksum:
         fix = "prepare the data as they were, or train anew without --resume"
         raise CheckpointError("it was trained on other data", short(found.checkpoint), fix)
-    kept = content.get("current_model_state", content["state_dict"])
-    differ = [f"{name} missing" for name in weights if name not in kept]
-    differ += [f"{name} unknown" for name in kept if name not in weights]
-    differ += [
-        f"{name}: {tuple(kept[name].shape)} for {tuple(weights[name].shape)}"
-        for name in weights
-        if name in kept and kept[name].shape != weights[name].shape
-    ]
-    if differ:
-        what = f"of another model: {len(differ)} entries differ: {', '.join(differ[:5])}"
-        raise CheckpointError(what, short(found.checkpoint), "use the settings it was trained with")
+    kept = content.get(RAW, content["state_dict"])
+    refuse_another_model(weights, kept, found.checkpoint)
 
 
 def _status(folder: Path) -> str:
@@ -218,9 +208,7 @@ def _nothing(damaged: list[Path], finished: list[Path]) -> CheckpointError:
 
 def _changed(found: Interruption, config: Config, trust: list[str]) -> tuple[str, ...]:
     """Return `key: old -> new` for each setting that differs."""
-    content = read(found.checkpoint)
-    card: Card = unpack(content, found.checkpoint, trust).card
-    assert KEY in content
+    card = load(found.checkpoint, trust).card
     old, new = (
         dict(_flat(training_settings(redact(c.model_dump(mode="json")))))
         for c in (card.config, config)

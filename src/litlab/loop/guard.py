@@ -11,7 +11,11 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 from litlab.errors import NonFiniteError
 
-LOWER, CLIP = "lower optimizer.lr", ", or set trainer.gradient_clip_val=1.0"
+
+def advice(trainer: pl.Trainer) -> str:
+    """Return what to do about a training that is not finite."""
+    lower = "lower optimizer.lr"
+    return lower if trainer.gradient_clip_val else f"{lower}, or set trainer.gradient_clip_val=1.0"
 
 
 class Report(Protocol):
@@ -103,8 +107,8 @@ class StepGuard(Callback):
     def _refuse(self, trainer: pl.Trainer, task: pl.LightningModule, what: str) -> None:
         where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
         kept = self.report(trainer, task, self.moments, what) if self.report else ""
-        fix = LOWER if trainer.gradient_clip_val else LOWER + CLIP
-        raise NonFiniteError(f"{what} in {where}; the step was not taken", kept or "training", fix)
+        what = f"{what} in {where}; the step was not taken"
+        raise NonFiniteError(what, kept or "training", advice(trainer))
 
     # In Lightning's own step the same is asked through its hooks.
 
