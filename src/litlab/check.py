@@ -1,6 +1,5 @@
 """Refuses a wrong configuration before anything heavy is imported or any data are read."""
 
-import ctypes
 import os
 import platform
 import shutil
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from litlab import combinations, complaints, signature, targets
+from litlab import combinations, complaints, gpus, signature, targets
 from litlab.errors import ConfigError, EnvironmentFault, nearest
 from litlab.paths import make_importable
 from litlab.schema import NUM_GIVEN, Component, Config, TrainerConfig
@@ -185,13 +184,4 @@ def _has_mps() -> int:
 
 
 def _count_cuda() -> int:
-    """Ask NVIDIA's driver how many GPUs there are, without torch (which takes seconds to load)."""
-    for name in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            driver = ctypes.CDLL(name)
-        except OSError:
-            continue
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
-    return 0
+    return len(gpus.visible())

@@ -24,6 +24,10 @@ SETTLING = 1.0  # an error may be the consequence of a death of which the news i
 PARENT = "LITLAB_PARENT"  # the process id of the one that started this one
 
 
+class RankDied(EnvironmentFault):
+    """One of a run's processes is gone, without a word; from its last save the run can go on."""
+
+
 class Guard(Callback):
     """Ends this process when another one of the run has died: around the fit, and within it.
 
@@ -153,8 +157,7 @@ class Guard(Callback):
     def _died(self, rank: int) -> None:
         how, fix = self._how(rank), "what it printed itself is above"
         fix += "" if "exit code" in how else "; out of memory is the usual cause"
-        fault = EnvironmentFault(f"rank {rank} of {self._world} died{how}", "training", fix)
-        self._fail(fault, rank)
+        self._fail(RankDied(f"rank {rank} of {self._world} died{how}", "training", fix), rank)
 
     def _fail(self, failure: LitlabError, dead: int) -> None:
         """Take note of the first failure, pass it on, and see to it that this process ends."""

@@ -12,43 +12,21 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
+from torch.distributed import DistNetworkError
 
 from litlab.checkpoint.io import read
 from litlab.checkpoint.resume import Resume
 from litlab.errors import LitlabError
+from litlab.feasible import num_processes
+from litlab.rank_guard import RankDied
 from litlab.run_folder import LAST, PREVIOUS, RUN_FILE, RunRecord
 from litlab.schema import Config
 from litlab.train import train
-
-
-class Report(Callback):
-    """Tells the study the monitored value after each epoch, and ends the fit when it says so."""
-
-    quiet = True
-
-    def __init__(self, monitor: str, line: Connection) -> None:
-        self.monitor, self.line = monitor, line
-        self.pruned = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return whether the study has ended it: a run that goes on then is pruned all the same."""
-        return {"pruned": self.pruned}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take that up."""
-        self.pruned = state_dict["pruned"]
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask whether to go on."""
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is None or not trainer.is_global_zero:
-            return
-        self.line.send({"epoch": trainer.current_epoch, "value": float(value)})
-        if self.line.recv():
-            self.pruned = trainer.should_stop = True
+from litlab.tuning.devices import Slot
+from litlab.tuning.latency import milliseconds
+from litlab.tuning.rank import Ranks
+from litlab.tuning.reporting import Line, Report
 
 
 @dataclass
@@ -73,19 +51,23 @@ class Worker:
             os.kill(self.pid, number)
 
 
-def start(config: Config, folder: Path, number: int, threads: int, log: Path) -> Worker:
+def start(
+    config: Config, folder: Path, number: int, slot: Slot, log: Path, measure: bool = False
+) -> Worker:
     """Train a trial in a process of its own; what it prints goes into a file.
 
     Args:
         config: The trial's configuration.
         folder: Of its run; one that was interrupted there goes on.
         number: The trial's.
-        threads: CPU threads it may use.
+        slot: The threads and GPUs it may use.
         log: The file.
+        measure: Whether to measure the latency of the best weights, unless the trial is pruned.
     """
     ours, theirs = Pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    study = os.getpid()
     pid = os.fork()
     if pid:
         theirs.close()
@@ -98,37 +80,60 @@ def start(config: Config, folder: Path, number: int, threads: int, log: Path) ->
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for descriptor in (1, 2):
             os.dup2(out, descriptor)
-        torch.set_num_threads(threads)
-        code = _work(config, folder, theirs)
+        code = _work(slot.take(config), folder, Line(theirs, study), slot.threads, measure)
+    except BaseException:
+        traceback.print_exc()
     finally:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
-def _work(config: Config, folder: Path, line: Connection) -> int:
-    report = Report(config.monitor, line)
+def _work(config: Config, folder: Path, line: Line, threads: int, measure: bool) -> int:
+    """Train it, in as many processes as it asks for, and say how it ended."""
     try:
-        record = RunRecord.load(folder) if (folder / RUN_FILE).is_file() else None
-        if record is not None and record.status == "FINISHED":  # and could not say so any more
-            kept = read(folder / LAST)["callbacks"][report.state_key]
-            line.send(_result(record, pruned=kept["pruned"]))
-            return 0
-        resumes = any((folder / name).is_file() for name in (LAST, PREVIOUS))
-        if not resumes and folder.exists():
-            shutil.rmtree(folder)  # it ended before it had saved anything
-        result = train(config, folder, resume=Resume() if resumes else None, callbacks=[report])
+        said = _result(config, folder, line, threads)
+        if measure and not said["pruned"]:
+            said["latency"] = milliseconds(folder, config.trust)
+    except SystemExit as ended:  # of a process other than the first
+        return int(ended.code or 0)
+    except (RankDied, DistNetworkError):  # as if this process had died: it goes on, without a word
+        traceback.print_exc()
+        return RankDied.exit_code
     except LitlabError as error:
-        line.send({"failed": str(error), "code": error.exit_code})
+        said = {"failed": str(error), "code": error.exit_code}
         traceback.print_exc()
-        return error.exit_code
     except Exception as error:
-        line.send({"failed": f"{type(error).__name__}: {error}", "code": 1})
+        said = {"failed": f"{type(error).__name__}: {error}", "code": 1}
         traceback.print_exc()
-        return 1
-    line.send(_result(result.record, pruned=report.pruned))
-    return 0
+    line.say(said)
+    return int(said.get("code", 0))
 
 
-def _result(record: RunRecord, *, pruned: bool) -> dict[str, Any]:
+def _result(config: Config, folder: Path, line: Line, threads: int) -> dict[str, Any]:
+    record = RunRecord.load(folder) if (folder / RUN_FILE).is_file() else None
+    if record is not None and record.status == "FINISHED":  # and could not say so any more
+        torch.set_num_threads(threads)
+        kept = read(folder / LAST)["callbacks"][Report.__qualname__]
+        return _said(record, pruned=kept["pruned"])
+    resumes = any((folder / name).is_file() for name in (LAST, PREVIOUS))
+    if not resumes and folder.exists():
+        shutil.rmtree(folder)  # it ended before it had saved anything
+    processes = num_processes(config.trainer)
+    with Ranks(processes) as ranks:
+        # Not before: forked processes would wait for a pool of threads that only this one has.
+        torch.set_num_threads(max(1, threads // processes))
+        report = Report(config.monitor, None if ranks.rank else line)
+        if ranks.rank:
+            line.connection.close()
+        else:
+            line.watch()
+        result = train(config, folder, resume=Resume() if resumes else None, callbacks=[report])
+    return _said(result.record, pruned=report.pruned)
+
+
+def _said(record: RunRecord, *, pruned: bool) -> dict[str, Any]:
     return {
         "metrics": record.metrics,
         "pruned": pruned,
