@@ -22,11 +22,7 @@ class Line:
 
     def __init__(self, connection: Connection, study: int) -> None:
         self.connection, self.study = connection, study
-
-    @property
-    def study_is_gone(self) -> bool:
-        """Whether nobody listens any more."""
-        return os.getppid() != self.study
+        self._ends = threading.Lock()  # taken by the first to see that the study is gone
 
     def watch(self) -> None:
         """Let this process save and end, as by SIGTERM, soon after the study's has died.
@@ -35,9 +31,9 @@ class Line:
         """
 
         def wait() -> None:
-            while not self.study_is_gone:
+            while os.getppid() == self.study:
                 time.sleep(0.5)
-            os.kill(os.getpid(), signal.SIGTERM)
+            self._end()
 
         threading.Thread(target=wait, name="study", daemon=True).start()
 
@@ -47,11 +43,16 @@ class Line:
             self.connection.send(said)
             # Trials that began later hold the study's end open too: only its death ends the wait.
             while not self.connection.poll(0.5):
-                if self.study_is_gone:
-                    return False
+                if os.getppid() != self.study:
+                    raise EOFError
             return bool(self.connection.recv())
-        except (EOFError, OSError):  # the fit ends as soon as `watch` has seen it too
+        except (EOFError, OSError):
+            self._end()  # when the epoch is done and saved
             return False
+
+    def _end(self) -> None:
+        if self._ends.acquire(blocking=False):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def say(self, said: dict[str, Any]) -> None:
         """Tell the study how the trial ended; a later one finds it in the run's folder."""
