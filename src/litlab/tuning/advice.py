@@ -109,8 +109,7 @@ def _luck_line(study: optuna.Study, objective: Objective, best: Finalist) -> lis
         return []
     return [
         f"trial {best.number} had {objective.name} {number(own)} when it was chosen and "
-        f"{number(mean)} on new seeds: {number(luck)} was the luck of being chosen; go by the "
-        f"new seeds"
+        f"{number(mean)} on new seeds: the score it was chosen for is too good by {number(luck)}"
     ]
 
 

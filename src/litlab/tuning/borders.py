@@ -6,9 +6,11 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
+from scipy.stats import binomtest
 
 NEAR = 0.05  # of the range
-WITHIN = 0.25  # of the range, where half of the best trials are if it is no accident
+WITHIN = 0.25  # of the range: where the best trials lie if it is no accident
+LEVEL = 0.2  # how probable as many there may be if they lay anywhere
 # What is a share of 1, by the last part of its path.
 SHARES = ("drop", "momentum", "smoothing", "beta", "decay_rate", "prob", "fraction", "gamma")
 
@@ -29,20 +31,33 @@ def border_line(
     if path not in best[0].params:
         return ""
     places = [place(distribution, t.params[path]) for t in best if path in t.params]
-    if places[0] <= NEAR:
-        end, among = "low", sum(p <= WITHIN for p in places)
-    elif places[0] >= 1 - NEAR:
-        end, among = "high", sum(p >= 1 - WITHIN for p in places)
-    else:
+    if NEAR < places[0] < 1 - NEAR:
+        return ""
+    end = "low" if places[0] <= NEAR else "high"
+    among = sum(_at_end(p, end) for p in places)
+    if binomtest(among, len(places), _expected(distribution, end), "greater").pvalue > LEVEL:
         return ""
     new = beyond(path, distribution, end)
-    if 2 * among < len(places) or new is None:
+    if new is None:
         return ""
     return (
         f"the best {path}, {short(best[0].params[path])}, is at the {end} end of its range "
         f"({short(distribution.low)} to {short(distribution.high)}): what lies beyond may be "
         f"better; try {typed(study, path, **{end: new})}"
     )
+
+
+def _at_end(where: float, end: str) -> bool:
+    return where <= WITHIN if end == "low" else where >= 1 - WITHIN
+
+
+def _expected(distribution: FloatDistribution | IntDistribution, end: str) -> float:
+    """Return the share of a range's values that lie at an end: of 3, 5 and 7 a third."""
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log or not step or high - low > 100 * step:
+        return WITHIN
+    every = [low + i * step for i in range(round((high - low) / step) + 1)]
+    return sum(_at_end(place(distribution, v), end) for v in every) / len(every)
 
 
 def place(distribution: FloatDistribution | IntDistribution, value: float) -> float:

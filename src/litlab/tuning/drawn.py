@@ -69,17 +69,26 @@ class Drawn:
         """Return where a value is drawn: at the limit if it is worse."""
         return min(value, self.limit) if self.minimize else max(value, self.limit)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether a log scale shows more."""
+        best, worst = self.value(self.best), self.limit
+        return self.minimize and 0 < 30 * best < worst
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Of the value's axis, with room around what is drawn."""
+        low, high = sorted([self.value(self.best), self.limit])
+        if self.is_wide:
+            ratio = (high / low) ** 0.07
+            return low / ratio, high * ratio
+        room = 0.07 * (high - low) or 0.05 * abs(low) or 1.0
+        return low - room, high + room
+
     def frame(self, axes: Axes) -> None:
-        """Set the value's axis, with room around what is drawn."""
-        ends = sorted([self.value(self.best), self.limit])
-        positive = ends[0] > 0 and self.minimize
-        if positive and ends[1] > 30 * ends[0]:
-            axes.set_yscale("log")
-            ratio = (ends[1] / ends[0]) ** 0.07
-            axes.set_ylim(ends[0] / ratio, ends[1] * ratio)
-        else:
-            room = 0.07 * (ends[1] - ends[0]) or 0.05 * abs(ends[0]) or 1.0
-            axes.set_ylim(ends[0] - room, ends[1] + room)
+        """Set the value's axis."""
+        axes.set_yscale("log" if self.is_wide else "linear")
+        axes.set_ylim(*self.bounds)
         tidy(axes)
 
 

@@ -101,7 +101,7 @@ def _history(axes: Axes, of: Drawn) -> None:
     axes.set_title(note, loc="right", fontsize=9, color=GREY)
     axes.set_title(of.objective.name, **TITLE)
     axes.set_xlabel("trial")
-    axes.set_xlim(-0.02 * last - 0.5, 1.02 * last + 0.5)
+    axes.set_xlim(-0.02 * last - 0.5, max(1.02 * last + 0.5, 1.5))
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
     axes.legend(
         handles=marks, frameon=False, fontsize=9, ncols=3, loc="upper center",

@@ -40,8 +40,8 @@ def pareto(study: optuna.Study, objectives: Sequence[Objective]) -> Figure | Non
     for place, pair in enumerate(pairs):
         axes = figure.add_subplot(rows, columns, place + 1)
         for k, direction in zip(pair, "xy", strict=True):
-            _axis(axes, direction, objectives[k], _shown(trials, is_best, objectives[k], k))
-        xs, ys = (_shown(trials, is_best, objectives[k], k) for k in pair)
+            _axis(axes, direction, objectives[k], shown(trials, is_best, objectives[k], k))
+        xs, ys = (shown(trials, is_best, objectives[k], k) for k in pair)
         _panel(axes, np.stack([xs, ys], axis=1), [t.number for t in trials], is_best)
     marks = [mark("no other is better in all", color=ORANGE, marker="o", ls="", markersize=7)]
     marks.append(mark("completed", color=BLUE, alpha=0.5, marker="o", ls="", markersize=5))
@@ -52,16 +52,23 @@ def pareto(study: optuna.Study, objectives: Sequence[Objective]) -> Figure | Non
     return figure
 
 
-def _shown(
+def shown(
     trials: Sequence[FrozenTrial], is_best: Sequence[bool], objective: Objective, k: int
 ) -> NDArray[np.float64]:
-    """Return values `(trials,)`, those far worse than the rest at the edge of what is drawn."""
+    """Return values `(trials,)`, those far worse than the rest at the edge of what is drawn.
+
+    Args:
+        trials: Completed ones.
+        is_best: Whether each is on the front: those are drawn where they lie.
+        objective: Whose values.
+        k: Its place among the study's.
+    """
     values = np.asarray([t.values[k] for t in trials], dtype=np.float64)
     minimize = objective.direction == "minimize"
     front, limit = values[is_best], worst_shown(list(values), minimize)
     if minimize:
-        return np.minimum(values, max(limit, front.max(initial=-np.inf)))
-    return np.maximum(values, min(limit, front.min(initial=np.inf)))
+        return values.clip(max=max(limit, front.max(initial=-np.inf)))
+    return values.clip(min=min(limit, front.min(initial=np.inf)))
 
 
 def _axis(axes: Axes, direction: str, objective: Objective, values: NDArray[np.float64]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 RESAMPLES = 20
 ENOUGH = 4  # completed trials
@@ -50,17 +50,17 @@ def importances(
 
     Source: Watanabe, Bansal and Hutter, "PED-ANOVA", IJCAI 2023, as Optuna has it.
     """
-    trials = completed(study, objective)
-    paths = _varied(trials)
-    if len(trials) < ENOUGH or not paths or len({t.values[objective] for t in trials}) < 2:
-        return []
     sign = 1.0 if study.directions[objective] == StudyDirection.MINIMIZE else -1.0
-    whole = _shares(trials, paths, objective, sign)
+    trials = [_lean(t, sign * t.values[objective]) for t in completed(study, objective)]
+    paths = _varied(trials)
+    if len(trials) < ENOUGH or not paths or len({t.value for t in trials}) < 2:
+        return []
+    whole = _shares(trials, paths)
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(resamples):
         again = [trials[i] for i in rng.integers(0, len(trials), len(trials))]
-        drawn.append(_shares(again, paths, objective, sign))
+        drawn.append(_shares(again, paths))
     found = []
     for path in paths:
         value, values = whole[path], [shares[path] for shares in drawn]
@@ -90,29 +90,27 @@ def _varied(trials: Sequence[FrozenTrial]) -> list[str]:
     return list(paths)
 
 
-def _shares(
-    trials: Sequence[FrozenTrial], paths: Sequence[str], objective: int, sign: float
-) -> dict[str, float]:
-    """Return each path's share; 0 of those that none of these trials has."""
+def _lean(trial: FrozenTrial, value: float) -> FrozenTrial:
+    """Return it without its curve and notes: Optuna copies each trial of each resample."""
+    return create_trial(value=value, params=trial.params, distributions=trial.distributions)
+
+
+def _shares(trials: Sequence[FrozenTrial], paths: Sequence[str]) -> dict[str, float]:
+    """Return each path's share in the least values; 0 of those that none of these trials has."""
     # A study to ask of: in memory, and without the line that Optuna logs of each new study.
     storage = optuna.storages.InMemoryStorage()
-    directions = [StudyDirection.MINIMIZE] * len(trials[0].values)
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study_id = storage.create_new_study(directions)
+        study_id = storage.create_new_study([StudyDirection.MINIMIZE])
     finally:
         optuna.logging.set_verbosity(verbosity)
     for trial in trials:
         storage.create_new_trial(study_id, template_trial=trial)
     study = optuna.load_study(study_name=None, storage=storage)
     there = [path for path in paths if any(path in trial.params for trial in trials)]
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=GOOD)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that few trials are uncertain: hence the interval
-        shares = get_param_importances(
-            study,
-            evaluator=PedAnovaImportanceEvaluator(target_quantile=GOOD),
-            params=there,
-            target=lambda trial: sign * trial.values[objective],
-        )
+        shares = get_param_importances(study, evaluator=evaluator, params=there)
     return {path: shares.get(path, 0.0) for path in paths}

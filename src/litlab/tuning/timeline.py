@@ -1,11 +1,12 @@
 """When each trial ran."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import optuna
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from litlab.report.panels import BLUE, GREY, ORANGE, tidy
 from litlab.tuning.drawn import mark
@@ -20,43 +21,76 @@ GAP = 0.02  # of the time in which trials ran: what a longer pause is shortened 
 Span = tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Clock:
+    """When trials ran, with long pauses cut short.
+
+    Attributes:
+        trials: Those that have ended.
+        spans: When each began and ended, in `unit`s since the first began.
+        pauses: Where pauses were cut short.
+        unit: "seconds", "minutes" or "hours".
+    """
+
+    trials: list[FrozenTrial]
+    spans: list[Span]
+    pauses: list[float]
+    unit: str
+
+    @property
+    def label(self) -> str:
+        """What to write below the axis."""
+        return self.unit + (", pauses between two commands cut short" if self.pauses else "")
+
+
+def clock(study: optuna.Study) -> Clock | None:
+    """Return when a study's trials ran; None where fewer than two have ended.
+
+    Args:
+        study: With trials.
+    """
+    trials, spans = [], []
+    for trial in study.get_trials(deepcopy=False):
+        start, end = trial.datetime_start, trial.datetime_complete
+        if trial.state in COLOURS and start and end:
+            trials.append(trial)
+            spans.append((start.timestamp(), end.timestamp()))
+    if len(trials) < 2:
+        return None
+    pauses = long_pauses(spans)
+    ends = [[shortened(x, spans, pauses) for x in span] for span in spans]
+    longest = max(end for _, end in ends)
+    unit, name = _unit(longest)
+    least = 0.002 * longest  # so that a trial of no time is still to be seen
+    shown = [(start / unit, max(end, start + least) / unit) for start, end in ends]
+    cuts = [shortened((a + b) / 2, spans, pauses) / unit for a, b in pauses]
+    return Clock(trials, shown, cuts, name)
+
+
 def timeline(study: optuna.Study) -> Figure | None:
     """Draw the trials that have ended against the clock; None where there are fewer than two.
 
     Args:
         study: With trials.
     """
-    trials = [
-        t
-        for t in study.get_trials(deepcopy=False)
-        if t.state in COLOURS and t.datetime_start and t.datetime_complete
-    ]
-    if len(trials) < 2:
+    ran = clock(study)
+    if ran is None:
         return None
-    spans = [
-        (t.datetime_start.timestamp(), t.datetime_complete.timestamp())  # type: ignore[union-attr]
-        for t in trials
-    ]
-    pauses = long_pauses(spans)
-    ends = [tuple(shortened(x, spans, pauses) for x in span) for span in spans]
-    longest = max(end for _, end in ends)
-    unit, name = _unit(longest)
-    height = min(7.0, 1.6 + 0.09 * len(trials))
+    height = min(7.0, 1.6 + 0.09 * len(ran.trials))
     figure = Figure(figsize=(8.0, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    for trial, (start, end) in zip(trials, ends, strict=True):
-        width = max(end - start, 0.002 * longest) / unit
-        axes.barh(trial.number, width, left=start / unit, height=0.8, color=COLOURS[trial.state][0])
-    for start, end in pauses:
-        at = (shortened(start, spans, pauses) + shortened(end, spans, pauses)) / 2 / unit
+    for trial, (start, end) in zip(ran.trials, ran.spans, strict=True):
+        colour = COLOURS[trial.state][0]
+        axes.barh(trial.number, end - start, left=start, height=0.8, color=colour)
+    for at in ran.pauses:
         axes.axvline(at, color=GREY, linestyle=":", linewidth=1.2)
-    axes.set_xlabel(name + (", pauses between two commands cut short" if pauses else ""))
+    axes.set_xlabel(ran.label)
     axes.set_ylabel("trial")
     axes.yaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
-    numbers = [t.number for t in trials]
+    numbers = [t.number for t in ran.trials]
     axes.set_ylim(max(numbers) + 0.6, min(numbers) - 0.6)
     tidy(axes)
-    states = [state for state in COLOURS if any(t.state == state for t in trials)]
+    states = [state for state in COLOURS if any(t.state == state for t in ran.trials)]
     marks = [mark(COLOURS[s][1], color=COLOURS[s][0], lw=6) for s in states]
     figure.legend(handles=marks, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
     return figure
