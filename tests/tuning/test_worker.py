@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from trial_helpers import begin, epochs, finish, is_alive, pids, run, until
 
 from litlab.run_folder import RunRecord
 from run_helpers import THIRD_PARTY, assert_same, mlflow_run
+from trial_helpers import begin, epochs, finish, is_alive, pids, run, until
 
 pytestmark = [pytest.mark.slow, *THIRD_PARTY]
 LONG = ("trainer.limit_train_batches=null", "trainer.limit_val_batches=null")

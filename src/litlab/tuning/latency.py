@@ -71,6 +71,6 @@ def _goes_on(passes: int, seconds: float) -> bool:
 def _pass(task: Task, x: torch.Tensor) -> float:
     began = time.perf_counter()
     task(x)
-    if x.is_cuda:  # its kernels are only queued by then
-        torch.cuda.synchronize()
+    if x.device.type != "cpu":  # its kernels are only queued by then
+        torch.accelerator.synchronize()
     return time.perf_counter() - began
