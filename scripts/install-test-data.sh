@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Debian packages that some tests use; without them those tests are skipped and say so.
 set -euo pipefail
-packages=(dataset-fashion-mnist)
+packages=(dataset-fashion-mnist postgresql)
 if ! command -v apt-get >/dev/null; then
   echo "no apt-get here: tests that need ${packages[*]} will be skipped"
 elif dpkg -s "${packages[@]}" >/dev/null 2>&1; then

@@ -113,12 +113,14 @@ def test_queued_experiments_record_in_the_original_repository(pipeline):
 def test_stage_parameters_and_code_exist():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     composed = yaml.safe_load((ROOT / "params.yaml").read_text())
+    stages = {name: stage.get("do", stage) for name, stage in stages.items()}
     used = {name for stage in stages.values() for name in stage.get("params", [])}
     for name in used:
         assert name in composed, name
     for stage in stages.values():
         for dependency in stage["deps"]:
-            if dependency.startswith("src/"):
+            if dependency.startswith(("src/", "conf/")):
+                dependency = dependency.replace("${key}", "quick")
                 assert (ROOT / dependency).exists(), dependency
     # `plot` only chooses a template; `trust` only says what may run.
     assert set(composed) - used == {"plot", "trust"}
@@ -153,3 +155,15 @@ def test_a_killed_stage_goes_on_when_it_is_run_again(tmp_path):
     (only,) = runs(folder)
     assert only.info.status == "FINISHED"
     assert only.data.tags["resumed"] == "1"
+
+
+@pytest.mark.slow
+def test_tuning_as_a_stage(tmp_path):
+    folder = repository(tmp_path, *TINY)
+    assert "tune" not in dvc("stage", "list", cwd=folder)  # off by default
+    order = "data=digits model=mlp trainer=debug study.n_trials=2 study.finalists=0"
+    file = folder / "dvc.yaml"
+    file.write_text(file.read_text().replace("- tune: {}", f"- tune: {{quick: {order}}}"))
+    dvc("repro", "tune", cwd=folder)
+    assert "trial" in (folder / "conf" / "experiment" / "quick-best.yaml").read_text()
+    assert "didn't change, skipping" in dvc("repro", "tune", cwd=folder)

@@ -55,6 +55,19 @@ def test_found_by_folder_file_name_id_and_last(project, monkeypatch):
     assert find("two").folder == second
 
 
+def test_trials_of_a_study(project):
+    make_run(project, "quick/trial-0003", "abcd3333", "2027", run_name="quick-0003")
+    assert find("last").folder.name == find("quick-0003").folder.name == "trial-0003"
+    own = make_run(project, "one", "abcd1111", "2026")
+    make_run(project, "wide/trial-0003", "abcd4444", "2027", run_name="wide-0003")
+    assert find("last").folder == own  # what was trained by name, not one of many trials
+    assert find("wide-0003").folder == find("abcd4444").folder
+    with pytest.raises(CheckpointError, match="quick/trial-0003, wide/trial-0003"):
+        find("trial-0003")
+    with pytest.raises(CheckpointError, match="did you mean 'quick-0003'"):
+        find("quick-0004")
+
+
 def test_ambiguous_names_are_listed(project):
     make_run(project, "one", "abcd1111")
     make_run(project, "two", "abcd2222")

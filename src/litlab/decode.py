@@ -56,7 +56,7 @@ def _cell(column: Column, values: Array) -> list[str]:
         names: Callable[[float], str] = partial(_category, column.categories)
         return [names(value) for value in values.tolist()]
     if column.quantiles:
-        from scipy.special import ndtr  # type: ignore[import-untyped]
+        from scipy.special import ndtr
 
         values = np.interp(ndtr(values), np.linspace(0, 1, len(column.quantiles)), column.quantiles)
     return [_number(value) for value in values.tolist()]

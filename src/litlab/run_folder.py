@@ -148,8 +148,9 @@ class Found:
 def find(reference: str) -> Found:
     """Find a run: its folder, a checkpoint file, "last", its name, or the start of its MLflow id.
 
-    The name is its folder's, or the configured one where a single run has it. An id is known by
-    its first four characters or more.
+    The name is its folder's, or the configured one where a single run has it: a trial's is
+    "<study>-0003". An id is known by its first four characters or more. A study's trials are not
+    "last", unless there is nothing else.
 
     Raises:
         CheckpointError: There is no such run, several, or it has no checkpoint.
@@ -160,17 +161,19 @@ def find(reference: str) -> Found:
     if path.is_dir():
         return _with_checkpoint(path.resolve())
     runs = _all_runs()
-    folders = list(runs)
     if reference == "last" and runs:
+        own = {f: r for f, r in runs.items() if f.parent == runs_folder()}
+        runs = own or runs
         ended = [f for f in runs if runs[f].status != "RUNNING" and (f / BEST).is_file()]
         return _with_checkpoint(max(ended or runs, key=lambda f: (runs[f].started, f)))
-    matching = [f for f in folders if f.name == reference]
+    matching = [f for f in runs if f.name == reference]
     matching = matching or [f for f, record in runs.items() if _is_called(record, reference)]
     if len(matching) > 1:
-        names = ", ".join(sorted(f.name for f in matching)[:5])
+        names = ", ".join(sorted(str(f.relative_to(runs_folder())) for f in matching)[:5])
         raise CheckpointError(f"several runs match: {names}", reference, "name one of them")
     if not matching:
-        hint = nearest(reference, [f.name for f in folders]) if folders else "train one first"
+        known = {f.name if f.parent == runs_folder() else r.run_name for f, r in runs.items()}
+        hint = nearest(reference, known) if known else "train one first"
         raise CheckpointError("no such run or checkpoint", reference, hint)
     return _with_checkpoint(matching[0])
 
@@ -178,7 +181,8 @@ def find(reference: str) -> Found:
 def _all_runs() -> dict[Path, RunRecord]:
     """Every run under runs/ that can be read; a damaged one is no reason not to find another."""
     runs = {}
-    for file in sorted(runs_folder().glob(f"*/{RUN_FILE}")):
+    folder = runs_folder()
+    for file in sorted([*folder.glob(f"*/{RUN_FILE}"), *folder.glob(f"*/*/{RUN_FILE}")]):
         with suppress(CheckpointError):
             runs[file.parent] = RunRecord.load(file.parent)
     return runs
@@ -204,7 +208,8 @@ def latest_results() -> Path:
         CheckpointError: There is none.
     """
     root = project_root()
-    found = [*root.glob("reports/metrics.json"), *root.glob("runs/*/report/metrics.json")]
+    places = ("reports", "runs/*/report", "runs/*/*/report")
+    found = [file for place in places for file in root.glob(f"{place}/metrics.json")]
     if not found:
         fix = "run `litlab evaluate` (or `dvc repro`) first"
         raise CheckpointError("nothing has been evaluated yet", str(root), fix)

@@ -10,7 +10,7 @@ from litlab.run_folder import read_results
 if TYPE_CHECKING:
     from litlab.replay import Replay
     from litlab.train import Result
-    from litlab.tuning.tune import Outcome
+    from litlab.tuning.outcome import Outcome
 
 
 def show_training(result: "Result", *, next_step: bool) -> None:
@@ -28,19 +28,35 @@ def show_training(result: "Result", *, next_step: bool) -> None:
         say(f"next: litlab evaluate {short(result.folder)}")
 
 
-def show_study(outcome: "Outcome", monitor: str, experiment: str) -> None:
-    """Say what a study has come to."""
+def show_study(outcome: "Outcome", monitor: str, experiment: str, page: str) -> None:
+    """Say what a study has come to.
+
+    Args:
+        outcome: The study's.
+        monitor: What it went by.
+        experiment: The file of its best settings.
+        page: Its report.
+    """
     best, counts = outcome.best, outcome.trials
-    rows = {
-        "trials": ", ".join(f"{n} {state}" for state, n in counts.items()),
-        f"best {monitor}": f"{number(best['value'])} in trial {best['number']}",
-        "as it was": "did not finish" if outcome.first is None else number(outcome.first),
-        **{path: _value(value) for path, value in best["params"].items()},
-        "experiment": experiment,
-        "next": f"litlab params experiment={outcome.study}-best && dvc repro",
-        "dashboard": f"optuna-dashboard {outcome.storage}   (pip install optuna-dashboard)",
-    }
+    rows = {"trials": ", ".join(f"{n} {state}" for state, n in counts.items())}
+    rows[f"best {monitor}"] = f"{number(best['value'])} in trial {best['number']}"
+    rows["as it was"] = "did not finish" if outcome.first is None else number(outcome.first)
+    for finalist in outcome.finalists:
+        whose = f"trial {finalist.number}" if finalist.params else "as it was"
+        interval = finalist.interval(monitor)
+        between = f"  (95 %: {number(interval[0])} to {number(interval[1])})" if interval else ""
+        rows[f"{whose}, {len(finalist.seeds)} seeds"] = number(finalist.mean(monitor)) + between
+    if outcome.pareto:
+        numbers = ", ".join(str(point["number"]) for point in outcome.pareto)
+        rows["Pareto front"] = f"trials {numbers}"
+    rows |= {path: _value(value) for path, value in best["params"].items()}
+    rows["experiment"] = experiment
+    rows["next"] = f"litlab params experiment={outcome.study}-best && dvc repro"
+    rows["report"] = page
+    rows["dashboard"] = f"optuna-dashboard {outcome.storage}   (pip install optuna-dashboard)"
     console.print(table(f"study {outcome.study}", rows))
+    for line in outcome.advice:
+        say(f"- {line}")
 
 
 def _value(value: Any) -> str:

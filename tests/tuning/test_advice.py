@@ -4,6 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
+
+from litlab.tuning.advice import advise
+from litlab.tuning.borders import beyond, typed
+from litlab.tuning.importances import importances
+from litlab.tuning.objectives import Objective
+from litlab.tuning.paired import difference
+from litlab.tuning.space import Space
 from made_studies import (
     LOSS,
     SIZE,
@@ -16,14 +24,6 @@ from made_studies import (
     study,
     trial,
 )
-from optuna.trial import TrialState
-
-from litlab.tuning.advice import advise
-from litlab.tuning.borders import beyond, typed
-from litlab.tuning.importances import importances
-from litlab.tuning.objectives import Objective
-from litlab.tuning.paired import difference
-from litlab.tuning.space import Space
 
 
 def said(made, *words: str, finalists=(), space=SPACE, objectives=(LOSS,)) -> list[str]:

@@ -9,19 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_studies import (
-    LOSS,
-    SIZE,
-    SPACE,
-    START,
-    by_rate,
-    draw,
-    finalist,
-    mixed,
-    random_study,
-    study,
-    trial,
-)
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 from PIL import Image
@@ -36,6 +23,19 @@ from litlab.tuning.scales import scale_of, worst_shown
 from litlab.tuning.slices import slices
 from litlab.tuning.space import Space
 from litlab.tuning.timeline import clock, long_pauses, shortened, timeline
+from made_studies import (
+    LOSS,
+    SIZE,
+    SPACE,
+    START,
+    by_rate,
+    draw,
+    finalist,
+    mixed,
+    random_study,
+    study,
+    trial,
+)
 
 ONE, TWO = [LOSS], [LOSS, SIZE]
 EVERY = ["history", "importances", "slices", "parallel", "timeline"]

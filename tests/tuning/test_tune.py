@@ -1,67 +1,20 @@
 """A study ends with as many finished trials as were asked for, whatever happens to it."""
 
-import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
 
 from litlab.run_folder import RunRecord
 from litlab.tuning.samplers import KeyedRandom
-from run_helpers import SMALL, THIRD_PARTY, ready_store
+from run_helpers import THIRD_PARTY, ready_store
+from study_helpers import run, states, study, trials_of
 
 pytestmark = THIRD_PARTY
-STUDY = {
-    "space": {
-        "optimizer.lr": {"low": 0.001, "high": 0.1},
-        "model.width": {"low": 4, "high": 12},
-    },
-    "n_trials": 4,
-    "pruner": "none",
-}
-# In a process of its own: a study forks, and pytest has threads.
-PROGRAM = """
-import sys
-sys.path[:0] = {path}
-{patch}
-from litlab.cli import main
-main()
-"""
-
-
-def study(project: Path, *overrides: str, patch: str = "", **settings: Any) -> list[str]:
-    """Write a study and return the command that runs it."""
-    ready_store(project)
-    folder = project / "conf" / "study"
-    (folder / "tiny.yaml").write_text(yaml.safe_dump({**STUDY, **settings}))
-    program = PROGRAM.format(path=[str(Path(__file__).parents[1])], patch=patch)
-    return [sys.executable, "-c", program, "tune", "study=tiny", *SMALL, *overrides, "--json"]
-
-
-def run(command: list[str], project: Path, code: int = 0) -> tuple[dict[str, Any], str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == code, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}, done.stderr
-
-
-def trials_of(project: Path) -> list[optuna.trial.FrozenTrial]:
-    storage = f"sqlite:///{project / '.litlab' / 'studies' / 'tiny.db'}"
-    return optuna.load_study(study_name="tiny", storage=storage).trials
-
-
-def states(project: Path) -> list[str]:
-    return [trial.state.name for trial in trials_of(project)]
 
 
 def test_a_study_and_what_it_leaves(project: Path) -> None:
@@ -120,11 +73,14 @@ Keeper.batch_done = batch_done
 
 @pytest.mark.slow
 def test_every_process_killed_once(project: Path) -> None:
-    said, err = run(study(project, patch=KILLS, workers=2), project)
-    assert said["trials"] == {"complete": 4, "pruned": 0, "failed": 0}
-    assert len(list(project.glob("killed-*"))) == 4
-    assert err.count("SIGKILL; it goes on") == 4
-    assert len(trials_of(project)) == 4
+    said, err = run(study(project, patch=KILLS, workers=2, n_trials=20), project)
+    assert said["trials"] == {"complete": 20, "pruned": 0, "failed": 0}
+    assert len(list(project.glob("killed-*"))) == 20
+    assert err.count("SIGKILL; it goes on") == 20
+    assert states(project) == ["COMPLETE"] * 20
+    numbers = [trial.number for trial in trials_of(project)]
+    assert numbers == list(range(20))
+    assert len({trial.user_attrs["run_id"] for trial in trials_of(project)}) == 20
 
 
 FAILS = """
@@ -192,7 +148,7 @@ def test_a_study_that_was_stopped_goes_on(project: Path, number: int) -> None:
     said, err = run(command, project)
     assert said["trials"]["complete"] == 4
     assert states(project) == ["COMPLETE"] * 4
-    assert "going on with" in err
+    assert "was interrupted; it goes on" in err
     resumed = [RunRecord.load(f).resumed for f in sorted((project / "runs/tiny").glob("trial-*/"))]
     assert sum(resumed) >= 1
 

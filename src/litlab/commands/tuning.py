@@ -1,15 +1,24 @@
 """The verb that searches for better settings."""
 
 from dataclasses import asdict
+from typing import Annotated
+
+import typer
 
 from litlab.commands.common import print_json
 from litlab.options import Debug, Json, Overrides
 from litlab.paths import short
 
+Join = Annotated[
+    bool, typer.Option("--join", help="Help with a study begun on another machine (PostgreSQL).")
+]
 
-def tune(overrides: Overrides = None, json: Json = False, debug: Debug = False) -> None:
+
+def tune(
+    overrides: Overrides = None, join: Join = False, json: Json = False, debug: Debug = False
+) -> None:
     """Search for better settings: study=NAME of conf/study; run again, it goes on."""
-    from litlab.output import use_plain_warnings
+    from litlab.output import say, use_plain_warnings
     from litlab.tuning.settings import load_settings
 
     use_plain_warnings()
@@ -18,9 +27,15 @@ def tune(overrides: Overrides = None, json: Json = False, debug: Debug = False) 
     from litlab.tuning.experiment import write_experiment
     from litlab.tuning.tune import Tuner
 
-    tuner = Tuner(settings, base)
+    tuner = Tuner(settings, base, join=join)
+    if join:
+        helped = tuner.help()
+        say(f"{helped} trials here; the command without --join ends the study")
+        if json:
+            print_json(study=settings.name, trained=helped)
+        return
     outcome = tuner.run()
     path = write_experiment(outcome, base, tuner.config.monitor)
     if json:
-        print_json(**asdict(outcome), experiment=short(path))
-    show_study(outcome, tuner.config.monitor, short(path))
+        print_json(**asdict(outcome), experiment=short(path), report=short(tuner.page))
+    show_study(outcome, tuner.config.monitor, short(path), short(tuner.page))

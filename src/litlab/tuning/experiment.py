@@ -8,8 +8,8 @@ import yaml
 
 from litlab.output import number
 from litlab.paths import project_root
+from litlab.tuning.outcome import Finalist, Outcome
 from litlab.tuning.space import is_group
-from litlab.tuning.tune import Outcome
 
 
 def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
@@ -20,8 +20,7 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
         base: Overrides of the configuration that was tuned.
         monitor: What it went by.
     """
-    best = outcome.best
-    params = {path: _plain(value) for path, value in best["params"].items()}
+    params = {path: _plain(value) for path, value in outcome.best["params"].items()}
     values = {**_of_base(base), **params}
     groups = {path: value for path, value in values.items() if is_group(path)}
     rest = {path: value for path, value in values.items() if not is_group(path)}
@@ -34,18 +33,40 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
     content["name"] = f"{outcome.study}-best"
     for path, value in rest.items():
         _put(content, path.split("."), value)
-    counts = ", ".join(f"{n} {state}" for state, n in outcome.trials.items())
-    first = "did not finish" if outcome.first is None else number(outcome.first)
-    card = (
-        f"# @package _global_\n"
-        f"# The best of study {outcome.study}: trial {best['number']} of {counts}.\n"
-        f"#   litlab params experiment={outcome.study}-best && dvc repro\n"
-        f"# {monitor}: {number(best['value'])}; with the settings it began with: {first}.\n"
-        f"# One seed, chosen among many: expect less on new data. {datetime.now(UTC):%Y-%m-%d}\n"
-    )
     path = project_root() / "conf" / "experiment" / f"{outcome.study}-best.yaml"
-    path.write_text(card + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    text = _card(outcome, monitor) + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
     return path
+
+
+def _card(outcome: Outcome, monitor: str) -> str:
+    """Return the head of the file: where its settings come from, and what to expect of them."""
+    best = outcome.best
+    counts = ", ".join(f"{n} {state}" for state, n in outcome.trials.items())
+    what = f"trial {best['number']}" if best["params"] else "the configuration as it was"
+    lines = [
+        f"The best of study {outcome.study}: {what}, of {counts} ({datetime.now(UTC):%Y-%m-%d}).",
+        f"  litlab params experiment={outcome.study}-best && dvc repro",
+    ]
+    if outcome.finalists:
+        lines += [_score(f, monitor) for f in outcome.finalists]
+        low_high = "95 % intervals of the mean (Student's t)"
+        lines.append(f"On seeds that chose nothing; {low_high}.")
+    else:
+        first = "did not finish" if outcome.first is None else number(outcome.first)
+        lines.append(f"{monitor}: {number(best['value'])}; as it was: {first}.")
+        lines.append("One seed, chosen among many: expect less on new data.")
+    return "# @package _global_\n" + "".join(f"# {line}\n" for line in lines)
+
+
+def _score(finalist: Finalist, monitor: str) -> str:
+    whose = f"trial {finalist.number}" if finalist.params else "as it was"
+    interval = finalist.interval(monitor)
+    between = f", {number(interval[0])} to {number(interval[1])}" if interval else ""
+    seeds = ", ".join(map(str, finalist.seeds))
+    return f"{whose}: {monitor} {number(finalist.mean(monitor))}{between} (seeds {seeds})"
 
 
 def _of_base(base: list[str]) -> dict[str, Any]:

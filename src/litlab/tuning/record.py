@@ -1,20 +1,21 @@
 """The study in MLflow: one run, whose children are the trials' runs."""
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from litlab.paths import store_root
 from litlab.schema import Config
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.redact import redact
+from litlab.tuning.outcome import Outcome
 from litlab.tuning.settings import StudySettings
-
-if TYPE_CHECKING:
-    from litlab.tuning.tune import Outcome
+from litlab.tuning.study import TrialStudy
 
 PARENT = "mlflow.parentRunId"
+RUN = "run_id"  # attribute of the study
 
 
 class ParentRun:
@@ -26,12 +27,14 @@ class ParentRun:
     Args:
         config: The configuration that is tuned.
         settings: The study's.
+        study: Knows the run of the command that began it.
     """
 
-    def __init__(self, config: Config, settings: StudySettings) -> None:
-        self.config, self.settings = config, settings
-        self.run_id = ""
-        self._file = store_root() / ".litlab" / "studies" / f"{settings.name}.run"
+    def __init__(self, config: Config, settings: StudySettings, study: TrialStudy) -> None:
+        self.config, self.settings, self.study = config, settings, study.study
+        self.run_id = str(self.study.user_attrs.get(RUN, ""))
+        # Under `mlflow run` there is a run already: the study's, and not that of each trial.
+        self._given = os.environ.pop("MLFLOW_RUN_ID", "")
 
     def _logger(self) -> MLflowLogger:
         root, tracking = store_root(), self.config.tracking
@@ -40,37 +43,49 @@ class ParentRun:
 
     def start(self) -> None:
         """Open it, or the one of the command that began the study."""
-        self.run_id = self._file.read_text().strip() if self._file.is_file() else ""
-        settings = {f"study.{k}": str(v) for k, v in self.settings.model_dump().items()}
+        content: dict[str, Any] = redact(self.settings.model_dump())
+        settings = {f"study.{k}": str(v) for k, v in content.items()}
 
         def begin() -> str:
             logger = self._logger()
             if self.run_id and logger.has_run():
                 logger.client.update_run(self.run_id, "RUNNING")
                 return self.run_id
-            logger.run_id = ""
+            logger.run_id = self._given
             return logger.start(self.settings.name, settings, {"study": self.settings.name})
 
         self.run_id = apart(begin)
-        self._file.write_text(self.run_id)
+        self.study.set_user_attr(RUN, self.run_id)
 
-    def tags(self, number: int) -> dict[str, str]:
-        """Return what marks a trial's run as a child."""
-        return {PARENT: self.run_id, "study": self.settings.name, "trial": str(number)}
+    def tags(self, **of: int) -> dict[str, str]:
+        """Return what marks a training's run as a child."""
+        numbers = {key: str(value) for key, value in of.items()}
+        return {PARENT: self.run_id, "study": self.settings.name, **numbers}
 
-    def finish(self, status: str, outcome: "Outcome | None") -> None:
-        """Close it, with what was found."""
+    def finish(self, status: str, outcome: Outcome | None, files: Sequence[Path]) -> None:
+        """Close it, with what was found and the pages and figures of it."""
 
         def end() -> bool:
             logger = self._logger()
             if outcome is not None:
-                found: dict[str, Any] = asdict(outcome)
-                metrics = {f"trials/{k}": float(v) for k, v in found["trials"].items()}
-                best = {f"best/{self.config.monitor}": float(found["best"]["value"])}
-                logger.log_metrics({**metrics, **best, "epoch": 0.0})
+                metrics = {f"trials/{k}": float(v) for k, v in outcome.trials.items()}
+                metrics[f"best/{self.config.monitor}"] = float(outcome.best["value"])
+                for name, value in outcome.best.get("mean", {}).items():
+                    metrics[f"best_mean/{name}"] = float(value)
+                logger.log_metrics({**metrics, "epoch": 0.0})
+            for file in files:
+                logger.log_artifact(file, "figures" if file.suffix == ".png" else "")
             return logger.finish(status)
 
         apart(end)
+
+
+def as_run(config: Config, name: str, tags: dict[str, str]) -> Config:
+    """Return a configuration as a child of the study trains it: named, marked, and quiet."""
+    tracking = config.tracking.model_copy(update={"tags": {**config.tracking.tags, **tags}})
+    trainer = config.trainer.model_copy(update={"progress": "none"})
+    changes = {"name": name, "tracking": tracking, "trainer": trainer}
+    return config.model_copy(update=changes)
 
 
 def apart(work: Callable[[], Any]) -> Any:

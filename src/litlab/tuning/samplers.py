@@ -1,6 +1,7 @@
 """Optuna's samplers and pruners by name, and one whose draws depend on (seed, number) alone."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,11 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
+
+from litlab.errors import ConfigError
+from litlab.tuning.grid import KeyedGrid, cells_of
+from litlab.tuning.settings import StudySettings
+from litlab.tuning.space import Space
 
 WARMUP_TRIALS = 5  # whole ones before any is pruned
 WARMUP_EPOCHS = 3
@@ -38,27 +44,40 @@ class KeyedRandom(RandomSampler):
         return super().sample_independent(study, trial, param_name, param_distribution)
 
 
-def make_sampler(name: str, seed: int, *, several: bool) -> BaseSampler:
-    """Return a sampler.
+def make_sampler(
+    settings: StudySettings, space: Space, current: Mapping[str, Any], shift: int
+) -> BaseSampler:
+    """Return the sampler that a study asks for.
 
     Args:
-        name: "tpe", "gp", "cmaes", "random" or "qmc".
-        seed: Its own; not that of the trainings.
-        several: Whether several trials run at the same time.
+        settings: The study's.
+        space: What is varied.
+        current: The first trial's values.
+        shift: Differs between commands of one study: what goes on with the same seed would draw
+            again what it has drawn. Random search and grids need none; they go by trial numbers.
+
+    Raises:
+        ConfigError: The space has no grid, or the sampler knows a single objective only.
     """
-    samplers = optuna.samplers
+    samplers, name = optuna.samplers, settings.sampler
+    seed = (settings.seed + shift) % 2**32
+    if name == "cmaes" and len(settings.objectives) > 1:
+        what, fix = "CMA-ES knows one objective", "use tpe, gp, random, grid or qmc"
+        raise ConfigError(what, "study.sampler=cmaes", fix)
     if name == "random":
-        return KeyedRandom(seed)
+        return KeyedRandom(settings.seed)
+    if name == "grid":
+        return KeyedGrid(cells_of(space, current, settings.seed))
     if name == "tpe":
         return samplers.TPESampler(
-            seed=seed, multivariate=True, group=True, constant_liar=several, n_startup_trials=8
+            seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=8
         )
     if name == "gp":
-        return samplers.GPSampler(seed=seed)
+        return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     if name == "cmaes":
-        return samplers.CmaEsSampler(seed=seed)
+        return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
     assert name == "qmc", name
-    return samplers.QMCSampler(seed=seed, scramble=True)
+    return samplers.QMCSampler(seed=settings.seed, scramble=True, warn_independent_sampling=False)
 
 
 def make_pruner(name: str, max_epochs: int) -> BasePruner:

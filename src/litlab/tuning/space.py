@@ -16,8 +16,8 @@ from litlab import config as configuration
 from litlab.errors import ConfigError, nearest
 from litlab.paths import project_root
 from litlab.schema import Config
+from litlab.tuning.settings import PARTS
 
-RANGE = ("low", "high", "log", "step", "when")
 WHERE = "study.space"
 
 
@@ -74,10 +74,9 @@ class Space:
             entry = {"choices": list(entry)}
         if not isinstance(entry, Mapping):
             raise ConfigError("neither choices nor a range", where, "[a, b] or {low: 1, high: 9}")
-        known = ("choices", *RANGE)
         for key in entry:
-            if key not in known:
-                raise ConfigError(f"no setting '{key}'", where, nearest(str(key), known))
+            if key not in PARTS:
+                raise ConfigError(f"no setting '{key}'", where, nearest(str(key), PARTS))
         when = self._when(entry.get("when") or {}, where)
         try:
             return Parameter(path, _distribution(path, entry), when)
@@ -126,7 +125,8 @@ class Space:
                     configuration.load(self.overrides(base, {**values, p.path: value}))
                 except ConfigError as error:
                     where = f"{WHERE}.{p.path}"
-                    raise ConfigError(f"{value}: {error.what}", where, error.fix) from None
+                    tried = "" if error.what.startswith("no setting") else f"{_text(value)}: "
+                    raise ConfigError(f"{tried}{error.what}", where, error.fix) from None
 
     def _needed(self, path: str, parameter: Parameter) -> bool:
         """Whether another parameter must be set for this one to exist: a group, a condition."""

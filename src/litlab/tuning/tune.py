@@ -1,62 +1,37 @@
-"""The study's own process: starts trials, listens to them, and leaves the best as an experiment."""
+"""A study from its first trial to the file that remains of it."""
 
-import os
-import signal
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import wait
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from litlab import config as configuration
 from litlab.assemble import build_task
 from litlab.callbacks.budget import seconds as span
 from litlab.checkpoint.manifest import config_hash
 from litlab.data.open import open_or_prepare
-from litlab.errors import ConfigError, EnvironmentFault
+from litlab.errors import ConfigError, Interrupted
 from litlab.output import number, say
 from litlab.paths import runs_folder
 from litlab.run_lock import running
-from litlab.schema import Config
 from litlab.signals import Signals
-from litlab.tuning.record import ParentRun
+from litlab.tuning import conclude
+from litlab.tuning.devices import slots
+from litlab.tuning.finalists import Finals
+from litlab.tuning.objectives import objectives_of
+from litlab.tuning.outcome import Outcome
+from litlab.tuning.pool import Job, Pool
+from litlab.tuning.record import ParentRun, as_run
 from litlab.tuning.settings import StudySettings
 from litlab.tuning.space import Space, config_of
+from litlab.tuning.storage import Storage
 from litlab.tuning.study import FINISHED, TrialStudy
-from litlab.tuning.worker import Worker, start
 
-ATTEMPTS = 3  # of a trial whose process is killed
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a study has come to.
-
-    Attributes:
-        trials: How many are complete, pruned, failed.
-        best: Number, value and settings of the best.
-        first: The current configuration's value; None if that trial did not finish.
-        storage: Where `optuna-dashboard` finds it.
-    """
-
-    study: str
-    storage: str
-    trials: dict[str, int]
-    best: dict[str, Any]
-    first: float | None
-
-
-@dataclass
-class _Job:
-    trial: Trial
-    values: dict[str, Any]
-    config: Config
-    worker: Worker
-    attempts: int = 1
+SPENT = "seconds"  # attribute of a study: how long its time limit has run
 
 
 class Tuner:
@@ -65,17 +40,20 @@ class Tuner:
     Args:
         settings: The study's.
         base: Overrides of the configuration that is tuned.
+        join: Whether to help with a study that was begun on another machine.
 
     Raises:
         ConfigError: A path or a range of the space is not one of the configuration.
     """
 
-    def __init__(self, settings: StudySettings, base: Sequence[str]) -> None:
+    def __init__(self, settings: StudySettings, base: Sequence[str], *, join: bool = False) -> None:
         # A thread pool that has begun is lost to forked processes, which would wait for it.
         cores = torch.get_num_threads()
         torch.set_num_threads(1)
-        self.threads = max(1, cores // settings.workers)
-        self.settings, self.base = settings, list(base)
+        self.settings, self.base, self.join = settings, list(base), join
+        if join and settings.storage is None:
+            fix = "study.storage=postgresql://...; on one machine, study.workers=4"
+            raise ConfigError("other machines cannot reach a file of this one", "--join", fix)
         self.config = configuration.load(self.base)
         if self.config.monitor.startswith("train/"):
             fix = "monitor=val/loss, say"
@@ -83,168 +61,216 @@ class Tuner:
         self.space = Space(settings.space)
         self.space.check(self.base)
         _, spec = open_or_prepare(self.config.data, self.config.trust)
-        mode = build_task(self.config, spec, trial=False).parts.mode
-        self.direction = "maximize" if mode == "max" else "minimize"
-        current = self.space.current(self.base)
-        epochs = self.config.trainer.max_epochs
-        tuned = config_hash(self.config)
-        self.study = TrialStudy(settings, self.space, self.direction, current, epochs, tuned)
+        task = build_task(self.config, spec, trial=False)
+        names = settings.objectives or [self.config.monitor]
+        self.objectives = objectives_of(names, task.parts.metrics)
+        self.study = self._open()
         self.folder = runs_folder() / settings.name
-        self.jobs: list[_Job] = []
-        self.stopping = False
-        self.parent = ParentRun(self.config, settings)
+        measure = any(o.name == "latency" for o in self.objectives)
+        shared = slots(self.config.trainer, settings.workers, cores)
+        self.pool = Pool(self.folder, shared, measure=measure)
+        self.parent = ParentRun(self.config, settings, self.study)
+        self.begun = 0  # trainings, by this command
+
+    def _open(self) -> TrialStudy:
+        settings = self.settings
+        storage = Storage(settings.name, settings.storage, span(settings.stale_after))
+        with storage.reached():
+            return TrialStudy(
+                settings,
+                self.space,
+                self.objectives,
+                storage,
+                self.space.current(self.base),
+                config_hash(self.config),
+                self.config.trainer.max_epochs,
+                join=self.join,
+            )
+
+    @property
+    def page(self) -> Path:
+        """Where the study's report is."""
+        return self.folder / conclude.PAGE
 
     def run(self) -> Outcome:
-        """Run the trials that are missing.
+        """Run the trials that are missing, train the best again, and say what was found.
 
         Raises:
             Interrupted: Ctrl-C or SIGTERM: trials have saved, and the same command goes on.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        limit = self.settings.time_limit
-        deadline = time.monotonic() + span(limit) if limit else float("inf")
-        with running(self.folder), Signals() as signals, signals.noted():
+        status, outcome, pages = "FAILED", None, []
+        with running(self.folder), self._noted() as signals:
             self.parent.start()
-            waiting = self.study.interrupted()
-            if waiting:
-                say(f"going on with {len(waiting)} trials that were interrupted")
-            status, outcome = "FAILED", None
             try:
+                finals = Finals(self.study, self.config, self.base, self.parent)
                 try:
-                    self._loop(waiting, deadline, signals)
+                    self._trials(signals)
+                    if signals.came is None:
+                        finals.run(self.pool, signals)
                 finally:
                     self._stop()
-                if signals.came is not None:
-                    status = "KILLED"
-                    raise signals.interrupted("the same command goes on from here")
-                outcome, status = self._outcome(), "FINISHED"
+                self._raise(signals, "the same command goes on from here")
+                outcome = conclude.outcome_of(self.study, self.folder, finals)
+                if self.begun or finals.trained or not self.page.is_file():
+                    pages = conclude.write_pages(self.study, outcome, self.folder)
+                status = "FINISHED"
+            except Interrupted:
+                status = "KILLED"
+                raise
             finally:
-                self.parent.finish(status, outcome)
+                self.parent.finish(status, outcome, pages)
         return outcome
 
-    def _loop(self, waiting: list[Trial], deadline: float, signals: Signals) -> None:
+    def help(self) -> int:
+        """Run trials of a study that another command has begun and will end.
+
+        Returns:
+            How many it has run.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM: its trials have saved, and others take them over.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._noted() as signals:
+            try:
+                self._trials(signals)
+            finally:
+                self._stop()
+            self._raise(signals, "the study goes on without this machine")
+        return self.begun
+
+    @contextmanager
+    def _noted(self) -> Iterator[Signals]:
+        """Within it signals are remembered, and a storage that fails is explained."""
+        with Signals() as signals, signals.noted(), self.study.storage.reached():
+            try:
+                yield signals
+            finally:
+                self.study.owner.leave()
+
+    @staticmethod
+    def _raise(signals: Signals, saved: str) -> None:
+        if signals.came is not None:
+            raise signals.interrupted(saved)
+
+    def _trials(self, signals: Signals) -> None:
+        clock = _Clock(self.study, self.settings.time_limit)
+        self._say_what_is_left()
+        waits = False
         while signals.came is None:
-            in_time = time.monotonic() < deadline
-            while len(self.jobs) < self.settings.workers and in_time and self._missing(waiting):
-                self._begin(waiting.pop(0) if waiting else None)
-            if not self.jobs:
-                return
+            while self.pool.free and clock.in_time and self._begin():
+                pass
+            if not self.pool.jobs:
+                others = self.study.count(TrialState.RUNNING)
+                if not others or not clock.in_time:
+                    break
+                if not waits:
+                    say(f"waiting for {others} trials of other machines")
+                waits = True
+                time.sleep(1.0)
             self._listen()
-            self.stopping = signals.came is not None
+            self.study.beat([job.key[0] for job in self.pool.jobs])
+            clock.note()
+        clock.note(now=True)
 
-    def _missing(self, waiting: list[Trial]) -> bool:
-        return bool(waiting) or (
-            self.study.count(*FINISHED) + len(self.jobs) < self.settings.n_trials
-        )
+    def _say_what_is_left(self) -> None:
+        done, total = self.study.count(*FINISHED), self.study.total
+        if total < self.settings.n_trials:
+            say(f"the grid has {total} combinations, the configuration as it is included")
+        if len(self.objectives) > 1 and self.settings.pruner != "none":
+            say(f"several objectives: no trial is pruned (study.pruner={self.settings.pruner})")
+        if done > total:
+            say(f"{done} trials have finished, more than the {total} asked for")
+        elif done == total:
+            say(f"all {total} trials have finished; study.n_trials={2 * total} would add as many")
 
-    def _begin(self, trial: Trial | None) -> None:
-        if trial is None:
-            trial, values = self.study.ask()
-        else:
-            values = self.space.suggest(trial)
+    def _begin(self) -> bool:
+        begun = self.study.begin()
+        if begun is None:
+            return False
+        trial, values, again = begun
+        if again:
+            say(f"trial {trial.number} was interrupted; it goes on")
         config = config_of(self.space, self.base, values)
-        name = f"{self.settings.name}-{trial.number:04d}"
-        tags = {**config.tracking.tags, **self.parent.tags(trial.number)}
-        tracking = config.tracking.model_copy(update={"tags": tags})
-        changes: dict[str, Any] = {"name": name, "tracking": tracking}
-        changes["trainer"] = config.trainer.model_copy(update={"progress": "none"})
-        config = config.model_copy(update=changes)
-        self.jobs.append(_Job(trial, values, config, self._fork(config, trial.number)))
-
-    def _fork(self, config: Config, trial_number: int) -> Worker:
-        folder = self.folder / f"trial-{trial_number:04d}"
-        log = self.folder / f"trial-{trial_number:04d}.log"
-        return start(config, folder, trial_number, self.threads, log)
+        name = f"trial-{trial.number:04d}"
+        tags = self.parent.tags(trial=trial.number)
+        config = as_run(config, f"{self.settings.name}-{trial.number:04d}", tags)
+        self.pool.begin(self.pool.unused(name), config, (trial, values))
+        self.begun += 1
+        return True
 
     def _listen(self) -> None:
-        """Take in what the trials say for a second at most."""
-        by_line = {job.worker.line: job for job in self.jobs}
-        for line in wait(list(by_line), timeout=1.0):
-            job = by_line[line]  # type: ignore[index]
-            try:
-                said = job.worker.line.recv()
-            except (EOFError, ConnectionResetError):
-                self._ended(job)
-                continue
-            if "epoch" in said:
-                self._answer(job, said)
-            else:
-                job.worker.said = said
+        for job, said in self.pool.listen(self._epoch):
+            self._tell(job, said)
 
-    def _answer(self, job: _Job, said: dict[str, Any]) -> None:
-        prune = self.study.report(job.trial, said["epoch"], said["value"])
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has died, as its line will say
-            job.worker.line.send(prune)
+    def _epoch(self, job: Job, epoch: int, value: float) -> bool:
+        trial: Trial = job.key[0]
+        if not self.study.holds(trial):
+            say(f"trial {trial.number} was taken over by another machine: this one was silent")
+            self.pool.give_up(job)
+            return False
+        return self.study.report(trial, epoch, value)
 
-    def _ended(self, job: _Job) -> None:
-        code = os.waitstatus_to_exitcode(os.waitpid(job.worker.pid, 0)[1])
-        job.worker.line.close()
-        self.jobs.remove(job)
-        said = job.worker.said
-        stopped = said.get("code") in (130, 143)
-        if self.stopping and (stopped or not said):
-            return  # it stays a trial that is running, to go on with
-        if (stopped or not said) and job.attempts < ATTEMPTS:
-            say(f"trial {job.trial.number}: its process ended with {_reason(code)}; it goes on")
-            job.worker, job.attempts = self._fork(job.config, job.trial.number), job.attempts + 1
-            self.jobs.append(job)
-            return
-        if stopped or not said:
-            said = {"failed": f"its process ended with {_reason(code)}, {ATTEMPTS} times"}
-        state = self.study.tell(job.trial, said, self.config.monitor)
-        self._show(job, said, state)
-
-    def _show(self, job: _Job, said: dict[str, Any], state: TrialState) -> None:
-        values = "  ".join(f"{path}={_short(value)}" for path, value in job.values.items())
-        done = f"{self.study.count(*FINISHED)}/{self.settings.n_trials}"
-        if "failed" in said:
-            what = f"failed: {said['failed']}"
+    def _tell(self, job: Job, said: Mapping[str, Any]) -> None:
+        trial, values = job.key
+        told = self.study.tell(trial, said)
+        if told is None:
+            say(f"trial {trial.number} was finished elsewhere; its result counts once")
         else:
-            measured = said["metrics"].get(self.config.monitor, float("nan"))
-            pruned = " (pruned)" if state == TrialState.PRUNED else ""
-            what = f"{self.config.monitor} {number(measured)}{pruned}  {said['seconds']:.1f} s"
-        say(f"trial {job.trial.number:>3} {done:>7}  {what}  {values}")
+            self._show(told, values, said)
+
+    def _show(self, told: FrozenTrial, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+        text = "  ".join(f"{path}={_short(value)}" for path, value in values.items())
+        done = f"{self.study.count(*FINISHED)}/{self.study.total}"
+        if told.state == TrialState.FAIL:
+            what = f"failed: {told.user_attrs['failed']}"
+        elif told.state == TrialState.PRUNED:
+            value = number(told.value) if told.value is not None else "no value"
+            what = f"{self.objectives[0].name} {value} (pruned)  {said['seconds']:.1f} s"
+        else:
+            pairs = zip(self.objectives, told.values, strict=True)
+            what = "  ".join(f"{o.name} {number(v)}" for o, v in pairs)
+            what += f"  {said['seconds']:.1f} s"
+        say(f"trial {told.number:>3} {done:>7}  {what}  {text}")
 
     def _stop(self) -> None:
-        """Let every trial save and end."""
-        self.stopping = True
-        for job in self.jobs:
-            job.worker.stop()
-        for job in list(self.jobs):
-            while job in self.jobs:
-                try:
-                    said = job.worker.line.recv()
-                    if "epoch" in said:
-                        job.worker.line.send(False)
-                    else:
-                        job.worker.said = said
-                except (EOFError, OSError):
-                    self._ended(job)
-
-    def _outcome(self) -> Outcome:
-        study = self.study.study
-        counts = {
-            "complete": self.study.count(TrialState.COMPLETE),
-            "pruned": self.study.count(TrialState.PRUNED),
-            "failed": self.study.count(TrialState.FAIL),
-        }
-        if not counts["complete"]:
-            reasons = [t.user_attrs.get("failed") for t in study.trials]
-            reason = next((r for r in reasons if r), "all were pruned")
-            what = f"no trial was completed; the first reason: {reason}"
-            fix = f"see the logs in {self.folder}"
-            raise EnvironmentFault(what, f"study {self.settings.name}", fix)
-        best = study.best_trial
-        found = {"number": best.number, "value": best.value, "params": best.params}
-        found["run_id"] = best.user_attrs.get("run_id")
-        first = study.trials[0]
-        began = first.value if first.state == TrialState.COMPLETE else None
-        storage = f"sqlite:///{self.study.file}"
-        return Outcome(self.settings.name, storage, counts, found, began)
+        """Let every training save and end, and leave the trials to whoever comes first."""
+        for job, said in self.pool.stop():
+            if not isinstance(job.key[0], Trial):
+                continue
+            if said is None:
+                self.study.release(job.key[0])
+            else:
+                self._tell(job, said)
 
 
-def _reason(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+class _Clock:
+    """How long the study may still begin trials, earlier commands' time included.
+
+    A limit that has run out begins anew with the next command, so that this goes on too.
+    """
+
+    def __init__(self, study: TrialStudy, limit: str | None) -> None:
+        self.study, self.limit = study, float(span(limit)) if limit else float("inf")
+        before = float(study.study.user_attrs.get(SPENT, 0.0))
+        self.before = 0.0 if before >= self.limit else before
+        self.began = self.noted = time.monotonic()
+
+    @property
+    def _spent(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    @property
+    def in_time(self) -> bool:
+        """Whether another trial may be begun."""
+        return self._spent < self.limit
+
+    def note(self, *, now: bool = False) -> None:
+        """Remember the time, every few seconds; a study without a limit needs none."""
+        if self.limit < float("inf") and (now or time.monotonic() - self.noted > 5.0):
+            self.noted = time.monotonic()
+            self.study.study.set_user_attr(SPENT, round(self._spent, 1))
 
 
 def _short(value: Any) -> str:

@@ -71,7 +71,7 @@ class BetaTable(torch.nn.Module):
     def __init__(self, alpha: float) -> None:
         super().__init__()
         import numpy as np
-        from scipy.special import betaincinv  # type: ignore[import-untyped]
+        from scipy.special import betaincinv
 
         points = betaincinv(alpha, alpha, np.linspace(0, 1, TABLE + 1))
         quantiles = torch.from_numpy(points).to(torch.float32)

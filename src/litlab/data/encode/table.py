@@ -192,7 +192,7 @@ def to_normal(values: Array, quantiles: Array) -> Array:
     scikit-learn's QuantileTransformer(output_distribution="normal"): where a value is repeated in
     the quantiles it gets the middle of its ranks, save at the ends.
     """
-    from scipy.special import ndtri  # type: ignore[import-untyped]
+    from scipy.special import ndtri
 
     ranks = np.linspace(0, 1, len(quantiles))
     up = np.interp(values, quantiles, ranks)

@@ -32,7 +32,7 @@ def total_variation(a: Array, b: Array) -> tuple[float, float]:
         a: How often each category is in the first sample `(C,)`.
         b: The same of the second.
     """
-    from scipy.special import chdtrc  # type: ignore[import-untyped]
+    from scipy.special import chdtrc
 
     distance = float(np.abs(a / a.sum() - b / b.sum()).sum() / 2)
     table = np.stack([a, b]).astype(np.float64)

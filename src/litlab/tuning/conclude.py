@@ -1,0 +1,98 @@
+"""What a study has come to, read off its trials and finalists."""
+
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from litlab.errors import EnvironmentFault
+from litlab.tuning import advice
+from litlab.tuning.finalists import AS_IT_WAS, Finals
+from litlab.tuning.outcome import Outcome
+from litlab.tuning.study import TrialStudy
+
+FIGURES, PAGE = "figures", "study.html"
+
+
+def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
+    """Return a study's outcome.
+
+    Args:
+        study: Its trials have ended.
+        folder: Of the trials' runs.
+        finals: The best, trained again.
+
+    Raises:
+        EnvironmentFault: No trial was completed, so there is none.
+    """
+    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    counts = {name: study.count(state) for name, state in states.items()}
+    counts["failed"] = study.count(TrialState.FAIL)
+    if not counts["complete"]:
+        reasons = [t.user_attrs.get("failed") for t in study.trials()]
+        reason = next((r for r in reasons if r), "all were pruned, or none has begun")
+        what = f"no trial was completed; the first reason: {reason}"
+        where, fix = f"study {study.settings.name}", f"see the logs in {folder}"
+        raise EnvironmentFault(what, where, fix)
+    ranked = finals.ranked()
+    front = []
+    if len(study.objectives) > 1:
+        front = [_point(study, t) for t in study.study.best_trials]
+    first = study.trials()[0]
+    return Outcome(
+        study.settings.name,
+        study.storage.url,
+        counts,
+        _best(study, finals),
+        _value(first) if first.state == TrialState.COMPLETE else None,
+        ranked,
+        front,
+        advice.advise(study.study, study.space, study.objectives, ranked),
+    )
+
+
+def _best(study: TrialStudy, finals: Finals) -> dict[str, Any]:
+    """The finalist with the best mean; without finalists, the trial with the best score."""
+    ranked = finals.ranked()
+    if not ranked:
+        trials = study.study.best_trials
+        sign = -1 if study.objectives[0].direction == "maximize" else 1
+        return _point(study, min(trials, key=lambda t: sign * _value(t)))
+    winner = ranked[0]
+    trial = study.trials()[winner.number]
+    found = _point(study, trial)
+    if winner.number == AS_IT_WAS:  # whatever the first trial tried, this is without it
+        found["params"] = {}
+    names = [o.name for o in study.objectives]
+    return {
+        **found,
+        "mean": {name: winner.mean(name) for name in names},
+        "interval_95": {name: winner.interval(name) for name in names},
+        "seeds": list(winner.seeds),
+    }
+
+
+def _point(study: TrialStudy, trial: FrozenTrial) -> dict[str, Any]:
+    names = [o.name for o in study.objectives]
+    point = {
+        "number": trial.number,
+        "value": _value(trial),
+        "params": trial.params,
+        "run_id": trial.user_attrs.get("run_id"),
+    }
+    if len(names) > 1:
+        point["values"] = dict(zip(names, trial.values, strict=True))
+    return point
+
+
+def _value(trial: FrozenTrial) -> float:
+    """The first objective's; of a trial that did not finish, not a number."""
+    return trial.values[0] if trial.values else float("nan")
+
+
+def write_pages(study: TrialStudy, outcome: Outcome, folder: Path) -> list[Path]:
+    """Draw the study, and return the files: a page and its figures."""
+    from litlab.tuning import figures, page  # plotly and more: not before the trials have ended
+
+    drawn = figures.write(study.study, study.objectives, outcome.finalists, folder / FIGURES)
+    return [page.write(study.study, study.objectives, outcome, folder), *drawn]

@@ -1,0 +1,129 @@
+"""The best configurations, trained again on seeds that they were not chosen by."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from litlab.output import number, say
+from litlab.schema import Config
+from litlab.signals import Signals
+from litlab.tuning.outcome import Finalist
+from litlab.tuning.pool import Job, Pool
+from litlab.tuning.record import ParentRun, as_run
+from litlab.tuning.space import config_of
+from litlab.tuning.study import TrialStudy
+
+AS_IT_WAS = 0  # the number of the configuration as it was, which is the first trial's
+
+
+class Finals:
+    """Trains the best trials' settings, and the configuration as it was, on several seeds.
+
+    A trial is chosen for its score among many, so its score is too good: chance chose with it. What
+    the same settings reach on other seeds is not; and only beside the configuration as it was, on
+    the same seeds, does it say what the study gained.
+
+    Args:
+        study: The trials.
+        config: The configuration as it was.
+        base: Its overrides.
+        parent: The study's run in MLflow.
+    """
+
+    def __init__(
+        self, study: TrialStudy, config: Config, base: Sequence[str], parent: ParentRun
+    ) -> None:
+        self.study, self.config, self.base, self.parent = study, config, base, parent
+        settings = study.settings
+        self.seeds = [config.seed + 1 + place for place in range(settings.finalist_seeds)]
+        self.trained = 0
+
+    def candidates(self) -> dict[int, dict[str, Any]]:
+        """Return the settings of those to be trained, by the number of their trial."""
+        wanted = self.study.settings.finalists
+        complete = self.study.trials(TrialState.COMPLETE)
+        if not wanted or not complete:
+            return {}
+        several = len(self.study.objectives) > 1
+        best = _front(self.study, wanted) if several else _top(self.study, complete, wanted)
+        return {AS_IT_WAS: {}, **{t.number: t.params for t in best if t.number != AS_IT_WAS}}
+
+    def run(self, pool: Pool, signals: Signals) -> None:
+        """Train what has not been trained yet."""
+        waiting = [
+            (number, params, seed)
+            for seed in self.seeds
+            for number, params in self.candidates().items()
+            if self._key(number, seed) not in self.study.study.user_attrs
+        ]
+        if waiting:
+            self._announce(len(waiting))
+        while signals.came is None and (waiting or pool.jobs):
+            while waiting and pool.free:
+                self._begin(pool, *waiting.pop(0))
+            for job, said in pool.listen(lambda *_: False):
+                self._note(job, said)
+
+    def _announce(self, many: int) -> None:
+        times = [t.user_attrs["seconds"] for t in self.study.trials(TrialState.COMPLETE)]
+        each = statistics.median(times) / self.study.settings.workers
+        what = f"{len(self.candidates()) - 1} best and the configuration as it was"
+        say(
+            f"training the {what} on {len(self.seeds)} new seeds: {many} trainings, "
+            f"about {each * many:.0f} s"
+        )
+
+    def _begin(self, pool: Pool, trial: int, params: Mapping[str, Any], seed: int) -> None:
+        config = config_of(self.study.space, self.base, params)
+        config = config.model_copy(update={"seed": seed})
+        name = self._key(trial, seed)
+        run_name = f"{self.study.settings.name}-{name}"
+        tags = self.parent.tags(trial=trial, finalist_seed=seed)
+        pool.begin(name, as_run(config, run_name, tags), (trial, seed))
+        self.trained += 1
+
+    @staticmethod
+    def _key(trial: int, seed: int) -> str:
+        return f"final-{trial:04d}-seed-{seed}"
+
+    def _note(self, job: Job, said: Mapping[str, Any]) -> None:
+        if "failed" in said:
+            say(f"{job.name} failed: {said['failed']}")
+            return
+        values = {o.name: o.value(said) for o in self.study.objectives}
+        self.study.study.set_user_attr(job.name, values)
+        say(f"{job.name}  " + "  ".join(f"{name} {number(v)}" for name, v in values.items()))
+
+    def ranked(self) -> list[Finalist]:
+        """Return those of which every seed was trained, the best mean first."""
+        found, attributes = [], self.study.study.user_attrs
+        for trial, params in self.candidates().items():
+            kept = [attributes.get(self._key(trial, seed)) for seed in self.seeds]
+            if all(kept):
+                names = [o.name for o in self.study.objectives]
+                values = {name: tuple(k[name] for k in kept if k) for name in names}
+                found.append(Finalist(trial, dict(params), tuple(self.seeds), values))
+        first = self.study.objectives[0]
+        return sorted(
+            found, key=lambda f: f.mean(first.name), reverse=first.direction == "maximize"
+        )
+
+
+def _top(study: TrialStudy, complete: list[FrozenTrial], wanted: int) -> list[FrozenTrial]:
+    upwards = study.objectives[0].direction == "maximize"
+    ordered = sorted(complete, key=lambda t: t.value or 0.0, reverse=upwards)
+    different: list[FrozenTrial] = []
+    for trial in ordered:
+        if all(trial.params != other.params for other in different):
+            different.append(trial)
+    return different[:wanted]
+
+
+def _front(study: TrialStudy, wanted: int) -> list[FrozenTrial]:
+    """Take trials of the Pareto front, from one end of the first objective to the other."""
+    front = sorted(study.study.best_trials, key=lambda t: t.values[0])
+    places = np.unique(np.linspace(0, len(front) - 1, wanted).round().astype(int))
+    return [front[place] for place in places]

@@ -1,0 +1,72 @@
+"""What a study has come to."""
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from scipy.stats import t
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A configuration that was trained again, on seeds it was not chosen by.
+
+    Attributes:
+        number: Of the trial that has these settings.
+        params: The settings, by dotted path.
+        seeds: Those it was trained with.
+        values: Objective to one value a seed.
+    """
+
+    number: int
+    params: dict[str, Any]
+    seeds: tuple[int, ...]
+    values: dict[str, tuple[float, ...]]
+
+    def mean(self, objective: str) -> float:
+        """Return the mean over the seeds."""
+        return statistics.fmean(self.values[objective])
+
+    def interval(self, objective: str) -> tuple[float, float] | None:
+        """Return the 95 % interval of that mean, by Student's t; None with a single seed."""
+        return interval(self.values[objective])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study has come to.
+
+    Attributes:
+        study: Its name.
+        storage: Where `optuna-dashboard` finds it, without credentials.
+        trials: How many are complete, pruned, failed.
+        best: Number, value, settings and run of the best trial.
+        first: The current configuration's value; None if that trial did not finish.
+        finalists: The best, trained again, in the order of their means; the configuration as it was
+            among them.
+        pareto: With several objectives: trials that no other is better than in all of them.
+        advice: What to beware of, and what to try next.
+    """
+
+    study: str
+    storage: str
+    trials: dict[str, int]
+    best: dict[str, Any]
+    first: float | None
+    finalists: list[Finalist] = field(default_factory=list)
+    pareto: list[dict[str, Any]] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+
+
+def interval(values: tuple[float, ...]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean of values that scatter as a normal does.
+
+    Args:
+        values: One a seed.
+    """
+    if len(values) < 2:
+        return None
+    mean, n = statistics.fmean(values), len(values)
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return mean - half, mean + half
