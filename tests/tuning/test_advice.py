@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from litlab.tuning.advice import advise
-from litlab.tuning.borders import beyond, typed
-from litlab.tuning.importances import importances
 from litlab.tuning.objectives import Objective
-from litlab.tuning.paired import difference
+from litlab.tuning.report.advice import advise
+from litlab.tuning.report.borders import beyond, typed
+from litlab.tuning.report.importances import importances
+from litlab.tuning.report.paired import difference
 from litlab.tuning.space import Space
 from made_studies import (
     LOSS,
@@ -38,7 +38,7 @@ def said(made, *words: str, finalists=(), space=SPACE, objectives=(LOSS,)) -> li
 @pytest.fixture
 def no_importances(monkeypatch):
     """Leave out what takes long where a test is of something else."""
-    monkeypatch.setattr("litlab.tuning.advice.importances", lambda *_: [])
+    monkeypatch.setattr("litlab.tuning.report.advice.importances", lambda *_: [])
 
 
 # Borders

@@ -6,9 +6,9 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from litlab.errors import EnvironmentFault
-from litlab.tuning import advice
 from litlab.tuning.finalists import AS_IT_WAS, Finals
 from litlab.tuning.outcome import Outcome
+from litlab.tuning.report import advice
 from litlab.tuning.study import TrialStudy
 
 FIGURES, PAGE = "figures", "study.html"
@@ -92,7 +92,10 @@ def _value(trial: FrozenTrial) -> float:
 
 def write_pages(study: TrialStudy, outcome: Outcome, folder: Path) -> list[Path]:
     """Draw the study, and return the files: a page and its figures."""
-    from litlab.tuning import figures, page  # plotly and more: not before the trials have ended
+    from litlab.tuning.report import (  # plotly and more: not before the trials have ended
+        figures,
+        page,
+    )
 
     drawn = figures.write(study.study, study.objectives, outcome.finalists, folder / FIGURES)
     return [page.write(study.study, study.objectives, outcome, folder), *drawn]

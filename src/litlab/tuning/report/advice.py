@@ -8,12 +8,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from litlab.output import number
-from litlab.tuning.borders import border_line, place, short, typed
-from litlab.tuning.failures import failure_lines
-from litlab.tuning.importances import ENOUGH, Importance, completed, importances
 from litlab.tuning.objectives import Objective
 from litlab.tuning.outcome import Finalist
-from litlab.tuning.paired import Difference, as_it_was, difference
+from litlab.tuning.report.borders import border_line, place, short, typed
+from litlab.tuning.report.failures import failure_lines
+from litlab.tuning.report.importances import ENOUGH, Importance, completed, importances
+from litlab.tuning.report.paired import Difference, as_it_was, difference
 from litlab.tuning.space import Space
 
 MANY = 20  # completed trials that say something of each setting

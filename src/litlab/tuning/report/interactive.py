@@ -11,13 +11,13 @@ from optuna import visualization
 from optuna.exceptions import ExperimentalWarning
 
 from litlab.report.panels import BLUE, GREY, ORANGE
-from litlab.tuning.drawn import Drawn, drawn
-from litlab.tuning.fronts import shown
-from litlab.tuning.importances import Importance, importances
 from litlab.tuning.objectives import Objective
-from litlab.tuning.slices import settings
-from litlab.tuning.timeline import COLOURS as STATES
-from litlab.tuning.timeline import Clock, clock
+from litlab.tuning.report.drawn import Drawn, drawn
+from litlab.tuning.report.fronts import shown
+from litlab.tuning.report.importances import Importance, importances
+from litlab.tuning.report.slices import settings
+from litlab.tuning.report.timeline import COLOURS as STATES
+from litlab.tuning.report.timeline import Clock, clock
 
 COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY]  # Okabe and Ito's
 FAR = " Double-click shows those that are far worse, too."

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from litlab.report.canvas import cut
 from litlab.report.panels import GREY
-from litlab.tuning.drawn import Drawn, legend_marks, trial_marks
-from litlab.tuning.scales import Scale, scale_of
+from litlab.tuning.report.drawn import Drawn, legend_marks, trial_marks
+from litlab.tuning.report.scales import Scale, scale_of
 
 MOST = 12  # settings
 COLUMNS = 3

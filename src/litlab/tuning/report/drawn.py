@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from optuna.trial import FrozenTrial, TrialState
 
 from litlab.report.panels import BLUE, GREY, ORANGE, tidy
-from litlab.tuning.importances import completed
 from litlab.tuning.objectives import Objective
-from litlab.tuning.scales import worst_shown
+from litlab.tuning.report.importances import completed
+from litlab.tuning.report.scales import worst_shown
 
 TITLE: dict[str, Any] = {
     "loc": "left",

@@ -11,10 +11,10 @@ from optuna.trial import FrozenTrial
 from plotly.offline import get_plotlyjs
 
 from litlab.report.words import counted, listed, number
-from litlab.tuning.interactive import drawings, html
 from litlab.tuning.objectives import COSTS, Objective
 from litlab.tuning.outcome import Finalist, Outcome
-from litlab.tuning.paired import as_it_was, difference
+from litlab.tuning.report.interactive import drawings, html
+from litlab.tuning.report.paired import as_it_was, difference
 
 NAME = "study.html"
 SHORT = {"COMPLETE": "completed", "FAIL": "failed"}
@@ -46,7 +46,7 @@ def write(
     """
     environment = Environment(
         loader=ChoiceLoader(
-            [PackageLoader("litlab.tuning", "."), PackageLoader("litlab.report", ".")]
+            [PackageLoader("litlab.tuning.report", "."), PackageLoader("litlab.report", ".")]
         ),
         autoescape=True,
         undefined=StrictUndefined,

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from litlab.report.panels import BLUE, GREY, ORANGE, tidy
-from litlab.tuning.drawn import mark
+from litlab.tuning.report.drawn import mark
 
 COLOURS = {
     TrialState.COMPLETE: (BLUE, "completed"),

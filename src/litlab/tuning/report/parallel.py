@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from litlab.report.canvas import cut
 from litlab.report.panels import GREY, ORANGE
-from litlab.tuning.drawn import Drawn, mark
-from litlab.tuning.scales import Scale
-from litlab.tuning.slices import settings
+from litlab.tuning.report.drawn import Drawn, mark
+from litlab.tuning.report.scales import Scale
+from litlab.tuning.report.slices import settings
 
 MOST = 9  # settings
 ABSENT = -0.13  # where a line passes a setting that its trial does not have

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import fisher_exact, mannwhitneyu
 
-from litlab.tuning.borders import short, typed
+from litlab.tuning.report.borders import short, typed
 from litlab.tuning.space import Parameter, Space
 
 LEAST = 3  # failures that can be told from the rest
