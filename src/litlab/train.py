@@ -71,6 +71,8 @@ def train(
     command: list[str] | None = None,
     resume: Resume | None = None,
     callbacks: Sequence[Callback] = (),
+    *,
+    preview: bool = True,
 ) -> Result:
     """Train one model.
 
@@ -82,6 +84,7 @@ def train(
         command: What the user typed, to repeat the run.
         resume: Go on with an interrupted run; None starts a new one.
         callbacks: More of Lightning's.
+        preview: Whether to draw the first samples; not worth it for one of many like it.
 
     Raises:
         LitlabError: See `litlab.errors`; a run that had begun is recorded as FAILED or KILLED.
@@ -106,7 +109,9 @@ def train(
         files.append(taken.save(run))
     recording = Recording(config, data.spec, run, command or [])
     with running(state or run) if is_first_process() else nullcontext():
-        return _Run(task, data, recording, found, state or run, files, callbacks).fit()
+        fit = _Run(task, data, recording, found, state or run, files, callbacks)
+        fit.preview = preview
+        return fit.fit()
 
 
 def _parts(
@@ -158,7 +163,7 @@ class _Run:
         files: list[Path],
         callbacks: Sequence[Callback],
     ) -> None:
-        self.callbacks = callbacks
+        self.callbacks, self.preview = callbacks, True
         self.task, self.data, self.recording = task, data, recording
         self.found, self.state, self.files = found, state, files
         self.first, self.config = is_first_process(), recording.config
@@ -201,7 +206,8 @@ class _Run:
         recording, found = self.recording, self.found
         if found is None:
             recording.start(self.task.model)
-            recording.keep([*preview_of_run(self.data, recording.folder), *self.files])
+            shown = preview_of_run(self.data, recording.folder) if self.preview else []
+            recording.keep([*shown, *self.files])
             return
         recording.go_on(self.task.model, found)
         best = found.folder / BEST

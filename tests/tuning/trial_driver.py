@@ -32,7 +32,7 @@ def run(orders: dict[str, Any]) -> list[dict[str, Any]]:
         folder = Path("runs/study") / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         log, measure = folder.with_suffix(".log"), orders.get("measure", False)
-        return start(config, folder, 0, Slot(1), log, measure)
+        return start(config, folder, Slot(1), log, measure=measure)
 
     workers = {name: begin(name) for name in names}
     Path("pids").write_text(json.dumps([w.pid for w in workers.values()]))

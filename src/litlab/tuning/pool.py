@@ -73,7 +73,7 @@ class Pool:
 
     def _start(self, name: str, config: Config, slot: Slot) -> Worker:
         log = self.folder / f"{name}.log"
-        return start(config, self.folder / name, 0, slot, log, self.measure)
+        return start(config, self.folder / name, slot, log, measure=self.measure)
 
     def listen(
         self, on_epoch: Callable[[Job, int, float], bool]

@@ -1,7 +1,9 @@
 """The study in MLflow: one run, whose children are the trials' runs."""
 
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,30 @@ class ParentRun:
             return logger.finish(status)
 
         apart(end)
+
+
+def warm_up() -> None:
+    """Import and set up what MLflow needs for a database, once and not in each process.
+
+    It opens nothing: a connection that forked processes share would break.
+    """
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    from sqlalchemy.orm import configure_mappers
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow's own tables
+        configure_mappers()
+
+
+def mark(config: Config, run_id: str, tags: Mapping[str, str]) -> None:
+    """Tag a run; it is no loss if the store cannot be reached just now."""
+    root, tracking = store_root(), config.tracking
+    logger = MLflowLogger(
+        tracking_uri(tracking.uri, root), tracking.experiment, root / "mlartifacts", run_id
+    )
+    with suppress(Exception):
+        for name, value in tags.items():
+            logger.client.set_tag(run_id, name, value)
 
 
 def as_run(config: Config, name: str, tags: dict[str, str]) -> Config:

@@ -25,7 +25,7 @@ from litlab.tuning.finalists import Finals
 from litlab.tuning.objectives import objectives_of
 from litlab.tuning.outcome import Outcome
 from litlab.tuning.pool import Job, Pool
-from litlab.tuning.record import ParentRun, as_run
+from litlab.tuning.record import ParentRun, as_run, warm_up
 from litlab.tuning.settings import StudySettings
 from litlab.tuning.space import Space, config_of
 from litlab.tuning.storage import Storage
@@ -70,6 +70,7 @@ class Tuner:
         shared = slots(self.config.trainer, settings.workers, cores)
         self.pool = Pool(self.folder, shared, measure=measure)
         self.parent = ParentRun(self.config, settings, self.study)
+        warm_up()
         self.begun = 0  # trainings, by this command
 
     def _open(self) -> TrialStudy:

@@ -26,6 +26,7 @@ from litlab.train import train
 from litlab.tuning.devices import Slot
 from litlab.tuning.latency import milliseconds
 from litlab.tuning.rank import Ranks
+from litlab.tuning.record import mark
 from litlab.tuning.reporting import Line, Report
 
 
@@ -36,13 +37,11 @@ class Worker:
     Attributes:
         pid: Its process.
         line: To it.
-        number: The trial's.
         said: What it ended with; empty while it runs, or if it died.
     """
 
     pid: int
     line: Connection
-    number: int
     said: dict[str, Any] = field(default_factory=dict)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -52,14 +51,13 @@ class Worker:
 
 
 def start(
-    config: Config, folder: Path, number: int, slot: Slot, log: Path, measure: bool = False
+    config: Config, folder: Path, slot: Slot, log: Path, *, measure: bool = False
 ) -> Worker:
     """Train a trial in a process of its own; what it prints goes into a file.
 
     Args:
         config: The trial's configuration.
         folder: Of its run; one that was interrupted there goes on.
-        number: The trial's.
         slot: The threads and GPUs it may use.
         log: The file.
         measure: Whether to measure the latency of the best weights, unless the trial is pruned.
@@ -71,7 +69,7 @@ def start(
     pid = os.fork()
     if pid:
         theirs.close()
-        return Worker(pid, ours, number)
+        return Worker(pid, ours)
     code = 1
     try:
         ours.close()
@@ -129,7 +127,11 @@ def _result(config: Config, folder: Path, line: Line, threads: int) -> dict[str,
             line.connection.close()
         else:
             line.watch()
-        result = train(config, folder, resume=Resume() if resumes else None, callbacks=[report])
+        resume = Resume() if resumes else None
+        # Every trial's preview would show the same samples.
+        result = train(config, folder, resume=resume, callbacks=[report], preview=False)
+    if report.pruned:
+        mark(config, result.record.run_id, {"trial.state": "PRUNED"})
     return _said(result.record, pruned=report.pruned)
 
 
