@@ -5,9 +5,11 @@ from pathlib import Path
 import optuna
 import pytest
 
+from litlab.config import load
 from litlab.errors import ConfigError
+from litlab.tuning.composer import Composer
 from litlab.tuning.settings import load_settings
-from litlab.tuning.space import Space, config_of
+from litlab.tuning.space import Space, overrides
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -53,19 +55,34 @@ def test_a_part_that_depends_on_another() -> None:
 
 
 def test_overrides_win_and_groups_come_first() -> None:
-    varied = space(model__dropout={"low": 0.0, "high": 0.5}, model=["mlp", "cnn"])
     values = {"model.dropout": 0.25, "model": "cnn"}
-    made = varied.overrides(["data=digits", "model=mlp", "seed=3"], values)
+    made = overrides(["data=digits", "model=mlp", "seed=3"], values)
     assert made == ["data=digits", "seed=3", "model=cnn", "model.dropout=0.25"]
-    config = config_of(varied, ["data=digits", "model=mlp"], values)
+    config = Composer(["data=digits", "model=mlp"])(values)
     assert config.model["_target_"].endswith("CNN")
     assert config.model["dropout"] == 0.25
+
+
+@pytest.mark.parametrize("name", ["quick", "models", "tradeoff"])
+def test_composed_quickly_is_composed_the_same(name) -> None:
+    settings, base = load_settings([f"study={name}", "data=digits", "trainer.max_epochs=3"])
+    composer = Composer(base)
+    for values in draws(Space(settings.space), 12):
+        assert composer(values) == load(overrides(base, values))
+
+
+def test_what_conf_refers_to_is_composed_anew() -> None:
+    base = ["data=table", "data.path=x.csv", "data.source.target=y"]
+    values = {"data.path": "y.csv", "optimizer.lr": 0.5}
+    made = Composer(base)(values)
+    assert made == load(overrides(base, values))
+    assert made.data.source["path"] == "y.csv"
 
 
 def test_lists_are_choices_too() -> None:
     varied = space(model__hidden=[[8], [16, 8]])
     for values in draws(varied, 5):
-        config = config_of(varied, ["data=digits", "model=mlp"], values)
+        config = Composer(["data=digits", "model=mlp"])(values)
         assert list(config.model["hidden"]) in ([8], [16, 8])
 
 
@@ -120,7 +137,7 @@ def test_what_is_no_space(content, says, where) -> None:
 )
 def test_what_the_configuration_does_not_know(content, says) -> None:
     with pytest.raises(ConfigError) as caught:
-        Space(content).check(["data=digits"])
+        Space(content).check(Composer(["data=digits"]))
     assert says in str(caught.value)
     assert caught.value.where.startswith("study.space.")
 
@@ -133,7 +150,7 @@ def test_a_space_that_fits() -> None:
             "model.dropout": {"low": 0.0, "high": 0.5},
             "optimizer": ["adamw", "sgd"],
         }
-    ).check(["data=digits"])
+    ).check(Composer(["data=digits"]))
 
 
 def test_settings_from_the_command_line() -> None:
@@ -150,7 +167,7 @@ CONF = Path(__file__).parents[2] / "conf"
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "study").glob("*.yaml")))
 def test_every_shipped_study(name) -> None:
     settings, base = load_settings([f"study={name}", "data=digits"])
-    Space(settings.space).check(base)
+    Space(settings.space).check(Composer(base))
 
 
 @pytest.mark.parametrize(

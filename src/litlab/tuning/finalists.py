@@ -1,7 +1,7 @@
 """The best configurations, trained again on seeds that they were not chosen by."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 from litlab.output import number, say
 from litlab.schema import Config
 from litlab.signals import Signals
+from litlab.tuning.composer import Composer
 from litlab.tuning.outcome import Finalist
 from litlab.tuning.pool import Job, Pool
 from litlab.tuning.record import ParentRun, as_run
-from litlab.tuning.space import config_of
 from litlab.tuning.study import TrialStudy
 
 AS_IT_WAS = 0  # the number of the configuration as it was, which is the first trial's
@@ -29,14 +29,14 @@ class Finals:
     Args:
         study: The trials.
         config: The configuration as it was.
-        base: Its overrides.
+        composer: Composes what differs from it.
         parent: The study's run in MLflow.
     """
 
     def __init__(
-        self, study: TrialStudy, config: Config, base: Sequence[str], parent: ParentRun
+        self, study: TrialStudy, config: Config, composer: Composer, parent: ParentRun
     ) -> None:
-        self.study, self.config, self.base, self.parent = study, config, base, parent
+        self.study, self.config, self.composer, self.parent = study, config, composer, parent
         settings = study.settings
         self.seeds = [config.seed + 1 + place for place in range(settings.finalist_seeds)]
         self.trained = 0
@@ -77,7 +77,7 @@ class Finals:
         )
 
     def _begin(self, pool: Pool, trial: int, params: Mapping[str, Any], seed: int) -> None:
-        config = config_of(self.study.space, self.base, params)
+        config = self.composer(params)
         config = config.model_copy(update={"seed": seed})
         name = self._key(trial, seed)
         run_name = f"{self.study.settings.name}-{name}"

@@ -17,6 +17,7 @@ from litlab.tuning.settings import StudySettings
 from litlab.tuning.study import TrialStudy
 
 PARENT = "mlflow.parentRunId"
+DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 RUN = "run_id"  # attribute of the study
 
 
@@ -38,18 +39,13 @@ class ParentRun:
         # Under `mlflow run` there is a run already: the study's, and not that of each trial.
         self._given = os.environ.pop("MLFLOW_RUN_ID", "")
 
-    def _logger(self) -> MLflowLogger:
-        root, tracking = store_root(), self.config.tracking
-        uri = tracking_uri(tracking.uri, root)
-        return MLflowLogger(uri, tracking.experiment, root / "mlartifacts", self.run_id)
-
     def start(self) -> None:
         """Open it, or the one of the command that began the study."""
         content: dict[str, Any] = redact(self.settings.model_dump())
         settings = {f"study.{k}": str(v) for k, v in content.items()}
 
         def begin() -> str:
-            logger = self._logger()
+            logger = _logger(self.config, self.run_id)
             if self.run_id and logger.has_run():
                 logger.client.update_run(self.run_id, "RUNNING")
                 return self.run_id
@@ -68,7 +64,7 @@ class ParentRun:
         """Close it, with what was found and the pages and figures of it."""
 
         def end() -> bool:
-            logger = self._logger()
+            logger = _logger(self.config, self.run_id)
             if outcome is not None:
                 metrics = {f"trials/{k}": float(v) for k, v in outcome.trials.items()}
                 metrics[f"best/{self.config.monitor}"] = float(outcome.best["value"])
@@ -82,28 +78,32 @@ class ParentRun:
         apart(end)
 
 
-def warm_up() -> None:
-    """Import and set up what MLflow needs for a database, once and not in each process.
+def _logger(config: Config, run_id: str = "") -> MLflowLogger:
+    root, tracking = store_root(), config.tracking
+    uri = tracking_uri(tracking.uri, root)
+    return MLflowLogger(uri, tracking.experiment, root / "mlartifacts", run_id)
 
-    It opens nothing: a connection that forked processes share would break.
+
+def warm_up(config: Config) -> None:
+    """Set up what MLflow needs for a database, once and not in each process that is forked.
+
+    Every connection is closed again: one that forked processes share would break.
     """
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-    from sqlalchemy.orm import configure_mappers
-
+    uri = tracking_uri(config.tracking.uri, store_root())
+    if not uri.startswith(DATABASES):
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's own tables
-        configure_mappers()
+        client = _logger(config).client
+        client.search_experiments(max_results=1)
+        client._tracking_client.store.engine.dispose()
 
 
 def mark(config: Config, run_id: str, tags: Mapping[str, str]) -> None:
     """Tag a run; it is no loss if the store cannot be reached just now."""
-    root, tracking = store_root(), config.tracking
-    logger = MLflowLogger(
-        tracking_uri(tracking.uri, root), tracking.experiment, root / "mlartifacts", run_id
-    )
     with suppress(Exception):
         for name, value in tags.items():
-            logger.client.set_tag(run_id, name, value)
+            _logger(config, run_id).client.set_tag(run_id, name, value)
 
 
 def as_run(config: Config, name: str, tags: dict[str, str]) -> Config:

@@ -1,6 +1,6 @@
 """What a study varies: settings by their dotted path, each with a range or choices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from optuna.trial import Trial
 from litlab import config as configuration
 from litlab.errors import ConfigError, nearest
 from litlab.paths import project_root
-from litlab.schema import Config
 from litlab.tuning.settings import PARTS
 
 WHERE = "study.space"
@@ -103,15 +102,11 @@ class Space:
                 values[p.path] = trial._suggest(p.path, p.distribution)
         return values
 
-    def overrides(self, base: Sequence[str], values: Mapping[str, Any]) -> list[str]:
-        """Return what composes a trial's configuration: the values win over the command line's."""
-        own = [o for o in base if o.lstrip("+").partition("=")[0] not in values]
-        groups = [path for path in values if "." not in path]  # before what they bring with them
-        order = [*groups, *(path for path in values if path not in groups)]
-        return [*own, *(f"{path}={_text(values[path])}" for path in order)]
-
-    def check(self, base: Sequence[str]) -> None:
+    def check(self, compose: Callable[[Mapping[str, Any]], object]) -> None:
         """Compose and check both ends of each range and every choice.
+
+        Args:
+            compose: Returns the configuration of some values; see `litlab.tuning.composer`.
 
         Raises:
             ConfigError: A path does not exist, or a value is not allowed there.
@@ -122,7 +117,7 @@ class Space:
                 given = {path: allowed[0] for path, allowed in p.when.items()}
                 values = {k: v for k, v in {**first, **given}.items() if self._needed(k, p)}
                 try:
-                    configuration.load(self.overrides(base, {**values, p.path: value}))
+                    compose({**values, p.path: value})
                 except ConfigError as error:
                     where = f"{WHERE}.{p.path}"
                     tried = "" if error.what.startswith("no setting") else f"{_text(value)}: "
@@ -209,6 +204,18 @@ def is_group(path: str) -> bool:
     return "." not in path and (project_root() / "conf" / path).is_dir()
 
 
-def config_of(space: Space, base: Sequence[str], values: Mapping[str, Any]) -> Config:
-    """Return the checked configuration of a trial."""
-    return configuration.load(space.overrides(base, values))
+def overrides(base: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    """Return what composes a trial's configuration: the values win over the command line's."""
+    own = [o for o in base if o.lstrip("+").partition("=")[0] not in values]
+    groups = [path for path in values if "." not in path]  # before what they bring with them
+    order = [*groups, *(path for path in values if path not in groups)]
+    return [*own, *(f"{path}={_text(values[path])}" for path in order)]
+
+
+def typed(value: Any) -> Any:
+    """Return a value as Hydra reads it: lists were text to Optuna."""
+    if not isinstance(value, str):
+        return value
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(f"x={value}").value()

@@ -20,6 +20,7 @@ from litlab.paths import runs_folder
 from litlab.run_lock import running
 from litlab.signals import Signals
 from litlab.tuning import conclude
+from litlab.tuning.composer import Composer
 from litlab.tuning.devices import slots
 from litlab.tuning.finalists import Finals
 from litlab.tuning.objectives import objectives_of
@@ -27,7 +28,7 @@ from litlab.tuning.outcome import Outcome
 from litlab.tuning.pool import Job, Pool
 from litlab.tuning.record import ParentRun, as_run, warm_up
 from litlab.tuning.settings import StudySettings
-from litlab.tuning.space import Space, config_of
+from litlab.tuning.space import Space
 from litlab.tuning.storage import Storage
 from litlab.tuning.study import FINISHED, TrialStudy
 
@@ -59,7 +60,8 @@ class Tuner:
             fix = "monitor=val/loss, say"
             raise ConfigError("a study goes by validation", f"monitor={self.config.monitor}", fix)
         self.space = Space(settings.space)
-        self.space.check(self.base)
+        self.composer = Composer(self.base)
+        self.space.check(self.composer)
         _, spec = open_or_prepare(self.config.data, self.config.trust)
         task = build_task(self.config, spec, trial=False)
         names = settings.objectives or [self.config.monitor]
@@ -70,7 +72,6 @@ class Tuner:
         shared = slots(self.config.trainer, settings.workers, cores)
         self.pool = Pool(self.folder, shared, measure=measure)
         self.parent = ParentRun(self.config, settings, self.study)
-        warm_up()
         self.begun = 0  # trainings, by this command
 
     def _open(self) -> TrialStudy:
@@ -103,8 +104,9 @@ class Tuner:
         status, outcome, pages = "FAILED", None, []
         with running(self.folder), self._noted() as signals:
             self.parent.start()
+            warm_up(self.config)
             try:
-                finals = Finals(self.study, self.config, self.base, self.parent)
+                finals = Finals(self.study, self.config, self.composer, self.parent)
                 try:
                     self._trials(signals)
                     if signals.came is None:
@@ -134,6 +136,7 @@ class Tuner:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._noted() as signals:
+            warm_up(self.config)
             try:
                 self._trials(signals)
             finally:
@@ -193,7 +196,7 @@ class Tuner:
         trial, values, again = begun
         if again:
             say(f"trial {trial.number} was interrupted; it goes on")
-        config = config_of(self.space, self.base, values)
+        config = self.composer(values)
         name = f"trial-{trial.number:04d}"
         tags = self.parent.tags(trial=trial.number)
         config = as_run(config, f"{self.settings.name}-{trial.number:04d}", tags)

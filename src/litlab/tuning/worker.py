@@ -50,9 +50,7 @@ class Worker:
             os.kill(self.pid, number)
 
 
-def start(
-    config: Config, folder: Path, slot: Slot, log: Path, *, measure: bool = False
-) -> Worker:
+def start(config: Config, folder: Path, slot: Slot, log: Path, *, measure: bool = False) -> Worker:
     """Train a trial in a process of its own; what it prints goes into a file.
 
     Args:
