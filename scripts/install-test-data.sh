@@ -10,5 +10,5 @@ elif [ "$(id -u)" != 0 ]; then
   echo "not root: tests that need ${packages[*]} will be skipped (sudo $0 installs it)"
 else
   apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "${packages[@]}"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi

@@ -37,6 +37,8 @@ def show_study(outcome: "Outcome", monitor: str, experiment: str, page: str) -> 
         experiment: The file of its best settings.
         page: Its report.
     """
+    from litlab.tuning.report.paired import as_it_was, difference
+
     best, counts = outcome.best, outcome.trials
     rows = {"trials": ", ".join(f"{n} {state}" for state, n in counts.items())}
     rows[f"best {monitor}"] = f"{number(best['value'])} in trial {best['number']}"
@@ -46,6 +48,13 @@ def show_study(outcome: "Outcome", monitor: str, experiment: str, page: str) -> 
         interval = finalist.interval(monitor)
         between = f"  (95 %: {number(interval[0])} to {number(interval[1])})" if interval else ""
         rows[f"{whose}, {len(finalist.seeds)} seeds"] = number(finalist.mean(monitor)) + between
+    first = as_it_was(outcome.finalists)
+    gain = difference(outcome.finalists[0], first, monitor) if first else None
+    if gain and outcome.finalists[0] is not first:
+        between = (
+            f"  (95 %: {gain.interval[0]:+.4g} to {gain.interval[1]:+.4g})" if gain.interval else ""
+        )
+        rows["less as it was"] = f"{gain.mean:+.4g}{between}, paired by seed"
     if outcome.pareto:
         numbers = ", ".join(str(point["number"]) for point in outcome.pareto)
         rows["Pareto front"] = f"trials {numbers}"

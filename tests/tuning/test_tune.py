@@ -9,8 +9,14 @@ import optuna
 import pytest
 from mlflow.tracking import MlflowClient
 
+from litlab.errors import ConfigError
 from litlab.run_folder import RunRecord
+from litlab.tuning.objectives import Objective
 from litlab.tuning.samplers import KeyedRandom
+from litlab.tuning.settings import StudySettings
+from litlab.tuning.space import Space
+from litlab.tuning.storage import Storage
+from litlab.tuning.study import TrialStudy
 from run_helpers import THIRD_PARTY, ready_store
 from study_helpers import run, states, study, trials_of
 
@@ -163,10 +169,40 @@ def test_random_trials_depend_on_seed_and_number_alone() -> None:
     assert len(set(draw([0, 1, 2, 3]).values())) == 4
 
 
-@pytest.mark.slow
-def test_a_study_of_another_space_is_refused(project: Path) -> None:
-    run(study(project, n_trials=1), project)
-    _, err = run(study(project, n_trials=1, space={"optimizer.lr": [0.1, 0.2]}), project, code=2)
-    assert "another space" in err
+def opened(**settings: object) -> TrialStudy:
+    """Open the study as a command does."""
+    content = {"optimizer.lr": [0.1, 0.2]}
+    chosen = StudySettings.model_validate({"name": "x", "space": content, **settings})
+    goal = Objective("val/loss", "minimize")
+    storage = Storage("x", None, 60)
+    study = TrialStudy(chosen, Space(chosen.space), [goal], storage, {}, "hash", 10)
+    study.owner.leave()
+    return study
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"space": {"optimizer.lr": [0.1, 0.3]}}, "another space"),
+        ({"n_trials": 3, "sampler": "gp", "workers": 4}, ""),
+    ],
+)
+def test_a_study_of_another_space_is_refused(project: Path, changes: dict, says: str) -> None:
+    opened()
+    if not says:
+        assert opened(**changes).count() == 1
+        return
+    with pytest.raises(ConfigError, match=says) as caught:
+        opened(**changes)
+    assert "study.name" in caught.value.where
+
+
+def test_trials_of_an_earlier_study_are_not_taken_for_its_own(project: Path) -> None:
+    (project / "runs" / "x" / "trial-0000").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="an earlier study"):
+        opened()
+
+
+def test_a_study_goes_by_validation(project: Path) -> None:
     _, err = run(study(project, "monitor=train/loss"), project, code=2)
     assert "goes by validation" in err

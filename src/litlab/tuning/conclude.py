@@ -8,7 +8,6 @@ from optuna.trial import FrozenTrial, TrialState
 from litlab.errors import EnvironmentFault
 from litlab.tuning.finalists import AS_IT_WAS, Finals
 from litlab.tuning.outcome import Outcome
-from litlab.tuning.report import advice
 from litlab.tuning.study import TrialStudy
 
 FIGURES, PAGE = "figures", "study.html"
@@ -34,6 +33,8 @@ def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
         what = f"no trial was completed; the first reason: {reason}"
         where, fix = f"study {study.settings.name}", f"see the logs in {folder}"
         raise EnvironmentFault(what, where, fix)
+    from litlab.tuning.report import advice  # statistics that are slow to import
+
     ranked = finals.ranked()
     front = []
     if len(study.objectives) > 1:

@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from scipy.stats import t
+from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ def interval(values: tuple[float, ...]) -> tuple[float, float] | None:
     if len(values) < 2:
         return None
     mean, n = statistics.fmean(values), len(values)
-    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
     return mean - half, mean + half

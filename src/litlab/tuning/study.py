@@ -53,12 +53,13 @@ class TrialStudy:
         join: bool = False,
     ) -> None:
         self.settings, self.space, self.objectives = settings, space, objectives
-        self.storage, self.owner = storage, Owner(settings.name)
+        self.storage = storage
         pruner = "none" if len(objectives) > 1 else settings.pruner
         self.pruner = make_pruner(pruner, max_epochs)
         began = {"space": settings.space, "config": config, "objectives": _names(objectives)}
         self.study = self._joined() if join else self._begun(began, current)
         self._same(began)
+        self.owner = Owner(settings.name)
         # One number a command, so that two machines do not draw the same.
         shift = 100_003 * len(self.study.trials) + (hash(self.owner.word) if join else 0)
         self.study.sampler = make_sampler(settings, space, current, shift)
