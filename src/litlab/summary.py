@@ -42,12 +42,14 @@ def show_study(outcome: "Outcome", monitor: str, experiment: str, page: str) -> 
     best, counts = outcome.best, outcome.trials
     rows = {"trials": ", ".join(f"{n} {state}" for state, n in counts.items())}
     rows[f"best {monitor}"] = f"{number(best['value'])} in trial {best['number']}"
-    rows["as it was"] = "did not finish" if outcome.first is None else number(outcome.first)
+    if outcome.first is not None:
+        rows["as it was"] = number(outcome.first)
     for finalist in outcome.finalists:
-        whose = f"trial {finalist.number}" if finalist.params else "as it was"
         interval = finalist.interval(monitor)
         between = f"  (95 %: {number(interval[0])} to {number(interval[1])})" if interval else ""
-        rows[f"{whose}, {len(finalist.seeds)} seeds"] = number(finalist.mean(monitor)) + between
+        rows[f"{finalist.label}, {len(finalist.seeds)} seeds"] = (
+            number(finalist.mean(monitor)) + between
+        )
     first = as_it_was(outcome.finalists)
     gain = difference(outcome.finalists[0], first, monitor) if first else None
     if gain and outcome.finalists[0] is not first:

@@ -121,4 +121,5 @@ def mixed(several: bool = False, seed: int = 0) -> optuna.Study:
 
 def finalist(number: int, *values: float) -> Finalist:
     seeds = tuple(range(1, len(values) + 1))
-    return Finalist(number, {"optimizer.lr": 0.01}, seeds, {"val/loss": values})
+    params = {"optimizer.lr": 0.01} if number else {}  # without any: as it was
+    return Finalist(number, params, seeds, {"val/loss": values})

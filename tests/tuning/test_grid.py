@@ -36,6 +36,13 @@ def test_every_combination_once() -> None:
     assert len(cells_of(space, current, seed=0)) == ALL - 1
 
 
+def test_the_current_one_is_left_out_whatever_floats_do() -> None:
+    space = Space({"model.dropout": {"low": 0.1, "high": 0.5, "step": 0.1}})
+    current, _ = space.current(["data=digits", "model=mlp", "model.dropout=0.3"])
+    cells = cells_of(space, current, 0)
+    assert sorted(cell["model.dropout"] for cell in cells) == [0.1, 0.2, 0.4, 0.5]
+
+
 def test_the_order_depends_on_the_seed_alone() -> None:
     space = Space(CONTENT)
     assert cells_of(space, {}, 1) == cells_of(space, {}, 1)

@@ -1,5 +1,6 @@
 """What a study varies is checked before anything runs."""
 
+import re
 from pathlib import Path
 
 import optuna
@@ -71,6 +72,29 @@ def test_composed_quickly_is_composed_the_same(name) -> None:
         assert composer(values) == load(overrides(base, values))
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"trainer.gradient_clip_val": None},
+        {"trainer.benchmark": True, "optimizer.lr": 1e-05},
+        {"model.hidden": "[16,8]", "model.activation": "gelu"},
+        {"name": "it is"},
+        {"name": "1e-3"},
+        {"optimizer": "sgd", "optimizer.lr": 1},
+    ],
+)
+@pytest.mark.parametrize("extra", [[], ["+tracking.tags.team=a", "~metrics.f1"]])
+def test_any_value_is_composed_as_hydra_does(values, extra) -> None:
+    base = ["data=digits", "model=mlp", *extra]
+    try:
+        expected = load(overrides(base, values))
+    except ConfigError as error:
+        with pytest.raises(ConfigError, match=re.escape(error.what)):
+            Composer(base)(values)
+        return
+    assert Composer(base)(values) == expected
+
+
 def test_what_conf_refers_to_is_composed_anew() -> None:
     base = ["data=table", "data.path=x.csv", "data.source.target=y"]
     values = {"data.path": "y.csv", "optimizer.lr": 0.5}
@@ -95,12 +119,30 @@ def test_the_current_configuration() -> None:
         optimizer__weight_decay=[0.01, 0.1],
     )
     base = ["data=digits", "model=mlp", "optimizer.lr=0.02"]
-    assert varied.current(base) == {
+    # In place of what the space leaves out there is the nearest that it does not.
+    values, outside = varied.current(base)
+    assert values == {
         "model": "mlp",
         "optimizer.lr": 0.02,
+        "model.dropout": 0.3,
+        "trainer.gradient_clip_val": 0.5,
         "optimizer.weight_decay": 0.01,
     }
-    assert varied.current(["data=digits"])["model"] == "cnn"
+    assert outside == {"model.dropout": 0.0, "trainer.gradient_clip_val": None}
+    assert varied.current(["data=digits"])[0]["model"] == "cnn"
+
+
+def test_the_current_value_however_it_is_written() -> None:
+    varied = space(
+        optimizer__lr=["1e-3", "1e-2"],
+        optimizer__weight_decay=[1, 2],
+        model__dropout={"low": 0.1, "high": 0.5, "step": "1e-1"},
+    )
+    base = ["data=digits", "optimizer.lr=0.01", "optimizer.weight_decay=1.0", "model.dropout=0.3"]
+    assert varied.current(base) == (
+        {"optimizer.lr": "1e-2", "optimizer.weight_decay": 1, "model.dropout": 0.3},
+        {},
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,6 +174,7 @@ def test_what_is_no_space(content, says, where) -> None:
         ({"optimizer.lrr": [0.1]}, "optimizer.lrr"),
         ({"model.dropout": {"low": 0.0, "high": 1.5}}, "1.5"),
         ({"model": ["mlp", "cmm"]}, "cmm"),
+        ({"model": ["cnn", "mlp"], "model.kernel_size": [3, 5]}, "when: {model: ...}"),
         ({"optimizer.lr": {"low": -0.1, "high": 0.1, "log": False}}, "-0.1"),
     ],
 )
@@ -149,6 +192,8 @@ def test_a_space_that_fits() -> None:
             "model.kernel_size": {"choices": [3, 5], "when": {"model": "cnn"}},
             "model.dropout": {"low": 0.0, "high": 0.5},
             "optimizer": ["adamw", "sgd"],
+            "model.padding_mode": {"choices": ["zeros", "circular"], "when": {"model": "cnn"}},
+            "model.block": {"choices": ["plain"], "when": {"model.padding_mode": "circular"}},
         }
     ).check(Composer(["data=digits"]))
 

@@ -16,7 +16,7 @@ from litlab.tuning.samplers import KeyedRandom
 from litlab.tuning.settings import StudySettings
 from litlab.tuning.space import Space
 from litlab.tuning.storage import Storage
-from litlab.tuning.study import TrialStudy
+from litlab.tuning.study import Start, TrialStudy
 from run_helpers import THIRD_PARTY, ready_store
 from study_helpers import run, states, study, trials_of
 
@@ -174,9 +174,9 @@ def opened(**settings: object) -> TrialStudy:
     content = {"optimizer.lr": [0.1, 0.2]}
     chosen = StudySettings.model_validate({"name": "x", "space": content, **settings})
     goal = Objective("val/loss", "minimize")
-    storage = Storage("x", None, 60)
-    study = TrialStudy(chosen, Space(chosen.space), [goal], storage, {}, "hash", 10)
-    study.owner.leave()
+    start = Start({"optimizer.lr": 0.1}, {}, "hash", "data", 10)
+    study = TrialStudy(chosen, Space(chosen.space), [goal], Storage("x", None, 60), start)
+    study.leave()
     return study
 
 
@@ -185,16 +185,24 @@ def opened(**settings: object) -> TrialStudy:
     [
         ({"space": {"optimizer.lr": [0.1, 0.3]}}, "another space"),
         ({"n_trials": 3, "sampler": "gp", "workers": 4}, ""),
+        ({"sampler": "random"}, "another sampler or seed"),
     ],
 )
 def test_a_study_of_another_space_is_refused(project: Path, changes: dict, says: str) -> None:
-    opened()
+    opened().begin()
     if not says:
         assert opened(**changes).count() == 1
         return
     with pytest.raises(ConfigError, match=says) as caught:
         opened(**changes)
     assert "study.name" in caught.value.where
+
+
+def test_a_study_that_has_run_nothing_may_change(project: Path) -> None:
+    opened()
+    changed = opened(space={"optimizer.lr": [0.1, 0.3]}, sampler="random")
+    assert changed.study.user_attrs["space"] == {"optimizer.lr": [0.1, 0.3]}
+    assert [t.state.name for t in changed.trials()] == ["WAITING"]
 
 
 def test_trials_of_an_earlier_study_are_not_taken_for_its_own(project: Path) -> None:

@@ -12,6 +12,8 @@ from litlab.paths import project_root
 from litlab.schema import Config
 from litlab.tuning.space import overrides, typed
 
+PLAIN = re.compile(r"[A-Za-z0-9_.\-]+|\[[A-Za-z0-9_.,\- ]*\]")
+
 
 class Composer:
     """Composes once for each choice of groups, and puts the other values in place.
@@ -36,7 +38,7 @@ class Composer:
         Raises:
             ConfigError: A path does not exist, or a value is not allowed there.
         """
-        placed = {p: v for p, v in values.items() if "." in p and not self._is_referred_to(p)}
+        placed = {path: value for path, value in values.items() if self._can_be_put(path, value)}
         words = tuple(overrides(self.base, {p: v for p, v in values.items() if p not in placed}))
         if words not in self._composed:
             self._composed[words] = configuration.compose(words)
@@ -51,6 +53,9 @@ class Composer:
         texts = [path.read_text() for path in (project_root() / "conf").rglob("*.yaml")]
         return re.findall(r"\$\{([^}]*)", "\n".join([*texts, *self.base]))
 
+    def _can_be_put(self, path: str, value: Any) -> bool:
+        return "." in path and _is_plain(value) and not self._is_referred_to(path)
+
     def _is_referred_to(self, path: str) -> bool:
         return any(
             name.startswith(".")
@@ -59,6 +64,11 @@ class Composer:
             or name.startswith(f"{path}.")
             for name in self._references
         )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is what it says: Hydra reads more into some texts."""
+    return not isinstance(value, str) or PLAIN.fullmatch(value) is not None
 
 
 def _put(content: Any, parts: Sequence[str], value: Any) -> bool:

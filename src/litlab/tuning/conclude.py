@@ -6,8 +6,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from litlab.errors import EnvironmentFault
-from litlab.tuning.finalists import AS_IT_WAS, Finals
-from litlab.tuning.outcome import Outcome
+from litlab.tuning.finalists import Finals
+from litlab.tuning.outcome import OUTSIDE, Outcome
 from litlab.tuning.study import TrialStudy
 
 FIGURES, PAGE = "figures", "study.html"
@@ -39,13 +39,12 @@ def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
     front = []
     if len(study.objectives) > 1:
         front = [_point(study, t) for t in study.study.best_trials]
-    first = study.trials()[0]
     return Outcome(
         study.settings.name,
         study.storage.url,
         counts,
         _best(study, finals),
-        _value(first) if first.state == TrialState.COMPLETE else None,
+        _first(study),
         ranked,
         front,
         advice.advise(study.study, study.space, study.objectives, ranked),
@@ -60,10 +59,11 @@ def _best(study: TrialStudy, finals: Finals) -> dict[str, Any]:
         sign = -1 if study.objectives[0].direction == "maximize" else 1
         return _point(study, min(trials, key=lambda t: sign * _value(t)))
     winner = ranked[0]
-    trial = study.trials()[winner.number]
-    found = _point(study, trial)
-    if winner.number == AS_IT_WAS:  # whatever the first trial tried, this is without it
+    found = _point(study, study.trials()[winner.number])
+    if winner.as_it_was:  # whatever the first trial tried, this is without it
         found["params"] = {}
+    if winner.as_it_was and _first(study) is None:
+        found["value"] = winner.mean(study.objectives[0].name)
     names = [o.name for o in study.objectives]
     return {
         **found,
@@ -87,8 +87,15 @@ def _point(study: TrialStudy, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _value(trial: FrozenTrial) -> float:
-    """The first objective's; of a trial that did not finish, not a number."""
+    """The first objective's: of a trial that was pruned, the last it reported."""
     return trial.values[0] if trial.values else float("nan")
+
+
+def _first(study: TrialStudy) -> float | None:
+    """The configuration's own value, if the first trial was just that and was completed."""
+    first = study.trials()[0]
+    just_that = not study.study.user_attrs.get(OUTSIDE)
+    return _value(first) if just_that and first.state == TrialState.COMPLETE else None
 
 
 def write_pages(study: TrialStudy, outcome: Outcome, folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """What remains of a study: an experiment file with its recipe card."""
 
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import yaml
 from litlab.output import number
 from litlab.paths import project_root
 from litlab.tuning.outcome import Finalist, Outcome
-from litlab.tuning.space import is_group
+from litlab.tuning.space import is_group, typed
 
 
 def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
@@ -34,14 +35,15 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
     for path, value in rest.items():
         _put(content, path.split("."), value)
     path = project_root() / "conf" / "experiment" / f"{outcome.study}-best.yaml"
-    text = _card(outcome, monitor) + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    left = [o for o in base if o.startswith(("+", "~"))]
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
+    temporary.write_text(_card(outcome, monitor, left) + text)
     temporary.replace(path)
     return path
 
 
-def _card(outcome: Outcome, monitor: str) -> str:
+def _card(outcome: Outcome, monitor: str, left: list[str]) -> str:
     """Return the head of the file: where its settings come from, and what to expect of them."""
     best = outcome.best
     counts = ", ".join(f"{n} {state}" for state, n in outcome.trials.items())
@@ -58,15 +60,16 @@ def _card(outcome: Outcome, monitor: str) -> str:
         first = "did not finish" if outcome.first is None else number(outcome.first)
         lines.append(f"{monitor}: {number(best['value'])}; as it was: {first}.")
         lines.append("One seed, chosen among many: expect less on new data.")
+    if left:  # a file of settings can neither add nor remove a key
+        lines.append(f"To be added on the command line: {' '.join(map(shlex.quote, left))}")
     return "# @package _global_\n" + "".join(f"# {line}\n" for line in lines)
 
 
 def _score(finalist: Finalist, monitor: str) -> str:
-    whose = f"trial {finalist.number}" if finalist.params else "as it was"
     interval = finalist.interval(monitor)
     between = f", {number(interval[0])} to {number(interval[1])}" if interval else ""
     seeds = ", ".join(map(str, finalist.seeds))
-    return f"{whose}: {monitor} {number(finalist.mean(monitor))}{between} (seeds {seeds})"
+    return f"{finalist.label}: {monitor} {number(finalist.mean(monitor))}{between} (seeds {seeds})"
 
 
 def _of_base(base: list[str]) -> dict[str, Any]:
@@ -77,9 +80,8 @@ def _of_base(base: list[str]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a choice as YAML has it: lists were text to Optuna."""
-    listed = isinstance(value, str) and value.startswith("[")
-    return yaml.safe_load(value) if listed else value
+    """Return a choice as it was trained: lists were text to Optuna."""
+    return typed(value)
 
 
 def _put(content: dict[str, Any], parts: list[str], value: Any) -> None:

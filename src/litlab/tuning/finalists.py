@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,10 @@ from litlab.output import number, say
 from litlab.schema import Config
 from litlab.signals import Signals
 from litlab.tuning.composer import Composer
-from litlab.tuning.outcome import Finalist
+from litlab.tuning.outcome import OUTSIDE, Finalist
 from litlab.tuning.pool import Job, Pool
 from litlab.tuning.record import ParentRun, as_run
 from litlab.tuning.study import TrialStudy
-
-AS_IT_WAS = 0  # the number of the configuration as it was, which is the first trial's
 
 
 class Finals:
@@ -41,36 +40,39 @@ class Finals:
         self.seeds = [config.seed + 1 + place for place in range(settings.finalist_seeds)]
         self.trained = 0
 
-    def candidates(self) -> dict[int, dict[str, Any]]:
-        """Return the settings of those to be trained, by the number of their trial."""
+    @cached_property
+    def candidates(self) -> list[tuple[int, dict[str, Any]]]:
+        """Numbers and settings of the trials to be trained; without settings, as it was."""
         wanted = self.study.settings.finalists
         complete = self.study.trials(TrialState.COMPLETE)
         if not wanted or not complete:
-            return {}
+            return []
         several = len(self.study.objectives) > 1
         best = _front(self.study, wanted) if several else _top(self.study, complete, wanted)
-        return {AS_IT_WAS: {}, **{t.number: t.params for t in best if t.number != AS_IT_WAS}}
+        same = not self.study.study.user_attrs.get(OUTSIDE)  # the first trial is as it was
+        return [(0, {}), *((t.number, t.params) for t in best if not same or t.number != 0)]
 
     def run(self, pool: Pool, signals: Signals) -> None:
         """Train what has not been trained yet."""
         waiting = [
             (number, params, seed)
             for seed in self.seeds
-            for number, params in self.candidates().items()
-            if self._key(number, seed) not in self.study.study.user_attrs
+            for number, params in self.candidates
+            if self._key(number, params, seed) not in self.study.study.user_attrs
         ]
         if waiting:
             self._announce(len(waiting))
         while signals.came is None and (waiting or pool.jobs):
-            while waiting and pool.free:
+            while waiting and pool.free and signals.came is None:
                 self._begin(pool, *waiting.pop(0))
             for job, said in pool.listen(lambda *_: False):
-                self._note(job, said)
+                if said is not None:
+                    self._note(job, said)
 
     def _announce(self, many: int) -> None:
         times = [t.user_attrs["seconds"] for t in self.study.trials(TrialState.COMPLETE)]
         each = statistics.median(times) / self.study.settings.workers
-        what = f"{len(self.candidates()) - 1} best and the configuration as it was"
+        what = f"{len(self.candidates) - 1} best and the configuration as it was"
         say(
             f"training the {what} on {len(self.seeds)} new seeds: {many} trainings, "
             f"about {each * many:.0f} s"
@@ -79,29 +81,30 @@ class Finals:
     def _begin(self, pool: Pool, trial: int, params: Mapping[str, Any], seed: int) -> None:
         config = self.composer(params)
         config = config.model_copy(update={"seed": seed})
-        name = self._key(trial, seed)
+        name = self._key(trial, params, seed)
         run_name = f"{self.study.settings.name}-{name}"
         tags = self.parent.tags(trial=trial, finalist_seed=seed)
-        pool.begin(name, as_run(config, run_name, tags), (trial, seed))
+        pool.begin(name, as_run(config, run_name, tags), name, fresh=False)
         self.trained += 1
 
     @staticmethod
-    def _key(trial: int, seed: int) -> str:
-        return f"final-{trial:04d}-seed-{seed}"
+    def _key(trial: int, params: Mapping[str, Any], seed: int) -> str:
+        return f"final-{trial:04d}-seed-{seed}" if params else f"final-as-it-was-seed-{seed}"
 
     def _note(self, job: Job, said: Mapping[str, Any]) -> None:
+        said = self.study.checked(said)
         if "failed" in said:
             say(f"{job.name} failed: {said['failed']}")
             return
         values = {o.name: o.value(said) for o in self.study.objectives}
-        self.study.study.set_user_attr(job.name, values)
+        self.study.study.set_user_attr(job.key, values)
         say(f"{job.name}  " + "  ".join(f"{name} {number(v)}" for name, v in values.items()))
 
     def ranked(self) -> list[Finalist]:
         """Return those of which every seed was trained, the best mean first."""
         found, attributes = [], self.study.study.user_attrs
-        for trial, params in self.candidates().items():
-            kept = [attributes.get(self._key(trial, seed)) for seed in self.seeds]
+        for trial, params in self.candidates:
+            kept = [attributes.get(self._key(trial, params, seed)) for seed in self.seeds]
             if all(kept):
                 names = [o.name for o in self.study.objectives]
                 values = {name: tuple(k[name] for k in kept if k) for name in names}
@@ -123,7 +126,8 @@ def _top(study: TrialStudy, complete: list[FrozenTrial], wanted: int) -> list[Fr
 
 
 def _front(study: TrialStudy, wanted: int) -> list[FrozenTrial]:
-    """Take trials of the Pareto front, from one end of the first objective to the other."""
-    front = sorted(study.study.best_trials, key=lambda t: t.values[0])
+    """Take trials of the Pareto front, from the best of the first objective to the worst."""
+    upwards = study.objectives[0].direction == "maximize"
+    front = sorted(study.study.best_trials, key=lambda t: t.values[0], reverse=upwards)
     places = np.unique(np.linspace(0, len(front) - 1, wanted).round().astype(int))
     return [front[place] for place in places]

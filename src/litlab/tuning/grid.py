@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from litlab.errors import ConfigError
-from litlab.tuning.space import WHERE, Parameter, Space
+from litlab.tuning.space import DIGITS, WHERE, Parameter, Space
 
 MOST = 100_000  # combinations: more is no grid
 
@@ -52,8 +52,6 @@ class KeyedGrid(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """Return the trial's value."""
-        if trial.number == 0:  # a value that the configuration as it is does not have
-            return Parameter(param_name, param_distribution, {}).ends[0]
         return self.cells[trial.number - 1][param_name]
 
 
@@ -89,6 +87,6 @@ def _values(parameter: Parameter) -> list[Any]:
         return list(range(d.low, d.high + 1, d.step))
     if isinstance(d, FloatDistribution) and d.step is not None:
         number = round((d.high - d.low) / d.step)
-        return [d.low + place * d.step for place in range(number + 1)]
+        return [round(d.low + place * d.step, DIGITS) for place in range(number + 1)]
     where, fix = f"{WHERE}.{parameter.path}", "give it a step, or choices such as [0.001, 0.01]"
     raise ConfigError("a grid cannot go through a whole range", where, fix)

@@ -7,6 +7,8 @@ from typing import Any
 
 from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
+OUTSIDE = "outside"  # attribute of a study: values of the configuration that its space leaves out
+
 
 @dataclass(frozen=True)
 class Finalist:
@@ -14,7 +16,7 @@ class Finalist:
 
     Attributes:
         number: Of the trial that has these settings.
-        params: The settings, by dotted path.
+        params: The settings, by dotted path; none are those of the configuration as it was.
         seeds: Those it was trained with.
         values: Objective to one value a seed.
     """
@@ -23,6 +25,16 @@ class Finalist:
     params: dict[str, Any]
     seeds: tuple[int, ...]
     values: dict[str, tuple[float, ...]]
+
+    @property
+    def as_it_was(self) -> bool:
+        """Whether it is the configuration that was tuned, and no trial's."""
+        return not self.params
+
+    @property
+    def label(self) -> str:
+        """What it is called in a list."""
+        return "as it was" if self.as_it_was else f"trial {self.number}"
 
     def mean(self, objective: str) -> float:
         """Return the mean over the seeds."""
@@ -42,7 +54,7 @@ class Outcome:
         storage: Where `optuna-dashboard` finds it, without credentials.
         trials: How many are complete, pruned, failed.
         best: Number, value, settings and run of the best trial.
-        first: The current configuration's value; None if that trial did not finish.
+        first: The current configuration's value; None if no trial has finished that is just it.
         finalists: The best, trained again, in the order of their means; the configuration as it was
             among them.
         pareto: With several objectives: trials that no other is better than in all of them.

@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -60,9 +61,12 @@ class Owner:
         return word == RELEASED or trial._trial_id in stale or self._is_dead(word)
 
     def _is_dead(self, word: str) -> bool:
-        """Whether a command of this machine has ended; of others nothing is known."""
-        path = self._file(word)
-        if fcntl is None or word == self.word or not path.is_file():
+        """Whether a command of this machine has ended; of others nothing is known.
+
+        A lock in a folder that several machines share may be known to one of them alone.
+        """
+        path, here = self._file(word), word.startswith(f"{socket.gethostname()}-")
+        if fcntl is None or word == self.word or not here or not path.is_file():
             return False
         with path.open() as file:
             try:
@@ -71,8 +75,22 @@ class Owner:
                 return False
         return True
 
-    def leave(self) -> None:
-        """Give the file up."""
+    def sweep(self, needed: Collection[str]) -> None:
+        """Remove the files of commands of this machine that have ended.
+
+        Args:
+            needed: Owners of trials that are running.
+        """
+        for path in self._folder.glob("*.lock"):
+            if path.stem not in needed and self._is_dead(path.stem):
+                path.unlink(missing_ok=True)
+
+    def leave(self, *, keep: bool) -> None:
+        """Give the file up.
+
+        Args:
+            keep: Whether there are trials left, which others may know by it to be nobody's.
+        """
         self._held.close()
-        with suppress(OSError):
-            self._file(self.word).unlink()
+        if not keep:
+            self._file(self.word).unlink(missing_ok=True)

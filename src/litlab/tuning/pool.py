@@ -1,7 +1,9 @@
 """The processes that train: begun, listened to, taken up again when they are killed."""
 
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +11,11 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from litlab.checkpoint.io import verify
+from litlab.checkpoint.manifest import config_hash
+from litlab.errors import CheckpointError
 from litlab.output import say
+from litlab.run_folder import BEST, LAST, PREVIOUS
 from litlab.run_lock import is_running
 from litlab.schema import Config
 from litlab.tuning.devices import Slot
@@ -17,6 +23,7 @@ from litlab.tuning.worker import Worker, start
 
 ATTEMPTS = 3  # of a training whose process is killed
 STOPPED = (130, 143)  # exit codes of a training that was asked to stop, and has saved
+ASK_AGAIN = 5.0  # seconds after which a training is asked again to stop
 PAUSE = 1.0  # seconds without news after which the caller may look at the clock
 
 
@@ -31,6 +38,7 @@ class Job:
         slot: The devices it has.
         worker: Its process.
         attempts: How often it was started.
+        given_up: Whether nobody waits for its result any more.
     """
 
     name: str
@@ -39,45 +47,72 @@ class Job:
     slot: Slot
     worker: Worker
     attempts: int = 1
+    given_up: bool = False
+
+
+Said = dict[str, Any] | None  # what a training ended with; None if it was stopped
 
 
 class Pool:
     """As many trainings at a time as there are slots.
 
+    Attributes:
+        free: Slots without a training.
+        jobs: The trainings.
+        stops: Says whether trainings that end now were stopped, by a signal to all of us.
+
     Args:
         folder: Where their folders and logs lie.
         slots: One for each that may run at the same time.
+        data: Checksum of the data.
         measure: Whether the time of a forward pass is wanted.
     """
 
-    def __init__(self, folder: Path, slots: Sequence[Slot], *, measure: bool) -> None:
-        self.folder, self.measure = folder, measure
+    def __init__(
+        self, folder: Path, slots: Sequence[Slot], data: str, *, measure: bool = False
+    ) -> None:
+        self.folder, self.data, self.measure = folder, data, measure
         self.free = list(slots)
         self.jobs: list[Job] = []
-        self.stopping = False
+        self.stops: Callable[[], bool] = lambda: False
 
-    def begin(self, name: str, config: Config, key: Any) -> None:
-        """Start a training in a free slot; one that was interrupted there goes on."""
+    def begin(self, name: str, config: Config, key: Any, *, fresh: bool) -> None:
+        """Start a training in a free slot; one that was interrupted there goes on.
+
+        Args:
+            name: Of its folder, and of its log. Where the folder is another's, it has a number.
+            config: What is trained.
+            key: What the training is to the caller.
+            fresh: Whether it was never begun before.
+        """
+        number = 2
+        while not self._is_free(self.folder / name, config, fresh):
+            name, number = f"{name.rpartition('~')[0] or name}~{number}", number + 1
         slot = self.free.pop(0)
         self.jobs.append(Job(name, config, key, slot, self._start(name, config, slot)))
 
-    def unused(self, name: str) -> str:
-        """Return a folder's name, with a number after it where another process holds the folder.
+    def _is_free(self, folder: Path, config: Config, fresh: bool) -> bool:
+        """Whether a folder is not there, or is that of the same training.
 
-        A machine that stood still for too long may come back to the training it had.
+        Another process may hold it: a machine that stood still and comes back. Or it is of another
+        study of the same name, whose results are not ours.
         """
-        candidate, number = name, 2
-        while is_running(self.folder / candidate):
-            candidate, number = f"{name}-{number}", number + 1
-        return candidate
+        if is_running(folder):
+            return False
+        if fresh:
+            return not folder.exists()
+        kept = [folder / name for name in (LAST, PREVIOUS, BEST) if (folder / name).is_file()]
+        with suppress(CheckpointError):  # a damaged one is the training's to deal with
+            for checkpoint in kept[:1]:
+                manifest = verify(checkpoint)
+                return (manifest["config"], manifest["data"]) == (config_hash(config), self.data)
+        return True
 
     def _start(self, name: str, config: Config, slot: Slot) -> Worker:
         log = self.folder / f"{name}.log"
         return start(config, self.folder / name, slot, log, measure=self.measure)
 
-    def listen(
-        self, on_epoch: Callable[[Job, int, float], bool]
-    ) -> list[tuple[Job, dict[str, Any]]]:
+    def listen(self, on_epoch: Callable[[Job, int, float], bool]) -> list[tuple[Job, Said]]:
         """Take in what the trainings say, for a moment.
 
         Args:
@@ -90,30 +125,27 @@ class Pool:
         by_line = {job.worker.line: job for job in self.jobs}
         for line in wait(list(by_line), timeout=PAUSE):
             job = by_line[line]  # type: ignore[index]
-            if job not in self.jobs:  # given up since
-                continue
             try:
                 said = job.worker.line.recv()
             except (EOFError, ConnectionResetError):
                 result = self._ended(job)
-                if result is not None:
+                if job not in self.jobs and not job.given_up:
                     ended.append((job, result))
                 continue
             if "epoch" in said:
-                ends = on_epoch(job, said["epoch"], said["value"])
-                if job in self.jobs:  # it may have been given up
-                    _answer(job, ends)
+                _answer(job, not job.given_up and on_epoch(job, said["epoch"], said["value"]))
             else:
                 job.worker.said = said
         return ended
 
-    def _ended(self, job: Job) -> dict[str, Any] | None:
-        """Return what a training ended with; None if it is to go on, now or another time."""
+    def _ended(self, job: Job) -> Said:
+        """Return what a training ended with; it goes on at once if its process was killed."""
         code = os.waitstatus_to_exitcode(os.waitpid(job.worker.pid, 0)[1])
         job.worker.line.close()
         said = job.worker.said
         unfinished = not said or said.get("code") in STOPPED
-        if unfinished and not self.stopping and job.attempts < ATTEMPTS:
+        stopped = job.given_up or self.stops()
+        if unfinished and not stopped and job.attempts < ATTEMPTS:
             say(f"{job.name}: its process ended with {_reason(code)}; it goes on")
             job.worker = self._start(job.name, job.config, job.slot)
             job.attempts += 1
@@ -122,36 +154,27 @@ class Pool:
         self.free.append(job.slot)
         if not unfinished:
             return said
-        if self.stopping:
+        if stopped:
             return None
         return {"failed": f"its process ended with {_reason(code)}, {ATTEMPTS} times"}
 
     def give_up(self, job: Job) -> None:
-        """End a training that is another's by now: at once, for it need not save."""
-        job.worker.stop(signal.SIGKILL)
-        os.waitpid(job.worker.pid, 0)
-        job.worker.line.close()
-        self.jobs.remove(job)
-        self.free.append(job.slot)
+        """Let a training end that is another's by now."""
+        job.given_up = True
+        job.worker.stop()
 
-    def stop(self) -> list[tuple[Job, dict[str, Any] | None]]:
+    def stop(self) -> list[tuple[Job, Said]]:
         """Let every training save and end; return all, with what those that had ended say."""
-        self.stopping = True
-        for job in self.jobs:
-            job.worker.stop()
-            job.worker.stop(signal.SIGCONT)  # one that stands still could not
-        stopped = []
-        for job in list(self.jobs):
-            while job in self.jobs:
-                try:
-                    said = job.worker.line.recv()
-                except (EOFError, OSError):
-                    stopped.append((job, self._ended(job)))
-                    continue
-                if "epoch" in said:
-                    _answer(job, False)
-                else:
-                    job.worker.said = said
+        self.stops = lambda: True
+        stopped: list[tuple[Job, Said]] = []
+        asked = -math.inf
+        while self.jobs:
+            if time.monotonic() - asked > ASK_AGAIN:
+                asked = time.monotonic()
+                for job in self.jobs:
+                    job.worker.stop()
+                    job.worker.stop(signal.SIGCONT)  # one that stands still could not
+            stopped += self.listen(lambda *_: False)
         return stopped
 
 

@@ -8,17 +8,17 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
+from litlab.output import say
 from litlab.paths import store_root
 from litlab.schema import Config
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
 from litlab.tracking.redact import redact
 from litlab.tuning.outcome import Outcome
 from litlab.tuning.settings import StudySettings
-from litlab.tuning.study import TrialStudy
+from litlab.tuning.study import RUN, TrialStudy
 
 PARENT = "mlflow.parentRunId"
 DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
-RUN = "run_id"  # attribute of the study
 
 
 class ParentRun:
@@ -35,13 +35,14 @@ class ParentRun:
 
     def __init__(self, config: Config, settings: StudySettings, study: TrialStudy) -> None:
         self.config, self.settings, self.study = config, settings, study.study
+        self._storage = study.storage.url
         self.run_id = str(self.study.user_attrs.get(RUN, ""))
         # Under `mlflow run` there is a run already: the study's, and not that of each trial.
         self._given = os.environ.pop("MLFLOW_RUN_ID", "")
 
     def start(self) -> None:
         """Open it, or the one of the command that began the study."""
-        content: dict[str, Any] = redact(self.settings.model_dump())
+        content: dict[str, Any] = {**redact(self.settings.model_dump()), "storage": self._storage}
         settings = {f"study.{k}": str(v) for k, v in content.items()}
 
         def begin() -> str:
@@ -61,7 +62,10 @@ class ParentRun:
         return {PARENT: self.run_id, "study": self.settings.name, **numbers}
 
     def finish(self, status: str, outcome: Outcome | None, files: Sequence[Path]) -> None:
-        """Close it, with what was found and the pages and figures of it."""
+        """Close it, with what was found and the pages and figures of it.
+
+        It raises nothing: an error that ended the study must not give way to one in recording it.
+        """
 
         def end() -> bool:
             logger = _logger(self.config, self.run_id)
@@ -75,7 +79,10 @@ class ParentRun:
                 logger.log_artifact(file, "figures" if file.suffix == ".png" else "")
             return logger.finish(status)
 
-        apart(end)
+        try:
+            apart(end)
+        except Exception as error:
+            say(f"warning: the study's run in MLflow is not closed: {redact(str(error))}")
 
 
 def _logger(config: Config, run_id: str = "") -> MLflowLogger:
@@ -130,7 +137,10 @@ def apart(work: Callable[[], Any]) -> Any:
         finally:
             os._exit(0)
     theirs.close()
-    value, raised = ours.recv()
+    try:
+        value, raised = ours.recv()
+    except EOFError:
+        value, raised = None, RuntimeError("the process that talks to MLflow was killed")
     os.waitpid(child, 0)
     if raised is not None:
         raise raised

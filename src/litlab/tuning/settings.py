@@ -10,6 +10,7 @@ from litlab.errors import ConfigError, nearest
 from litlab.hyperparameters import Count, Index
 from litlab.paths import project_root
 from litlab.schema import Duration
+from litlab.tracking.redact import redact
 
 PARTS = ("low", "high", "log", "step", "when", "choices")  # of an entry of the space
 WANTED = {
@@ -95,9 +96,8 @@ def _change(content: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(
-            "not a value", override, "e.g. 'study.space={model: [mlp, cnn]}'"
-        ) from None
+        where = "study.storage" if "storage" in key else str(redact(override))
+        raise ConfigError("not a value", where, "e.g. 'study.space={model: [mlp, cnn]}'") from None
     key = _key(key).partition(".")[2]
     if not key.startswith("space."):
         content[key] = value

@@ -1,5 +1,6 @@
 """What a study varies: settings by their dotted path, each with a range or choices."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from litlab.paths import project_root
 from litlab.tuning.settings import PARTS
 
 WHERE = "study.space"
+DIGITS = 12  # to which multiples of a step are rounded: 0.1 + 2 * 0.1 is 0.3
 
 
 @dataclass(frozen=True)
@@ -111,46 +113,86 @@ class Space:
         Raises:
             ConfigError: A path does not exist, or a value is not allowed there.
         """
-        first = self._first()
         for p in self.parameters:
             for value in p.ends:
-                given = {path: allowed[0] for path, allowed in p.when.items()}
-                values = {k: v for k, v in {**first, **given}.items() if self._needed(k, p)}
                 try:
-                    compose({**values, p.path: value})
+                    compose(self._with(p, value))
                 except ConfigError as error:
                     where = f"{WHERE}.{p.path}"
                     tried = "" if error.what.startswith("no setting") else f"{_text(value)}: "
                     raise ConfigError(f"{tried}{error.what}", where, error.fix) from None
+        for group in self.parameters:
+            if "." not in group.path:
+                for choice in group.ends:
+                    self._check_beside(group, choice, compose)
 
-    def _needed(self, path: str, parameter: Parameter) -> bool:
-        """Whether another parameter must be set for this one to exist: a group, a condition."""
-        return path in parameter.when or ("." not in path and path != parameter.path)
+    def _check_beside(
+        self, group: Parameter, choice: Any, compose: Callable[[Mapping[str, Any]], object]
+    ) -> None:
+        """Try a choice of a group beside all that is varied with it."""
+        values = self._with(group, choice)
+        for p in self.parameters:
+            if p.path not in values and p.applies(values):
+                values[p.path] = p.ends[0]
+                try:
+                    compose(values)
+                except ConfigError as error:
+                    where, what = f"{WHERE}.{p.path}", f"{group.path}={choice}: {error.what}"
+                    fix = f"say for which it is varied, e.g. when: {{{group.path}: ...}}"
+                    raise ConfigError(what, where, fix) from None
 
-    def _first(self) -> dict[str, Any]:
-        return {p.path: p.ends[0] for p in self.parameters if not p.when}
+    def _with(self, parameter: Parameter, value: Any) -> dict[str, Any]:
+        """Return a value and what must be set for it to exist: its conditions, theirs, groups."""
+        given, waiting = {parameter.path: value}, [parameter]
+        while waiting:
+            for path, allowed in waiting.pop().when.items():
+                if path not in given:
+                    given[path] = allowed[0]
+                    waiting += [p for p in self.parameters if p.path == path]
+        for p in self.parameters:
+            if "." not in p.path and not p.when:
+                given.setdefault(p.path, p.ends[0])
+        return {p.path: given[p.path] for p in self.parameters if p.path in given}
 
-    def current(self, base: Sequence[str]) -> dict[str, Any]:
-        """Return the current configuration's values, where they lie within the space."""
+    def current(self, base: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the current configuration's values, and those that its space leaves out.
+
+        In place of what is left out there is the nearest that is not.
+        """
         content, chosen = configuration.compose(base), configuration.choices(base)
         found: dict[str, Any] = {}
+        outside: dict[str, Any] = {}
         for p in self.parameters:
-            if not p.applies(found):
-                continue
-            value = chosen.get(p.path) if "." not in p.path else _look_up(content, p.path)
-            if isinstance(p.distribution, CategoricalDistribution):
-                value = next((c for c in p.distribution.choices if _text(c) == _text(value)), None)
-            elif not _within(p.distribution, value):
-                continue
-            if value is not None:
-                found[p.path] = value
-        return found
+            if p.applies(found):
+                value = chosen.get(p.path) if "." not in p.path else _look_up(content, p.path)
+                found[p.path] = _nearest(p.distribution, value)
+                if not _same(found[p.path], value):
+                    outside[p.path] = value
+        return found, outside
 
 
-def _within(distribution: BaseDistribution, value: Any) -> bool:
+def _nearest(distribution: BaseDistribution, value: Any) -> Any:
+    """Return the value of a distribution that is nearest to another; its first one to no number."""
+    if isinstance(distribution, CategoricalDistribution):
+        choices = distribution.choices
+        return next((choice for choice in choices if _same(choice, value)), choices[0])
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return bool(distribution._contains(distribution.to_internal_repr(value)))
+        return distribution.low
+    value = min(max(value, distribution.low), distribution.high)
+    if distribution.step is not None:
+        steps = round((value - distribution.low) / distribution.step)
+        value = round(distribution.low + steps * distribution.step, DIGITS)
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are one to the configuration, whatever they were written as."""
+    one, other = (typed(v) for v in (one, other))
+    numbers = [isinstance(v, int | float) and not isinstance(v, bool) for v in (one, other)]
+    if all(numbers):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return _text(one) == _text(other)
 
 
 def _distribution(path: str, entry: Mapping[str, Any]) -> BaseDistribution:
@@ -160,9 +202,10 @@ def _distribution(path: str, entry: Mapping[str, Any]) -> BaseDistribution:
         return CategoricalDistribution(tuple(map(_choice, entry["choices"])))
     low, high = (_number(entry[key]) for key in ("low", "high"))
     step, log = entry.get("step"), entry.get("log")
+    step = None if step is None else _number(step)
     if low >= high:
         raise ValueError(f"{low} is not below {high}")
-    if isinstance(low, int) and isinstance(high, int):
+    if isinstance(low, int) and isinstance(high, int) and not isinstance(step, float):
         return IntDistribution(low, high, log=bool(log), step=int(step or 1))
     is_rate = path.rsplit(".", 1)[-1] == "lr"
     log = log if log is not None else is_rate and low > 0 and step is None
@@ -213,9 +256,17 @@ def overrides(base: Sequence[str], values: Mapping[str, Any]) -> list[str]:
 
 
 def typed(value: Any) -> Any:
-    """Return a value as Hydra reads it: lists were text to Optuna."""
-    if not isinstance(value, str):
+    """Return a value as Hydra reads it: lists were text to Optuna; text that it cannot read, as is.
+
+    What it would expand, a sweep or a reference, is returned as it is too.
+    """
+    if not isinstance(value, str) or "${" in value:
         return value
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
-    return OverridesParser.create().parse_override(f"x={value}").value()
+    try:
+        parsed = OverridesParser.create().parse_override(f"x={value}")
+    except HydraException:
+        return value
+    return value if parsed.is_sweep_override() else parsed.value()

@@ -6,19 +6,22 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy import create_engine, text
+from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.paths import store_root
-from litlab.tracking.redact import redact
+from litlab.tracking import lock
+from litlab.tracking.redact import MARK, redact
 
-POSTGRES = ("postgresql://", "postgres://", "postgresql+psycopg://")
-HOLD = "30s"  # a machine that stands still while it holds the study alone loses it after that
+POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
+FIX = "postgresql://user@host/database; the password in PGPASSWORD or ~/.pgpass"
+MOST_HELD = 30  # seconds after which a machine that stands still while it holds the study loses it
 
 
 def study_file(name: str) -> Path:
@@ -49,38 +52,44 @@ class Storage:
     def __init__(self, name: str, url: str | None, stale_seconds: int) -> None:
         self.shared = url is not None
         self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        self._held = max(1, min(MOST_HELD, stale_seconds // 2))
         if url is None:
             file = study_file(name)
             file.parent.mkdir(parents=True, exist_ok=True)
-            url = f"sqlite:///{file}"
+            self._address = make_url(f"sqlite:///{file}")
         else:
-            url = _checked(url)
-        self.url = str(redact(url.replace("+psycopg", "")))
+            self._address = address_of(url)
+        self.url = shown(self._address)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         for category in (optuna.exceptions.ExperimentalWarning, UserWarning):
             warnings.filterwarnings("ignore", category=category, module="optuna")
+        # Heartbeats are compared by the clock of the server, in one time zone.
+        arguments = {"connect_args": {"options": "-c timezone=utc"}} if self.shared else {}
+        engine: dict[str, Any] = {"poolclass": NullPool, **arguments}
         with self.reached():
-            self._engine = create_engine(url, poolclass=NullPool)
+            self._engine = create_engine(self._address, **engine)
             with self.alone():  # two that make the tables at once would be in each other's way
                 self.backend = RDBStorage(
-                    url,
-                    engine_kwargs={"poolclass": NullPool},
+                    self._address.render_as_string(hide_password=False),
+                    engine_kwargs=engine,
                     heartbeat_interval=max(1, stale_seconds // 6),
                     grace_period=stale_seconds,
                 )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Within it no other machine begins or takes over a trial of the study.
+        """Within it no other machine begins, takes over or ends a trial of the study.
 
         On PostgreSQL an advisory lock of one transaction: it ends with the connection, whatever
-        happens to this process. The file has one user at a time as it is.
+        happens to this process.
         """
         if not self.shared:
-            yield
+            with lock.alone(self._address.render_as_string()):
+                yield
             return
         with self._engine.begin() as connection:
-            connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{HOLD}'"))
+            limit = f"SET LOCAL idle_in_transaction_session_timeout = '{self._held}s'"
+            connection.execute(text(limit))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._key})
             yield
 
@@ -93,15 +102,14 @@ class Storage:
         """
         try:
             yield
-        except ArgumentError:
-            what, fix = "not an address", "postgresql://user@host/database"
-            raise ConfigError(what, "study.storage", fix) from None
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            first = str(error.__cause__ or error).strip().splitlines()[0]
+            words = str(error.__cause__ or error).strip() or type(error).__name__
+            first = str(redact(words.splitlines()[0]))
+            password = self._address.password
+            first = first.replace(str(password), MARK) if password else first
             fix = "start it, or check the address; then the same command goes on"
-            raise EnvironmentFault(
-                f"the study's storage fails: {redact(first)}", self.url, fix
-            ) from error
+            what = f"the study's storage fails: {first}"
+            raise EnvironmentFault(what, self.url, fix) from None
 
     def beat(self, trial_id: int) -> None:
         """Note that a trial is in good hands, by the storage's own clock."""
@@ -112,15 +120,33 @@ class Storage:
         return set(self.backend._get_stale_trial_ids(study_id))
 
 
-def _checked(url: str) -> str:
-    scheme = next((s for s in POSTGRES if url.startswith(s)), None)
-    if scheme is None:
-        raise ConfigError(
-            f"'{redact(url)}' is no PostgreSQL address",
-            "study.storage",
-            "postgresql://user@host/database, or leave it out: a file of the project",
-        )
+def address_of(url: str) -> URL:
+    """Return a PostgreSQL address as SQLAlchemy has it.
+
+    What cannot be read is not shown: it may be a password with a sign that ends it.
+
+    Raises:
+        ConfigError: It is none.
+        EnvironmentFault: There is no driver for it.
+    """
+    where = "study.storage"
+    try:
+        address = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigError("no address of a database", where, FIX) from None
+    if address.drivername not in POSTGRES:
+        raise ConfigError(f"{address.drivername} is no PostgreSQL", where, FIX)
+    if "@" in (address.host or ""):
+        what = "the password has a sign that ends it, such as @"
+        raise ConfigError(what, where, FIX) from None
     if importlib.util.find_spec("psycopg") is None:
         fix = "pip install 'litlab[postgresql]'"
-        raise EnvironmentFault("psycopg is not installed", "study.storage", fix)
-    return "postgresql+psycopg://" + url.removeprefix(scheme)
+        raise EnvironmentFault("psycopg is not installed", where, fix)
+    return address.set(drivername="postgresql+psycopg")
+
+
+def shown(address: URL) -> str:
+    """Return an address without what is secret in it, as Optuna's tools take it."""
+    plain = address.set(drivername=address.get_backend_name())
+    secret = [key for key in plain.query if "pass" in key or "secret" in key]
+    return plain.difference_update_query(secret).render_as_string(hide_password=True)

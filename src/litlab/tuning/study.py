@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -11,6 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.paths import runs_folder
 from litlab.tuning.objectives import Objective
+from litlab.tuning.outcome import OUTSIDE
 from litlab.tuning.ownership import OWNER, RELEASED, Owner
 from litlab.tuning.samplers import make_pruner, make_sampler
 from litlab.tuning.settings import StudySettings
@@ -19,7 +21,38 @@ from litlab.tuning.storage import Storage, study_file
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 FACTS = ("run_id", "seconds", "parameters", "epochs", "latency", "failed")
+RUN = "run_id"  # attribute of the study: its run in MLflow
 PATIENCE = 60.0  # seconds that who joins waits for the study to be begun
+IDENTITY = {  # attributes of the study, and what is said where they differ
+    "config": "is of another configuration (data, model, any setting)",
+    "data": "is of other data: they have changed since",
+    "space": "has another space",
+    "objectives": "has another objective",
+    "order": "has another sampler or seed, by which its trials are numbered",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """The configuration that is tuned.
+
+    Attributes:
+        values: Of what is varied: the first trial's.
+        outside: Values of the configuration that the space leaves out.
+        config: A hash of its settings: of one study, all trials are of the same.
+        data: Checksum of the data.
+        max_epochs: Of a whole training.
+    """
+
+    values: Mapping[str, Any]
+    outside: Mapping[str, Any]
+    config: str
+    data: str
+    max_epochs: int
+
+
+class AnotherStudyError(ConfigError):
+    """The study of that name has trials of something else."""
 
 
 class TrialStudy:
@@ -30,9 +63,7 @@ class TrialStudy:
         space: What is varied.
         objectives: What is looked for.
         storage: Where the study lies.
-        current: The current configuration's values: the first trial.
-        config: A hash of the configuration that is tuned: of one study, all trials are of the same.
-        max_epochs: Of a whole training.
+        start: The configuration that is tuned.
         join: Whether to take part in a study that another command has begun.
 
     Raises:
@@ -46,62 +77,69 @@ class TrialStudy:
         space: Space,
         objectives: Sequence[Objective],
         storage: Storage,
-        current: Mapping[str, Any],
-        config: str,
-        max_epochs: int,
+        start: Start,
         *,
         join: bool = False,
     ) -> None:
         self.settings, self.space, self.objectives = settings, space, objectives
         self.storage = storage
         pruner = "none" if len(objectives) > 1 else settings.pruner
-        self.pruner = make_pruner(pruner, max_epochs)
-        began = {"space": settings.space, "config": config, "objectives": _names(objectives)}
-        self.study = self._joined() if join else self._begun(began, current)
-        self._same(began)
+        self.pruner = make_pruner(pruner, start.max_epochs)
+        make_sampler(settings, space, start.values, 0)  # refused before anything is stored
+        self._is_of = _identity(settings, objectives, start)
+        self.study = self._joined() if join else self._begun(start)
+        self._same()
         self.owner = Owner(settings.name)
+        self.owner.sweep({str(t.user_attrs.get(OWNER)) for t in self.trials(TrialState.RUNNING)})
         # One number a command, so that two machines do not draw the same.
         shift = 100_003 * len(self.study.trials) + (hash(self.owner.word) if join else 0)
-        self.study.sampler = make_sampler(settings, space, current, shift)
+        self.study.sampler = make_sampler(settings, space, start.values, shift)
         self.total = settings.n_trials
         cells = getattr(self.study.sampler, "cells", None)
         if cells is not None:
             self.total = min(self.total, len(cells) + 1)
         self._beaten = 0.0
 
-    def _begun(self, began: Mapping[str, Any], current: Mapping[str, Any]) -> optuna.Study:
+    def _begun(self, start: Start) -> optuna.Study:
         with self.storage.alone():
-            study = optuna.create_study(
-                study_name=self.settings.name,
-                storage=self.storage.backend,
-                pruner=self.pruner,
-                directions=[o.direction for o in self.objectives],
-                load_if_exists=True,
-            )
+            study = self._made()
+            waiting = all(t.state == TrialState.WAITING for t in study.trials)
+            if study.trials and waiting and not self.storage.shared:
+                # Nothing has run: what it was to be may change.
+                optuna.delete_study(study_name=self.settings.name, storage=self.storage.backend)
+                study = self._made()
             if not study.trials:
                 self._no_leftovers()
-                for key, value in began.items():
+                for key, value in {**self._is_of, OUTSIDE: dict(start.outside)}.items():
                     study.set_user_attr(key, value)
-                study.enqueue_trial(dict(current))
+                study.enqueue_trial(dict(start.values))
         return study
+
+    def _made(self) -> optuna.Study:
+        return optuna.create_study(
+            study_name=self.settings.name,
+            storage=self.storage.backend,
+            pruner=self.pruner,
+            directions=[o.direction for o in self.objectives],
+            load_if_exists=True,
+        )
 
     def _no_leftovers(self) -> None:
         folder = runs_folder() / self.settings.name
-        if any(folder.glob("trial-*/")):
-            if not self.storage.shared:
-                study_file(self.settings.name).unlink()
+        if not self.storage.shared and any(folder.glob("*/")):
+            study_file(self.settings.name).unlink()
             what, fix = "the folder holds trials of an earlier study", "give the study another name"
             raise ConfigError(what, str(folder), f"{fix} (study.name=...), or remove it")
 
     def _joined(self) -> optuna.Study:
-        """Wait for the study, where all machines were started at once."""
+        """Wait until the study runs, where all machines were started at once."""
         until = time.monotonic() + PATIENCE
         while True:
             try:
                 study = optuna.load_study(
                     study_name=self.settings.name, storage=self.storage.backend, pruner=self.pruner
                 )
-                if study.trials:
+                if study.trials and RUN in study.user_attrs:
                     return study
             except KeyError:
                 pass
@@ -111,20 +149,12 @@ class TrialStudy:
                 raise EnvironmentFault(what, self.storage.url, fix)
             time.sleep(0.5)
 
-    def _same(self, began: Mapping[str, Any]) -> None:
-        had = self.study.user_attrs
-        where = f"study.name={self.settings.name}"
-        another = "or give this one another name"
-        if had.get("config") != began["config"]:
-            raise ConfigError(
-                "the study of that name is of another configuration (data, model, any setting)",
-                where,
-                f"repeat its overrides, {another}",
-            )
-        for key in ("space", "objectives"):
-            if had.get(key) != began[key]:
-                what = f"the study of that name has another {key.removesuffix('s')}"
-                raise ConfigError(what, where, f"repeat what it began with, {another}")
+    def _same(self) -> None:
+        had, where = self.study.user_attrs, f"study.name={self.settings.name}"
+        fix = "repeat what it began with, or give this one another name"
+        for key, what in IDENTITY.items():
+            if had.get(key) != self._is_of[key]:
+                raise AnotherStudyError(f"the study of that name {what}", where, fix)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials in one of these states, all if none is named."""
@@ -134,20 +164,25 @@ class TrialStudy:
         """Return how many trials are in one of these states."""
         return len(self.trials(*states))
 
-    def begin(self) -> tuple[Trial, dict[str, Any], bool] | None:
+    def begin(self, *, new: bool = True) -> tuple[Trial, dict[str, Any], bool] | None:
         """Take up an interrupted trial, or ask for a new one; None if there is neither.
+
+        Args:
+            new: Whether a new one may be begun.
 
         Returns:
             The trial, its values, and whether it had been begun before.
         """
         with self.storage.alone():
             taken = self._take_over()
-            running = self.count(*FINISHED, TrialState.RUNNING)
-            if taken is None and running >= self.total:
+            begun = self.count(*FINISHED, TrialState.RUNNING)
+            if taken is None and (not new or begun >= self.total):
                 return None
             trial = taken or self.study.ask()
+            self.storage.beat(trial._trial_id)  # first: what has no heartbeat never goes stale
             trial.set_user_attr(OWNER, self.owner.word)
-            self.storage.beat(trial._trial_id)
+            if self.settings.sampler == "qmc":  # which counts its points in the storage
+                self.space.suggest(trial)
         return trial, self.space.suggest(trial), taken is not None
 
     def _take_over(self) -> Trial | None:
@@ -172,20 +207,29 @@ class TrialStudy:
 
     def holds(self, trial: Trial) -> bool:
         """Return whether a trial is still this command's: not finished, not taken over."""
-        frozen = self.storage.backend.get_trial(trial._trial_id)
+        frozen = self._frozen(trial)
         return not frozen.state.is_finished() and self.owner.owns(frozen)
 
     def release(self, trial: Trial) -> None:
         """Leave a trial that was stopped to whoever comes first."""
-        if self.holds(trial):
-            trial.set_user_attr(OWNER, RELEASED)
+        with self.storage.alone():
+            if self.holds(trial):
+                trial.set_user_attr(OWNER, RELEASED)
+
+    def leave(self) -> None:
+        """Give up what marks this command as alive; its trials, if it still has any, go with it."""
+        running = self.trials(TrialState.RUNNING)
+        self.owner.leave(keep=any(self.owner.owns(t) for t in running))
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Note an epoch's value; return whether the trial is to end here."""
         if len(self.objectives) > 1:  # Optuna prunes by one
             return False
-        if epoch not in self.storage.backend.get_trial(trial._trial_id).intermediate_values:
-            trial.report(value, epoch)
+        try:
+            if epoch not in self._frozen(trial).intermediate_values:
+                trial.report(value, epoch)
+        except optuna.exceptions.UpdateFinishedTrialError:  # elsewhere, since we looked
+            return False
         return trial.should_prune()
 
     def tell(self, trial: Trial, said: Mapping[str, Any]) -> FrozenTrial | None:
@@ -193,26 +237,23 @@ class TrialStudy:
 
         It was taken over where this machine stood still for too long, and its result counts once.
         """
-        if not self.holds(trial):
-            return None
-        said = self._checked(said)
-        for name in FACTS:
-            if name in said:
-                trial.set_user_attr(name, said[name])
-        try:
+        said = self.checked(said)
+        with self.storage.alone():
+            if not self.holds(trial):
+                return None
+            for name in FACTS:
+                if name in said:
+                    trial.set_user_attr(name, said[name])
             if "failed" in said:
                 self.study.tell(trial, state=TrialState.FAIL)
             elif said["pruned"]:
                 self.study.tell(trial, state=TrialState.PRUNED)
             else:
                 self.study.tell(trial, [o.value(said) for o in self.objectives])
-        except (ValueError, RuntimeError):  # finished elsewhere since we looked
-            if self.holds(trial):
-                raise
-            return None
-        return self.storage.backend.get_trial(trial._trial_id)
+        return self._frozen(trial)
 
-    def _checked(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
+    def checked(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a training ended with; it has failed if it has no finite value."""
         if "failed" in said or said["pruned"]:
             return said
         for objective in self.objectives:
@@ -224,6 +265,19 @@ class TrialStudy:
                 return {**said, "failed": f"{objective.name} is {value}"}
         return said
 
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        return self.storage.backend.get_trial(trial._trial_id)
 
-def _names(objectives: Sequence[Objective]) -> list[str]:
-    return [f"{o.direction} {o.name}" for o in objectives]
+
+def _identity(
+    settings: StudySettings, objectives: Sequence[Objective], start: Start
+) -> dict[str, Any]:
+    """Return what is the same of all trials of a study."""
+    keyed = settings.sampler in ("random", "grid")  # whose trials go by their numbers
+    return {
+        "config": start.config,
+        "data": start.data,
+        "space": settings.space,
+        "objectives": [f"{o.direction} {o.name}" for o in objectives],
+        "order": f"{settings.sampler}, seed {settings.seed}" if keyed else "",
+    }

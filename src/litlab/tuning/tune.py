@@ -20,6 +20,7 @@ from litlab.paths import runs_folder
 from litlab.run_lock import running
 from litlab.signals import Signals
 from litlab.tuning import conclude
+from litlab.tuning.clock import Clock
 from litlab.tuning.composer import Composer
 from litlab.tuning.devices import slots
 from litlab.tuning.finalists import Finals
@@ -30,9 +31,9 @@ from litlab.tuning.record import ParentRun, as_run, warm_up
 from litlab.tuning.settings import StudySettings
 from litlab.tuning.space import Space
 from litlab.tuning.storage import Storage
-from litlab.tuning.study import FINISHED, TrialStudy
+from litlab.tuning.study import FINISHED, Start, TrialStudy
 
-SPENT = "seconds"  # attribute of a study: how long its time limit has run
+LEAST_SILENCE = 5  # seconds
 
 
 class Tuner:
@@ -62,32 +63,35 @@ class Tuner:
         self.space = Space(settings.space)
         self.composer = Composer(self.base)
         self.space.check(self.composer)
-        _, spec = open_or_prepare(self.config.data, self.config.trust)
-        task = build_task(self.config, spec, trial=False)
+        _, self.spec = open_or_prepare(self.config.data, self.config.trust)
+        task = build_task(self.config, self.spec, trial=False)
         names = settings.objectives or [self.config.monitor]
         self.objectives = objectives_of(names, task.parts.metrics)
-        self.study = self._open()
         self.folder = runs_folder() / settings.name
         measure = any(o.name == "latency" for o in self.objectives)
         shared = slots(self.config.trainer, settings.workers, cores)
-        self.pool = Pool(self.folder, shared, measure=measure)
+        self.pool = Pool(self.folder, shared, self.spec.checksum, measure=measure)
+        self.study = self._open()
         self.parent = ParentRun(self.config, settings, self.study)
         self.begun = 0  # trainings, by this command
 
     def _open(self) -> TrialStudy:
         settings = self.settings
-        storage = Storage(settings.name, settings.storage, span(settings.stale_after))
-        with storage.reached():
-            return TrialStudy(
-                settings,
-                self.space,
-                self.objectives,
-                storage,
-                self.space.current(self.base),
-                config_hash(self.config),
-                self.config.trainer.max_epochs,
-                join=self.join,
+        silence = span(settings.stale_after)
+        if silence < LEAST_SILENCE:
+            where, fix = f"study.stale_after={settings.stale_after}", f"{LEAST_SILENCE}s or more"
+            raise ConfigError("machines do not say so often that they are there", where, fix)
+        storage = Storage(settings.name, settings.storage, silence)
+        values, outside = self.space.current(self.base)
+        for path, value in outside.items():
+            now = _short(values[path])
+            say(
+                f"the first trial has {path}={now}: the configuration's {value} is not in the space"
             )
+        tuned, epochs = config_hash(self.config), self.config.trainer.max_epochs
+        start = Start(values, outside, tuned, self.spec.checksum, epochs)
+        with storage.reached():
+            return TrialStudy(settings, self.space, self.objectives, storage, start, join=self.join)
 
     @property
     def page(self) -> Path:
@@ -103,9 +107,9 @@ class Tuner:
         self.folder.mkdir(parents=True, exist_ok=True)
         status, outcome, pages = "FAILED", None, []
         with running(self.folder), self._noted() as signals:
-            self.parent.start()
-            warm_up(self.config)
             try:
+                self.parent.start()
+                warm_up(self.config)
                 finals = Finals(self.study, self.config, self.composer, self.parent)
                 try:
                     self._trials(signals)
@@ -115,9 +119,9 @@ class Tuner:
                     self._stop()
                 self._raise(signals, "the same command goes on from here")
                 outcome = conclude.outcome_of(self.study, self.folder, finals)
-                if self.begun or finals.trained or not self.page.is_file():
-                    pages = conclude.write_pages(self.study, outcome, self.folder)
                 status = "FINISHED"
+                if finals.trained or not self._is_drawn():
+                    pages = self._draw(outcome)
             except Interrupted:
                 status = "KILLED"
                 raise
@@ -148,10 +152,26 @@ class Tuner:
     def _noted(self) -> Iterator[Signals]:
         """Within it signals are remembered, and a storage that fails is explained."""
         with Signals() as signals, signals.noted(), self.study.storage.reached():
+            self.pool.stops = lambda: signals.came is not None
             try:
                 yield signals
             finally:
-                self.study.owner.leave()
+                self.study.leave()
+
+    def _is_drawn(self) -> bool:
+        """Whether the page shows all that has ended."""
+        if self.begun or not self.page.is_file():
+            return False
+        ends = [t.datetime_complete.timestamp() for t in self.study.trials() if t.datetime_complete]
+        return self.page.stat().st_mtime >= max(ends)
+
+    def _draw(self, outcome: Outcome) -> list[Path]:
+        """Draw the study; it is complete without."""
+        try:
+            return conclude.write_pages(self.study, outcome, self.folder)
+        except Exception as error:
+            say(f"warning: the study's report is not drawn: {type(error).__name__}: {error}")
+            return []
 
     @staticmethod
     def _raise(signals: Signals, saved: str) -> None:
@@ -159,22 +179,22 @@ class Tuner:
             raise signals.interrupted(saved)
 
     def _trials(self, signals: Signals) -> None:
-        clock = _Clock(self.study, self.settings.time_limit)
+        clock = Clock(self.study, self.settings.time_limit, helps=self.join)
         self._say_what_is_left()
         waits = False
         while signals.came is None:
-            while self.pool.free and clock.in_time and self._begin():
-                pass
+            while signals.came is None and self.pool.free and self._begin(new=clock.in_time):
+                self._beat()
             if not self.pool.jobs:
                 others = self.study.count(TrialState.RUNNING)
-                if not others or not clock.in_time:
+                if not others:
                     break
                 if not waits:
                     say(f"waiting for {others} trials of other machines")
                 waits = True
                 time.sleep(1.0)
             self._listen()
-            self.study.beat([job.key[0] for job in self.pool.jobs])
+            self._beat()
             clock.note()
         clock.note(now=True)
 
@@ -189,24 +209,34 @@ class Tuner:
         elif done == total:
             say(f"all {total} trials have finished; study.n_trials={2 * total} would add as many")
 
-    def _begin(self) -> bool:
-        begun = self.study.begin()
+    def _beat(self) -> None:
+        self.study.beat([job.key[0] for job in self.pool.jobs if not job.given_up])
+
+    def _begin(self, *, new: bool) -> bool:
+        begun = self.study.begin(new=new)
         if begun is None:
             return False
         trial, values, again = begun
         if again:
             say(f"trial {trial.number} was interrupted; it goes on")
-        config = self.composer(values)
+        try:
+            config = self.composer(values)
+        except ConfigError as error:  # a combination that the configuration refuses
+            self._told(trial, values, {"failed": str(error)})
+            return True
         name = f"trial-{trial.number:04d}"
         tags = self.parent.tags(trial=trial.number)
         config = as_run(config, f"{self.settings.name}-{trial.number:04d}", tags)
-        self.pool.begin(self.pool.unused(name), config, (trial, values))
+        self.pool.begin(name, config, (trial, values), fresh=not again)
         self.begun += 1
         return True
 
     def _listen(self) -> None:
         for job, said in self.pool.listen(self._epoch):
-            self._tell(job, said)
+            if said is None:
+                self.study.release(job.key[0])
+            else:
+                self._tell(job, said)
 
     def _epoch(self, job: Job, epoch: int, value: float) -> bool:
         trial: Trial = job.key[0]
@@ -218,6 +248,9 @@ class Tuner:
 
     def _tell(self, job: Job, said: Mapping[str, Any]) -> None:
         trial, values = job.key
+        self._told(trial, values, said)
+
+    def _told(self, trial: Trial, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
         told = self.study.tell(trial, said)
         if told is None:
             say(f"trial {trial.number} was finished elsewhere; its result counts once")
@@ -241,40 +274,12 @@ class Tuner:
     def _stop(self) -> None:
         """Let every training save and end, and leave the trials to whoever comes first."""
         for job, said in self.pool.stop():
-            if not isinstance(job.key[0], Trial):
+            if isinstance(job.key, str):  # a finalist's: it is looked for by its folder
                 continue
             if said is None:
                 self.study.release(job.key[0])
             else:
                 self._tell(job, said)
-
-
-class _Clock:
-    """How long the study may still begin trials, earlier commands' time included.
-
-    A limit that has run out begins anew with the next command, so that this goes on too.
-    """
-
-    def __init__(self, study: TrialStudy, limit: str | None) -> None:
-        self.study, self.limit = study, float(span(limit)) if limit else float("inf")
-        before = float(study.study.user_attrs.get(SPENT, 0.0))
-        self.before = 0.0 if before >= self.limit else before
-        self.began = self.noted = time.monotonic()
-
-    @property
-    def _spent(self) -> float:
-        return self.before + time.monotonic() - self.began
-
-    @property
-    def in_time(self) -> bool:
-        """Whether another trial may be begun."""
-        return self._spent < self.limit
-
-    def note(self, *, now: bool = False) -> None:
-        """Remember the time, every few seconds; a study without a limit needs none."""
-        if self.limit < float("inf") and (now or time.monotonic() - self.noted > 5.0):
-            self.noted = time.monotonic()
-            self.study.study.set_user_attr(SPENT, round(self._spent, 1))
 
 
 def _short(value: Any) -> str:

@@ -64,8 +64,11 @@ def start(config: Config, folder: Path, slot: Slot, log: Path, *, measure: bool 
     sys.stdout.flush()
     sys.stderr.flush()
     study = os.getpid()
+    # A signal that came before the child has handlers of its own would be lost in ours.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return Worker(pid, ours)
     code = 1
@@ -73,6 +76,7 @@ def start(config: Config, folder: Path, slot: Slot, log: Path, *, measure: bool 
         ours.close()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which asks us
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for descriptor in (1, 2):
             os.dup2(out, descriptor)

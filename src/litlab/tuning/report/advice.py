@@ -101,7 +101,7 @@ def _said(objective: Objective, apart: Difference) -> str:
 def _luck_line(study: optuna.Study, objective: Objective, best: Finalist) -> list[str]:
     """Say how much better a trial did when it was chosen than on seeds it was not chosen by."""
     trial = next(t for t in study.get_trials(deepcopy=False) if t.number == best.number)
-    if best.number == 0 or trial.state != TrialState.COMPLETE:
+    if best.as_it_was or trial.state != TrialState.COMPLETE:
         return []
     own, mean = trial.values[0], best.mean(objective.name)
     luck = mean - own if objective.direction == "minimize" else own - mean

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from litlab.report.panels import BLUE, GREY, ORANGE, tidy
 from litlab.tuning.objectives import Objective
 from litlab.tuning.report.importances import completed
+from litlab.tuning.report.paired import first_trial
 from litlab.tuning.report.scales import worst_shown
 
 TITLE: dict[str, Any] = {
@@ -33,6 +34,7 @@ class Drawn:
         whole: Trials that were completed.
         pruned: With the last value they reported; of a single objective only.
         failed: Those that failed.
+        first: What the first trial is called.
     """
 
     objective: Objective
@@ -40,6 +42,7 @@ class Drawn:
     whole: list[FrozenTrial]
     pruned: list[tuple[FrozenTrial, float]]
     failed: list[FrozenTrial]
+    first: str = "as it was"
 
     @property
     def minimize(self) -> bool:
@@ -110,7 +113,8 @@ def drawn(study: optuna.Study, objectives: Sequence[Objective], index: int) -> D
                 if np.isfinite(value):
                     pruned.append((trial, float(value)))
     failed = [t for t in trials if t.state == TrialState.FAIL]
-    return Drawn(objectives[index], index, completed(study, index), pruned, failed)
+    whole = completed(study, index)
+    return Drawn(objectives[index], index, whole, pruned, failed, first_trial(study))
 
 
 def trial_marks(axes: Axes, of: Drawn, xs: Sequence[float], pruned_xs: Sequence[float]) -> None:

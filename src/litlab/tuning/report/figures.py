@@ -87,7 +87,7 @@ def _history(axes: Axes, of: Drawn) -> None:
     if numbers[0] == 0:
         first = of.value(of.whole[0])
         axes.axhline(of.at(first), color=GREY, linestyle="--", linewidth=1.2)
-        marks.append(mark(f"as it was: {number(first)}", color=GREY, ls="--", linewidth=1.2))
+        marks.append(mark(f"{of.first}: {number(first)}", color=GREY, ls="--", linewidth=1.2))
     trial_marks(axes, of, numbers, [t.number for t, _ in of.pruned])
     of.frame(axes)
     if of.failed:
@@ -164,7 +164,7 @@ def _finalist_rows(axes: Axes, objective: Objective, finalists: Sequence[Finalis
     if first is not None:
         mean = first.mean(objective.name)
         axes.axvline(mean, color=ORANGE, linestyle="--", linewidth=1.2, zorder=1)
-    names = ["as it was" if f.number == 0 else f"trial {f.number}" for f in finalists]
+    names = [f.label for f in finalists]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     better = "less" if objective.direction == "minimize" else "more"

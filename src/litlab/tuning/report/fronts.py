@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from litlab.report.panels import BLUE, GREY, ORANGE, tidy
 from litlab.tuning.objectives import Objective
 from litlab.tuning.report.drawn import mark
+from litlab.tuning.report.paired import first_trial
 from litlab.tuning.report.scales import worst_shown
 
 MOST = 6  # pairs of objectives
@@ -47,7 +48,7 @@ def pareto(study: optuna.Study, objectives: Sequence[Objective]) -> Figure | Non
     marks.append(mark("completed", color=BLUE, alpha=0.5, marker="o", ls="", markersize=5))
     if any(t.number == 0 for t in trials):
         ring = {"color": GREY, "mfc": "none", "markersize": 11, "mew": 1.6}
-        marks.append(mark("as it was", marker="o", ls="", **ring))
+        marks.append(mark(first_trial(study), marker="o", ls="", **ring))
     figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from litlab.report.words import counted, listed, number
 from litlab.tuning.objectives import COSTS, Objective
-from litlab.tuning.outcome import Finalist, Outcome
+from litlab.tuning.outcome import OUTSIDE, Finalist, Outcome
 from litlab.tuning.report.interactive import drawings, html
 from litlab.tuning.report.paired import as_it_was, difference
 
@@ -89,9 +89,9 @@ def _found(name: str, outcome: Outcome) -> str:
     best = outcome.best
     if outcome.finalists:
         winner = outcome.finalists[0]
-        who = "the configuration as it was" if winner.number == 0 else f"trial {winner.number}"
+        who = "the configuration as it was" if winner.as_it_was else winner.label
         return f"on new seeds {who} did best, with a mean of {number(winner.mean(name))}"
-    if best["number"] == 0:
+    if best["number"] == 0 and outcome.first is not None:
         return "the configuration as it was did best"
     as_was = "did not finish" if outcome.first is None else f"had {number(outcome.first)}"
     own = f"trial {best['number']} had the best, {number(best['value'])}"
@@ -101,7 +101,8 @@ def _found(name: str, outcome: Outcome) -> str:
 def _settings(study: optuna.Study, outcome: Outcome) -> _Table:
     """Return each setting of the best trial beside what it was."""
     first, best = study.get_trials(deepcopy=False)[0].params, outcome.best["params"]
-    if outcome.best["number"] == 0:
+    first = {**first, **study.user_attrs.get(OUTSIDE, {})}
+    if not best or outcome.best["number"] == 0:
         rows = [_Row(path, [_said(value)]) for path, value in first.items()]
         return _Table("Settings", ["Setting", "As it was"], rows)
     paths = dict.fromkeys([*first, *best])

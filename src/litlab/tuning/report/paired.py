@@ -4,7 +4,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from litlab.tuning.outcome import Finalist, interval
+import optuna
+
+from litlab.tuning.outcome import OUTSIDE, Finalist, interval
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,13 @@ class Difference:
 
 
 def as_it_was(finalists: Sequence[Finalist]) -> Finalist | None:
-    """Return the configuration as it was: the first trial's."""
-    return next((f for f in finalists if f.number == 0), None)
+    """Return the configuration as it was."""
+    return next((f for f in finalists if f.as_it_was), None)
+
+
+def first_trial(study: optuna.Study) -> str:
+    """Return what the first trial is called: it may be only nearly the configuration as it was."""
+    return "first trial" if study.user_attrs.get(OUTSIDE) else "as it was"
 
 
 def difference(finalist: Finalist, other: Finalist, objective: str) -> Difference | None:
