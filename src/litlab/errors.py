@@ -21,6 +21,11 @@ class LitlabError(Exception):
         super().__init__(what, where, fix)
         self.what, self.where, self.fix = what, where, fix
 
+    @property
+    def reason(self) -> str:
+        """What is wrong and where, for a longer sentence."""
+        return f"{self.what} ({self.where})"
+
     def __str__(self) -> str:
         parts = (" ".join(str(part).split()) for part in (self.what, self.where, self.fix))
         return "error: " + " | ".join(parts)

@@ -10,7 +10,7 @@ from litlab.run_folder import read_results
 if TYPE_CHECKING:
     from litlab.replay import Replay
     from litlab.train import Result
-    from litlab.tuning.outcome import Outcome
+    from litlab.tuning.outcome import Finalist, Outcome
 
 
 def show_training(result: "Result", *, next_step: bool) -> None:
@@ -39,35 +39,44 @@ def show_study(outcome: "Outcome", monitor: str, experiment: str, page: str) -> 
     """
     from litlab.tuning.report.paired import as_it_was, difference
 
-    best, counts = outcome.best, outcome.trials
-    rows = {"trials": ", ".join(f"{n} {state}" for state, n in counts.items())}
-    rows[f"best {monitor}"] = f"{number(best['value'])} in trial {best['number']}"
+    best, top = outcome.best, outcome.top
+    rows = {"trials": ", ".join(f"{n} {state}" for state, n in outcome.trials.items())}
+    rows[f"best {monitor}"] = f"{number(top['value'])} in trial {top['number']}"
     if outcome.first is not None:
         rows["as it was"] = number(outcome.first)
-    for finalist in outcome.finalists:
-        interval = finalist.interval(monitor)
-        between = f"  (95 %: {number(interval[0])} to {number(interval[1])})" if interval else ""
-        rows[f"{finalist.label}, {len(finalist.seeds)} seeds"] = (
-            number(finalist.mean(monitor)) + between
-        )
-    first = as_it_was(outcome.finalists)
-    gain = difference(outcome.finalists[0], first, monitor) if first else None
-    if gain and outcome.finalists[0] is not first:
-        between = (
-            f"  (95 %: {gain.interval[0]:+.4g} to {gain.interval[1]:+.4g})" if gain.interval else ""
-        )
-        rows["less as it was"] = f"{gain.mean:+.4g}{between}, paired by seed"
     if outcome.pareto:
         numbers = ", ".join(str(point["number"]) for point in outcome.pareto)
         rows["Pareto front"] = f"trials {numbers}"
+    for finalist in outcome.finalists:
+        scores = [_score(finalist, name) for name in finalist.values]
+        rows[f"{finalist.label}, {len(finalist.seeds)} seeds"] = scores[0]
+        for name, score in zip(list(finalist.values)[1:], scores[1:], strict=True):
+            rows[f"{finalist.label}, {name}"] = score
+    first = as_it_was(outcome.finalists)
+    gain = difference(outcome.finalists[0], first, monitor) if first else None
+    if gain and outcome.finalists[0] is not first:
+        ends = gain.interval
+        between = f"  (95 %: {ends[0]:+.4g} to {ends[1]:+.4g})" if ends else ""
+        rows["less as it was"] = f"{gain.mean:+.4g}{between}, paired by seed"
+    chosen = f"trial {best['number']}" if best["params"] else "the configuration as it was"
+    rows["chosen"] = f"{chosen}, by its mean" if outcome.finalists else chosen
     rows |= {path: _value(value) for path, value in best["params"].items()}
     rows["experiment"] = experiment
     rows["next"] = f"litlab params experiment={outcome.study}-best && dvc repro"
     rows["report"] = page
-    rows["dashboard"] = f"optuna-dashboard {outcome.storage}   (pip install optuna-dashboard)"
     console.print(table(f"study {outcome.study}", rows))
+    say(f"optuna-dashboard {outcome.storage}   (pip install optuna-dashboard)")
     for line in outcome.advice:
         say(f"- {line}")
+
+
+def _score(finalist: "Finalist", name: str) -> str:
+    """A finalist's mean, with its interval where seeds differ."""
+    mean, interval = finalist.mean(name), finalist.interval(name)
+    if len(set(finalist.values[name])) == 1 and mean.is_integer():  # as of parameters
+        return f"{mean:,.0f}"
+    between = f"  (95 %: {number(interval[0])} to {number(interval[1])})" if interval else ""
+    return number(mean) + between
 
 
 def _value(value: Any) -> str:

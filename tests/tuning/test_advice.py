@@ -150,8 +150,8 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
     (line,) = said(random_study(3, by_rate(3e-3)))
     assert line.startswith("3 of 3 trials were completed: too few")
     assert advise(study([]), SPACE, [LOSS], []) == [
-        "0 of 0 trials were completed: too few to say what mattered; study.n_trials=20 goes on "
-        "from here"
+        "0 of 0 trials were completed: too few to say what mattered; "
+        "study.n_trials=20 would tell more"
     ]
 
 
@@ -259,11 +259,13 @@ def test_a_chosen_score_is_too_good() -> None:
     made = random_study(30, by_rate(3e-3))
     best = made.best_trial
     value = best.values[0]
-    luck = [finalist(best.number, value + 0.1, value + 0.3), finalist(0, 9.0, 9.2)]
+    luck = [finalist(best.number, value + 0.19, value + 0.21), finalist(0, 9.0, 9.2)]
     (line,) = said(made, "too good by 0.2", finalists=luck)
     assert line.startswith(f"trial {best.number} had val/loss")
     none = [finalist(best.number, value - 0.1, value), finalist(0, 9.0, 9.2)]
     assert not said(made, "too good by", finalists=none)
+    noise = [finalist(best.number, value + 0.1, value + 0.3), finalist(0, 9.0, 9.2)]
+    assert not said(made, "too good by", finalists=noise)  # seeds differ by as much
 
 
 def test_several_objectives() -> None:
@@ -274,7 +276,7 @@ def test_several_objectives() -> None:
     first, other = finalist(0, 0.2, 0.2, 0.3), finalist(4, 0.3, 0.1, 0.3)
     for one, size in ((first, 10.0), (other, 10.0)):
         one.values["parameters"] = (size,) * 3
-    assert said(made, "no finalist is better in anything", finalists=[other, first], objectives=two)
+    assert said(made, "no finalist is shown to be better", finalists=[other, first], objectives=two)
     other.values["parameters"] = (5.0,) * 3
     assert not said(made, "no gain", finalists=[other, first], objectives=two)
     assert not said(made, "no gain", finalists=[other], objectives=two)
@@ -295,3 +297,20 @@ def test_almost_all_pruned() -> None:
     assert said(made(18), "none of the last 18 trials was completed")
     assert not said(made(8), "were pruned")
     assert not said(made(8), "none of the last")
+
+
+def test_a_gain_is_said_too() -> None:
+    made = random_study(30, by_rate(3e-3))
+    best = finalist(made.best_trial.number, 0.1, 0.12, 0.11)
+    (line,) = said(made, "a gain was shown", finalists=[best, finalist(0, 0.5, 0.53, 0.5)])
+    assert "95 % interval" in line
+    assert not said(made, "a gain was shown", finalists=[best, finalist(0, 0.1, 0.2, 0.1)])
+
+
+def test_more_trials_where_there_can_be_any() -> None:
+    made = random_study(9, lambda p: p["model.dropout"])
+    made.set_user_attr("n_trials", 50)
+    assert said(made, "41 of 50 are left: the same command goes on")
+    made.set_user_attr("n_trials", 9)
+    made.set_user_attr("order", "grid, seed 0")
+    assert said(made, "a finer grid")

@@ -150,6 +150,8 @@ def test_the_current_value_however_it_is_written() -> None:
     [
         ({}, "nothing to vary", "study.space"),
         ({"optimizer.lr": 3}, "neither choices nor a range", "study.space.optimizer.lr"),
+        ({"data.val_fraction": [0.1, 0.2]}, "cannot be varied", "study.space.data.val_fraction"),
+        ({"seed": {"low": 0, "high": 5}}, "cannot be varied", "study.space.seed"),
         ({"optimizer.lr": {"lo": 1, "high": 2}}, "'lo'", "study.space.optimizer.lr"),
         ({"optimizer.lr": {"low": 2, "high": 1}}, "not below", "study.space.optimizer.lr"),
         ({"optimizer.lr": {"low": 0, "high": "x"}}, "not a range", "study.space.optimizer.lr"),
@@ -224,10 +226,30 @@ def test_every_shipped_study(name) -> None:
         (["study=quick", "study.n_trials=0"], "study.n_trials"),
         (["study=quick", "study.sampler=bayes"], "study.sampler"),
         (["study=quick", "study.name=../x"], "study.name"),
+        (["study=quick", "study.workers=0"], "study.workers=0 |"),
+        (["study=quick", "study.space.optimizer.lrr.low=0.1"], "did you mean 'optimizer.lr'"),
+        (["study=quick", "study.space.optimizer.lr.hihg=0.1"], "did you mean 'high'"),
+        (["study=quick", "~study.space.model.dropoutt"], "did you mean 'model.dropout'"),
+        (["study=quick", "study.objectives=[train/loss]"], "no validation metric"),
+        (["study=quick", "study.objectives=[val/loss,val/loss]"], "there twice"),
+        (["study=quick", "study.objectives=[val/loss]", "monitor=val/f1"], "leave one of them out"),
+        (["study=quick", "study.storage='postgresql://u:hidden@h/d"], "study.storage"),
     ],
 )
 def test_wrong_settings(overrides, says) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(overrides)
     assert says in str(caught.value)
+    assert "hidden" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_parts_of_the_space_from_the_command_line() -> None:
+    words = ["study.space.optimizer.lr.high=0.5", "~study.space.model.dropout"]
+    new = ["study.space.loader.batch_size={low: 8, high: 16}", "study.objectives=[val/accuracy]"]
+    settings, base = load_settings(["study=quick", "data=digits", *words, *new])
+    assert settings.space == {
+        "optimizer.lr": {"low": 1e-4, "high": 0.5},
+        "loader.batch_size": {"low": 8, "high": 16},
+    }
+    assert base == ["data=digits", "monitor=val/accuracy"]

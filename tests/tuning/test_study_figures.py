@@ -233,6 +233,7 @@ def outcome(made, objectives=ONE, finalists=(), advice=()) -> Outcome:
         trials={"complete": 20, "pruned": 7, "failed": 0},
         best={"number": best.number, "value": best.values[0], "params": best.params},
         first=0.5,
+        top={"number": best.number, "value": best.values[0], "params": best.params},
         finalists=list(finalists),
         pareto=front if len(objectives) > 1 else [],
         advice=list(advice),

@@ -13,9 +13,17 @@ Join = Annotated[
     bool, typer.Option("--join", help="Help with a study begun on another machine (PostgreSQL).")
 ]
 
+PutAside = Annotated[
+    bool, typer.Option("--put-aside", help="Rename a study of that name that has other settings.")
+]
+
 
 def tune(
-    overrides: Overrides = None, join: Join = False, json: Json = False, debug: Debug = False
+    overrides: Overrides = None,
+    join: Join = False,
+    put_aside: PutAside = False,
+    json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Search for better settings: study=NAME of conf/study; run again, it goes on."""
     from litlab.output import say, use_plain_warnings
@@ -27,7 +35,7 @@ def tune(
     from litlab.tuning.experiment import write_experiment
     from litlab.tuning.tune import Tuner
 
-    tuner = Tuner(settings, base, join=join)
+    tuner = Tuner(settings, base, join=join, put_aside=put_aside)
     if join:
         helped = tuner.help()
         say(f"{helped} trials here; the command without --join ends the study")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
 
@@ -212,6 +213,7 @@ class Recording:
             "data.split": self.spec.split_hash,
             "model.parameters": str(self.record.num_parameters),
             "mlflow.source.name": "litlab train",
+            "threads": str(torch.get_num_threads()),  # sums in another order: another last digit
             # DVC deletes the copy of the repository that it runs queued experiments in.
             **({} if ".dvc" in self.folder.parts else {"run.folder": str(self.folder)}),
             **({"dvc.experiment": experiment} if experiment else {}),

@@ -5,11 +5,12 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from litlab.errors import EnvironmentFault
+from litlab.errors import ConfigError, DataError, EnvironmentFault, NonFiniteError
 from litlab.tuning.finalists import Finals
 from litlab.tuning.outcome import OUTSIDE, Outcome
 from litlab.tuning.study import TrialStudy
 
+KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, NonFiniteError)}
 FIGURES, PAGE = "figures", "study.html"
 
 
@@ -22,17 +23,18 @@ def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
         finals: The best, trained again.
 
     Raises:
-        EnvironmentFault: No trial was completed, so there is none.
+        LitlabError: No trial was completed, so there is none.
     """
     states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
     counts = {name: study.count(state) for name, state in states.items()}
     counts["failed"] = study.count(TrialState.FAIL)
     if not counts["complete"]:
-        reasons = [t.user_attrs.get("failed") for t in study.trials()]
-        reason = next((r for r in reasons if r), "all were pruned, or none has begun")
+        facts = [t.user_attrs for t in study.trials() if "failed" in t.user_attrs]
+        reason = facts[0]["failed"] if facts else "all were pruned, or none has begun"
         what = f"no trial was completed; the first reason: {reason}"
         where, fix = f"study {study.settings.name}", f"see the logs in {folder}"
-        raise EnvironmentFault(what, where, fix)
+        kind = KINDS.get(facts[0].get("code", 0)) if facts else None
+        raise (kind or EnvironmentFault)(what, where, fix)
     from litlab.tuning.report import advice  # statistics that are slow to import
 
     ranked = finals.ranked()
@@ -45,6 +47,7 @@ def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
         counts,
         _best(study, finals),
         _first(study),
+        top_trial(study),
         ranked,
         front,
         advice.advise(study.study, study.space, study.objectives, ranked),
@@ -55,9 +58,7 @@ def _best(study: TrialStudy, finals: Finals) -> dict[str, Any]:
     """The finalist with the best mean; without finalists, the trial with the best score."""
     ranked = finals.ranked()
     if not ranked:
-        trials = study.study.best_trials
-        sign = -1 if study.objectives[0].direction == "maximize" else 1
-        return _point(study, min(trials, key=lambda t: sign * _value(t)))
+        return top_trial(study)
     winner = ranked[0]
     found = _point(study, study.trials()[winner.number])
     if winner.as_it_was:  # whatever the first trial tried, this is without it
@@ -71,6 +72,12 @@ def _best(study: TrialStudy, finals: Finals) -> dict[str, Any]:
         "interval_95": {name: winner.interval(name) for name in names},
         "seeds": list(winner.seeds),
     }
+
+
+def top_trial(study: TrialStudy) -> dict[str, Any]:
+    """Return the trial with the best score, on its one seed."""
+    sign = -1 if study.objectives[0].direction == "maximize" else 1
+    return _point(study, min(study.study.best_trials, key=lambda t: sign * _value(t)))
 
 
 def _point(study: TrialStudy, trial: FrozenTrial) -> dict[str, Any]:

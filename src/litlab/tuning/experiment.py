@@ -51,6 +51,7 @@ def _card(outcome: Outcome, monitor: str, left: list[str]) -> str:
     lines = [
         f"The best of study {outcome.study}: {what}, of {counts} ({datetime.now(UTC):%Y-%m-%d}).",
         f"  litlab params experiment={outcome.study}-best && dvc repro",
+        "Written anew when the study goes on: copy it to change it.",
     ]
     if outcome.finalists:
         lines += [_score(f, monitor) for f in outcome.finalists]

@@ -47,10 +47,13 @@ class Finals:
         complete = self.study.trials(TrialState.COMPLETE)
         if not wanted or not complete:
             return []
+        if not self.study.study.user_attrs.get(OUTSIDE):  # the first trial is as it was
+            complete = [t for t in complete if t.number != 0]
         several = len(self.study.objectives) > 1
-        best = _front(self.study, wanted) if several else _top(self.study, complete, wanted)
-        same = not self.study.study.user_attrs.get(OUTSIDE)  # the first trial is as it was
-        return [(0, {}), *((t.number, t.params) for t in best if not same or t.number != 0)]
+        best = (
+            _front(self.study, complete, wanted) if several else _top(self.study, complete, wanted)
+        )
+        return [(0, {}), *((t.number, t.params) for t in best)]
 
     def run(self, pool: Pool, signals: Signals) -> None:
         """Train what has not been trained yet."""
@@ -116,6 +119,7 @@ class Finals:
 
 
 def _top(study: TrialStudy, complete: list[FrozenTrial], wanted: int) -> list[FrozenTrial]:
+    """Take the best; where the first trial is as it was, it is trained in any case."""
     upwards = study.objectives[0].direction == "maximize"
     ordered = sorted(complete, key=lambda t: t.value or 0.0, reverse=upwards)
     different: list[FrozenTrial] = []
@@ -125,9 +129,13 @@ def _top(study: TrialStudy, complete: list[FrozenTrial], wanted: int) -> list[Fr
     return different[:wanted]
 
 
-def _front(study: TrialStudy, wanted: int) -> list[FrozenTrial]:
+def _front(study: TrialStudy, complete: list[FrozenTrial], wanted: int) -> list[FrozenTrial]:
     """Take trials of the Pareto front, from the best of the first objective to the worst."""
     upwards = study.objectives[0].direction == "maximize"
-    front = sorted(study.study.best_trials, key=lambda t: t.values[0], reverse=upwards)
+    numbers = {t.number for t in complete}
+    front = [t for t in study.study.best_trials if t.number in numbers]
+    front.sort(key=lambda t: t.values[0], reverse=upwards)
+    if not front:
+        return []
     places = np.unique(np.linspace(0, len(front) - 1, wanted).round().astype(int))
     return [front[place] for place in places]

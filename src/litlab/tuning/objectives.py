@@ -41,20 +41,17 @@ def objectives_of(names: Sequence[str], metrics: Mapping[str, Metric]) -> list[O
     """Return what a study looks for; which way is better, a metric knows itself.
 
     Args:
-        names: The first of them is the monitored metric.
+        names: The first of them is the monitored metric; none is there twice.
         metrics: Those of the task, by name.
 
     Raises:
-        ConfigError: One does not exist, is no validation metric, or is there twice.
+        ConfigError: One does not exist, or is no validation metric.
     """
     known = [f"val/{name}" for name in ("loss", *metrics)] + list(COSTS)
     for name in names:
-        if name not in known or names.count(name) > 1:
-            what = "twice" if name in known else "no validation metric of this task, nor a cost"
-            raise ConfigError(f"{name} is {what}", "study.objectives", nearest(name, known))
-    if names[0] in COSTS:
-        what = f"{names[0]} alone says nothing of how well a model does"
-        raise ConfigError(what, "study.objectives", "name a validation metric first")
+        if name not in known:
+            what = f"'{name}' is no validation metric of this task, nor a cost"
+            raise ConfigError(what, "study.objectives", nearest(name, known))
     return [
         Objective(name, "maximize" if direction(name, metrics) == "max" else "minimize")
         for name in names

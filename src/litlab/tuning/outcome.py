@@ -53,8 +53,10 @@ class Outcome:
         study: Its name.
         storage: Where `optuna-dashboard` finds it, without credentials.
         trials: How many are complete, pruned, failed.
-        best: Number, value, settings and run of the best trial.
+        best: What the recipe has: number, value, settings and run of a trial; with finalists, of
+            the one that did best on their seeds.
         first: The current configuration's value; None if no trial has finished that is just it.
+        top: The trial with the best score, on its one seed.
         finalists: The best, trained again, in the order of their means; the configuration as it was
             among them.
         pareto: With several objectives: trials that no other is better than in all of them.
@@ -66,6 +68,7 @@ class Outcome:
     trials: dict[str, int]
     best: dict[str, Any]
     first: float | None
+    top: dict[str, Any]
     finalists: list[Finalist] = field(default_factory=list)
     pareto: list[dict[str, Any]] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)

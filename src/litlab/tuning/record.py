@@ -71,7 +71,7 @@ class ParentRun:
             logger = _logger(self.config, self.run_id)
             if outcome is not None:
                 metrics = {f"trials/{k}": float(v) for k, v in outcome.trials.items()}
-                metrics[f"best/{self.config.monitor}"] = float(outcome.best["value"])
+                metrics[f"best/{self.config.monitor}"] = float(outcome.top["value"])
                 for name, value in outcome.best.get("mean", {}).items():
                     metrics[f"best_mean/{name}"] = float(value)
                 logger.log_metrics({**metrics, "epoch": 0.0})

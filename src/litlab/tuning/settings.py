@@ -81,7 +81,7 @@ def load_settings(overrides: list[str]) -> tuple[StudySettings, list[str]]:
     try:
         settings = StudySettings.model_validate(content)
     except ValidationError as error:
-        raise _explained(error, name) from None
+        raise _explained(error, name, own) from None
     rest = [o for o in overrides if o not in own]
     return settings, [*rest, *_monitor(settings.objectives, rest)]
 
@@ -108,10 +108,19 @@ def _change(content: dict[str, Any], override: str) -> None:
     if override.startswith("~"):
         if space.pop(path, None) is None:
             raise ConfigError(f"'{path}' is not varied", override, nearest(path, map(str, space)))
-    elif part in PARTS and isinstance(space.get(entry), dict):
+    elif isinstance(space.get(entry), dict):
+        if part not in PARTS:
+            raise ConfigError(f"no setting '{part}' of {entry}", override, nearest(part, PARTS))
         space[entry] = {**space[entry], part: value}
+    elif part in PARTS:
+        fix = f"{nearest(entry, map(str, space))} (new: '{_new(entry)}')"
+        raise ConfigError(f"'{entry}' is not varied", override, fix)
     else:
         space[path] = value
+
+
+def _new(path: str) -> str:
+    return f"study.space.{path}={{low: 1, high: 9}}"
 
 
 def _monitor(objectives: list[str], rest: list[str]) -> list[str]:
@@ -119,6 +128,13 @@ def _monitor(objectives: list[str], rest: list[str]) -> list[str]:
     if not objectives:
         return []
     first = objectives[0]
+    where = f"study.objectives={objectives}"
+    if not first.startswith("val/"):
+        what = f"'{first}' is no validation metric, which the first objective is"
+        raise ConfigError(what, where, "e.g. [val/accuracy, parameters]")
+    twice = [name for name in objectives if objectives.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{twice[0]} is there twice", where, "leave one out")
     given = [o for o in rest if _key(o) == "monitor" and o.partition("=")[2] != first]
     if given:
         what, fix = f"the first objective is {first}", "leave one of them out"
@@ -140,10 +156,12 @@ def _list(known: list[str]) -> str:
     return "one of: " + ", ".join(f"study={name}" for name in sorted(known))
 
 
-def _explained(error: ValidationError, name: str) -> ConfigError:
+def _explained(error: ValidationError, name: str, overrides: list[str]) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
-    where = f"study={name}"
+    setting = f"study.{first['loc'][0]}"
+    typed = [o for o in overrides if _key(o) == setting and setting != "study.storage"]
+    where = typed[-1] if typed else f"conf/study/{name}.yaml"
     if first["type"] == "extra_forbidden":
         return ConfigError(f"no setting 'study.{key}'", where, nearest(key, _fields()))
     if first["type"] == "literal_error":
@@ -152,7 +170,13 @@ def _explained(error: ValidationError, name: str) -> ConfigError:
         return ConfigError(f"study.{key} has no choice '{given}'", where, fix)
     wanted = WANTED.get(key) if first["type"].startswith("string") else None
     what = f"is to be {wanted}, not {first['input']!r}" if wanted else first["msg"]
-    return ConfigError(f"study.{key}: {what}", where, "see conf/study/quick.yaml")
+    return ConfigError(f"study.{key}: {_plainly(what)}", where, "see conf/study/quick.yaml")
+
+
+def _plainly(what: str) -> str:
+    return what.replace("Input should be", "is to be").replace(
+        "greater than or equal to", "at least"
+    )
 
 
 def _fields() -> list[str]:

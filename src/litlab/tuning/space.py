@@ -19,6 +19,8 @@ from litlab.paths import project_root
 from litlab.tuning.settings import PARTS
 
 WHERE = "study.space"
+# What is measured on, and how, is the same for all trials; seeds are the finalists' matter.
+FIXED = ("data", "seed", "monitor", "name", "tracking", "trust", "plot", "metrics", "task")
 DIGITS = 12  # to which multiples of a step are rounded: 0.1 + 2 * 0.1 is 0.3
 
 
@@ -75,6 +77,9 @@ class Space:
             entry = {"choices": list(entry)}
         if not isinstance(entry, Mapping):
             raise ConfigError("neither choices nor a range", where, "[a, b] or {low: 1, high: 9}")
+        if path.split(".")[0] in FIXED:
+            what = "cannot be varied: trials would not be of the same task"
+            raise ConfigError(what, where, "give it on the command line, one study each")
         for key in entry:
             if key not in PARTS:
                 raise ConfigError(f"no setting '{key}'", where, nearest(str(key), PARTS))

@@ -5,6 +5,7 @@ import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from litlab.errors import ConfigError, EnvironmentFault
-from litlab.paths import store_root
+from litlab.paths import runs_folder, store_root
 from litlab.tracking import lock
 from litlab.tracking.redact import MARK, redact
 
@@ -27,6 +28,16 @@ MOST_HELD = 30  # seconds after which a machine that stands still while it holds
 def study_file(name: str) -> Path:
     """Return where a study is stored that has no other storage."""
     return store_root() / ".litlab" / "studies" / f"{name}.db"
+
+
+def put_aside(name: str) -> str:
+    """Rename the file of a study and the folder of its runs; return the new name."""
+    new = f"{name}-until-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    file, folder = study_file(name), runs_folder() / name
+    if folder.exists():
+        folder.rename(folder.with_name(new))
+    file.rename(study_file(new))
+    return new
 
 
 class Storage:
@@ -61,8 +72,8 @@ class Storage:
             self._address = address_of(url)
         self.url = shown(self._address)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        for category in (optuna.exceptions.ExperimentalWarning, UserWarning):
-            warnings.filterwarnings("ignore", category=category, module="optuna")
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
         # Heartbeats are compared by the clock of the server, in one time zone.
         arguments = {"connect_args": {"options": "-c timezone=utc"}} if self.shared else {}
         engine: dict[str, Any] = {"poolclass": NullPool, **arguments}
@@ -149,4 +160,7 @@ def shown(address: URL) -> str:
     """Return an address without what is secret in it, as Optuna's tools take it."""
     plain = address.set(drivername=address.get_backend_name())
     secret = [key for key in plain.query if "pass" in key or "secret" in key]
-    return plain.difference_update_query(secret).render_as_string(hide_password=True)
+    plain = plain.difference_update_query(secret)
+    return URL.create(
+        plain.drivername, plain.username, None, plain.host, plain.port, plain.database, plain.query
+    ).render_as_string()

@@ -20,7 +20,7 @@ from litlab.tuning.space import Space
 from litlab.tuning.storage import Storage, study_file
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-FACTS = ("run_id", "seconds", "parameters", "epochs", "latency", "failed")
+FACTS = ("run_id", "seconds", "parameters", "epochs", "latency", "failed", "code")
 RUN = "run_id"  # attribute of the study: its run in MLflow
 PATIENCE = 60.0  # seconds that who joins waits for the study to be begun
 IDENTITY = {  # attributes of the study, and what is said where they differ
@@ -98,6 +98,8 @@ class TrialStudy:
         cells = getattr(self.study.sampler, "cells", None)
         if cells is not None:
             self.total = min(self.total, len(cells) + 1)
+        if not join:
+            self.study.set_user_attr("n_trials", self.total)
         self._beaten = 0.0
 
     def _begun(self, start: Start) -> optuna.Study:

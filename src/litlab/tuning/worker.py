@@ -102,7 +102,7 @@ def _work(config: Config, folder: Path, line: Line, threads: int, measure: bool)
         traceback.print_exc()
         return RankDied.exit_code
     except LitlabError as error:
-        said = {"failed": str(error), "code": error.exit_code}
+        said = {"failed": error.reason, "code": error.exit_code}
         traceback.print_exc()
     except Exception as error:
         said = {"failed": f"{type(error).__name__}: {error}", "code": 1}

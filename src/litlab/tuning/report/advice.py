@@ -58,12 +58,17 @@ def _finalist_lines(
         return _front_lines(objectives, finalists, first)
     objective, lines = objectives[0], []
     apart = first and first is not best and difference(best, first, objective.name)
-    if first is best:
+    if first is best and len(finalists) > 1:
         lines.append("on new seeds the configuration as it was did best: keep it")
     elif apart and not _better(objective, apart):
         lines.append(
             f"no gain was shown: on new seeds trial {best.number} less the configuration as it was "
             f"is {_said(objective, apart)}; study.finalist_seeds={2 * apart.seeds} tells more"
+        )
+    elif apart:
+        lines.append(
+            f"a gain was shown: on new seeds trial {best.number} less the configuration as it was "
+            f"is {_said(objective, apart)}"
         )
     return lines + _luck_line(study, objective, best)
 
@@ -78,8 +83,8 @@ def _front_lines(
     if not rivals or any(_better(o, d) for o, d in apart if d is not None):
         return []
     return [
-        "no gain was shown: on new seeds no finalist is better in anything than the configuration "
-        f"as it was; study.finalist_seeds={2 * len(first.seeds)} tells more"
+        "no gain was shown: on new seeds no finalist is shown to be better in anything than the "
+        f"configuration as it was; study.finalist_seeds={2 * len(first.seeds)} tells more"
     ]
 
 
@@ -105,8 +110,9 @@ def _luck_line(study: optuna.Study, objective: Objective, best: Finalist) -> lis
         return []
     own, mean = trial.values[0], best.mean(objective.name)
     luck = mean - own if objective.direction == "minimize" else own - mean
-    if luck <= 0:
-        return []
+    between = best.interval(objective.name)
+    if luck <= 0 or between is None or between[0] <= own <= between[1]:
+        return []  # no more than seeds differ by
     return [
         f"trial {best.number} had {objective.name} {number(own)} when it was chosen and "
         f"{number(mean)} on new seeds: the score it was chosen for is too good by {number(luck)}"
@@ -121,7 +127,7 @@ def _trial_lines(study: optuna.Study) -> list[str]:
     if len(whole) < ENOUGH:
         lines.append(
             f"{len(whole)} of {n} trials were completed: too few to say what mattered; "
-            f"study.n_trials={max(20, 2 * n)} goes on from here"
+            f"{_more(study, n)}"
         )
     if n >= 10 and pruned > MOST_PRUNED * n:
         lines.append(
@@ -158,8 +164,18 @@ def _unclear_line(study: optuna.Study, found: Sequence[Importance]) -> str:
     said = ", ".join(f"{i.path} {i.value:.2f} ({i.low:.2f} to {i.high:.2f})" for i in found[:3])
     return (
         f"{len(completed(study))} completed trials do not tell for sure which setting matters "
-        f"most: {said}, as shares of 1 with 90 % intervals; study.n_trials={2 * n} would tell more"
+        f"most: {said}, as shares of 1 with 90 % intervals; {_more(study, n)}"
     )
+
+
+def _more(study: optuna.Study, n: int) -> str:
+    """Return how to have more than n trials: there may be some left, or a grid may be through."""
+    asked = study.user_attrs.get("n_trials", n)
+    if n < asked:
+        return f"{asked - n} of {asked} are left: the same command goes on"
+    if str(study.user_attrs.get("order", "")).startswith("grid"):
+        return "a finer grid, or study.sampler=random, with another study.name, would tell more"
+    return f"study.n_trials={max(20, 2 * n)} would tell more"
 
 
 def _next_lines(study: optuna.Study, space: Space, found: Sequence[Importance]) -> list[str]:

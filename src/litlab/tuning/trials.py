@@ -1,0 +1,159 @@
+"""The loop over a study's trials."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from litlab.errors import ConfigError
+from litlab.output import number, say
+from litlab.signals import Signals
+from litlab.tuning.clock import Clock
+from litlab.tuning.composer import Composer
+from litlab.tuning.pool import Job, Pool
+from litlab.tuning.record import ParentRun, as_run
+from litlab.tuning.study import FINISHED, TrialStudy
+
+
+class Trials:
+    """Begins trials, listens to them and tells the study.
+
+    Attributes:
+        begun: How many this command has begun or taken up.
+
+    Args:
+        study: Knows what is missing.
+        composer: Makes their configurations.
+        pool: Trains them.
+        parent: Their parent in MLflow.
+        helps: Whether another command has begun the study and will end it.
+    """
+
+    def __init__(
+        self,
+        study: TrialStudy,
+        composer: Composer,
+        pool: Pool,
+        parent: ParentRun,
+        *,
+        helps: bool,
+    ) -> None:
+        self.study, self.settings, self.composer = study, study.settings, composer
+        self.pool, self.parent, self.helps = pool, parent, helps
+        self.begun = 0
+
+    def run(self, signals: Signals) -> None:
+        """Run what is missing, until it has ended here or elsewhere, or a signal comes."""
+        clock = Clock(self.study, self.settings.time_limit, helps=self.helps)
+        self._say_what_is_left()
+        waits = False
+        while signals.came is None:
+            while signals.came is None and self.pool.free and self._begin(new=clock.in_time):
+                self._beat()
+            if not self.pool.jobs:
+                others = self.study.count(TrialState.RUNNING)
+                if not others:
+                    break
+                if not waits:
+                    say(f"waiting for {others} trials of other machines")
+                waits = True
+                time.sleep(1.0)
+            self._listen()
+            self._beat()
+            clock.note()
+        clock.note(now=True)
+        done = self.study.count(*FINISHED)
+        if not clock.in_time and done < self.study.total:
+            limit = f"the time limit of {self.settings.time_limit} is over"
+            say(f"{limit}, with {done} of {self.study.total} trials; the same command goes on")
+
+    def _say_what_is_left(self) -> None:
+        done, total = self.study.count(*FINISHED), self.study.total
+        if total < self.settings.n_trials:
+            say(f"the grid has {total} combinations, the first trial's included")
+        if len(self.study.objectives) > 1 and self.settings.pruner != "none":
+            say(f"several objectives: no trial is pruned (study.pruner={self.settings.pruner})")
+        if done > total:
+            say(f"{done} trials have finished, more than the {total} asked for")
+        elif done == total:
+            more = f"; study.n_trials={2 * total} would add as many"
+            grid = self.settings.sampler == "grid"
+            say(f"all {total} trials have finished{'' if grid else more}")
+
+    def _beat(self) -> None:
+        self.study.beat([job.key[0] for job in self.pool.jobs if not job.given_up])
+
+    def _begin(self, *, new: bool) -> bool:
+        begun = self.study.begin(new=new)
+        if begun is None:
+            return False
+        trial, values, again = begun
+        if again:
+            say(f"trial {trial.number} was interrupted; it goes on")
+        try:
+            config = self.composer(values)
+        except ConfigError as error:  # a combination that the configuration refuses
+            self._told(trial, values, {"failed": error.reason, "code": error.exit_code})
+            return True
+        name = f"trial-{trial.number:04d}"
+        tags = self.parent.tags(trial=trial.number)
+        config = as_run(config, f"{self.settings.name}-{trial.number:04d}", tags)
+        self.pool.begin(name, config, (trial, values), fresh=not again)
+        self.begun += 1
+        return True
+
+    def _listen(self) -> None:
+        for job, said in self.pool.listen(self._epoch):
+            if said is None:
+                self.study.release(job.key[0])
+            else:
+                self._tell(job, said)
+
+    def _epoch(self, job: Job, epoch: int, value: float) -> bool:
+        trial: Trial = job.key[0]
+        if not self.study.holds(trial):
+            say(f"trial {trial.number} was taken over by another machine: this one was silent")
+            self.pool.give_up(job)
+            return False
+        return self.study.report(trial, epoch, value)
+
+    def _tell(self, job: Job, said: Mapping[str, Any]) -> None:
+        trial, values = job.key
+        self._told(trial, values, said)
+
+    def _told(self, trial: Trial, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+        told = self.study.tell(trial, said)
+        if told is None:
+            say(f"trial {trial.number} was finished elsewhere; its result counts once")
+        else:
+            self._show(told, values, said)
+
+    def _show(self, told: FrozenTrial, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+        text = "  ".join(f"{path}={short(value)}" for path, value in values.items())
+        done = f"{self.study.count(*FINISHED)}/{self.study.total}"
+        if told.state == TrialState.FAIL:
+            what = f"failed: {told.user_attrs['failed']}"
+        elif told.state == TrialState.PRUNED:
+            value = number(told.value) if told.value is not None else "no value"
+            what = f"{self.study.objectives[0].name} {value} (pruned)  {said['seconds']:.1f} s"
+        else:
+            pairs = zip(self.study.objectives, told.values, strict=True)
+            what = "  ".join(f"{o.name} {number(v)}" for o, v in pairs)
+            what += f"  {said['seconds']:.1f} s"
+        say(f"trial {told.number:>3} {done:>7}  {what}  {text}")
+
+    def stop(self) -> None:
+        """Let every training save and end, and leave the trials to whoever comes first."""
+        for job, said in self.pool.stop():
+            if isinstance(job.key, str):  # a finalist's: it is looked for by its folder
+                continue
+            if said is None:
+                self.study.release(job.key[0])
+            else:
+                self._tell(job, said)
+
+
+def short(value: Any) -> str:
+    """Return a value as one line of a trial has it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
