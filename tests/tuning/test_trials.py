@@ -1,0 +1,248 @@
+"""The loop over trials and what follows it, with trainings that are pretended."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from litlab.errors import ConfigError, DataError, EnvironmentFault, Interrupted, NonFiniteError
+from litlab.tuning import tune
+from litlab.tuning.experiment import write_experiment
+from litlab.tuning.settings import StudySettings
+from litlab.tuning.tune import Tuner
+from run_helpers import SMALL, THIRD_PARTY, ready_store
+
+pytestmark = THIRD_PARTY
+SPACE = {"optimizer.lr": {"low": 1e-3, "high": 1e-1}, "model.width": {"low": 4, "high": 12}}
+
+
+def by_rate(config: Any) -> dict[str, Any]:
+    """A loss that is least at a learning rate of 0.03, and a little chance by seed."""
+    rate = config.optimizer["lr"]
+    loss = (math.log10(rate) - math.log10(0.03)) ** 2 + 0.01 * (config.seed % 3)
+    return {"metrics": {"val/loss": loss, "val/accuracy": 1.0 - loss / 10}}
+
+
+class Pretended:
+    """A pool whose trainings end when they are asked."""
+
+    result: Callable[[Any], dict[str, Any]] = staticmethod(by_rate)
+    before: Callable[["Pretended"], None] = staticmethod(lambda pool: None)
+    epochs = 6
+
+    def __init__(self, folder: Path, slots: list[Any], data: str, *, measure: bool = False) -> None:
+        self.free, self.jobs, self.begun = list(slots), [], []
+        self.stops: Callable[[], bool] = lambda: False
+
+    def begin(self, name: str, config: Any, key: Any, *, fresh: bool) -> None:
+        self.free.pop()
+        self.begun.append((name, fresh, config))
+        self.jobs.append(SimpleNamespace(name=name, config=config, key=key, given_up=False))
+
+    def listen(self, on_epoch: Callable[[Any, int, float], bool]) -> list[tuple[Any, Any]]:
+        if not self.jobs:
+            return []
+        type(self).before(self)
+        if self.stops():
+            return []
+        job = self.jobs.pop(0)
+        self.free.append(0)
+        said = {"seconds": 0.1, "parameters": 10 * job.config.model["width"], "run_id": job.name}
+        said |= {"pruned": False, "epochs": self.epochs, **type(self).result(job.config)}
+        if "failed" not in said:
+            loss = said["metrics"]["val/loss"]
+            for epoch in range(self.epochs):
+                if on_epoch(job, epoch, loss + 1.0 / (epoch + 1)):
+                    said |= {"pruned": True, "epochs": epoch + 1}
+                    break
+        return [(job, said)]
+
+    def stop(self) -> list[tuple[Any, Any]]:
+        left, self.jobs = [(job, None) for job in self.jobs], []
+        return left
+
+    def give_up(self, job: Any) -> None:
+        job.given_up = True
+
+
+@pytest.fixture
+def tuner(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tuner]:
+    ready_store(project)
+
+    def make(*words: str, pool: type = Pretended, **settings: Any) -> Tuner:
+        monkeypatch.setattr(tune, "Pool", pool)
+        content = {"name": "x", "space": SPACE, "n_trials": 6, "pruner": "none", **settings}
+        return Tuner(StudySettings.model_validate(content), [*SMALL, *words], put_aside=True)
+
+    return make
+
+
+def test_from_the_first_trial_to_the_recipe(tuner, project: Path, capsys) -> None:
+    made = tuner(finalists=2, finalist_seeds=3, workers=2, n_trials=20, pruner="median")
+    outcome = made.run()
+    assert sum(outcome.trials.values()) == 20
+    assert outcome.trials["pruned"] >= 1
+    losses = [f.mean("val/loss") for f in outcome.finalists]
+    assert losses == sorted(losses)
+    assert [f.as_it_was for f in outcome.finalists].count(True) == 1
+    assert outcome.best["params"] == outcome.finalists[0].params
+    assert outcome.top["value"] <= outcome.first
+    assert made.page.is_file()
+    names = [name for name, *_ in made.pool.begun]
+    assert len(names) == len(set(names)) == 20 + 3 * 3
+    seeds = {c.seed for name, _, c in made.pool.begun if name.startswith("final")}
+    assert seeds == {1, 2, 3}
+    recipe = write_experiment(outcome, [*SMALL, "+tracking.tags.team=a"], "val/loss").read_text()
+    assert "# To be added on the command line: +tracking.tags.team=a" in recipe
+    # Nothing is left to do; then there is.
+    again = tuner(finalists=2, finalist_seeds=3, workers=2, n_trials=20, pruner="median")
+    assert again.run().finalists == outcome.finalists
+    assert again.pool.begun == []
+    more = tuner(finalists=2, finalist_seeds=3, n_trials=21, pruner="median")
+    assert sum(more.run().trials.values()) == 21
+    assert "all 20 trials have finished" in capsys.readouterr().err
+    client = MlflowClient(ready_store(project))
+    parents = client.search_runs([client.get_experiment_by_name("litlab").experiment_id])
+    (parent,) = parents  # one run, whatever commands there were
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["best/val/loss"] == pytest.approx(more.run().top["value"])
+    kept = {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert {"study.html", "figures"} <= kept
+
+
+def test_a_value_outside_of_the_space(tuner, capsys) -> None:
+    made = tuner("optimizer.lr=1e-5", finalists=1, finalist_seeds=1, n_trials=1)
+    outcome = made.run()
+    assert "the first trial has optimizer.lr=0.001: 1e-05, as it is" in capsys.readouterr().err
+    assert outcome.first is None  # of the configuration as it was nothing was tried
+    assert [(f.number, bool(f.params)) for f in outcome.finalists] == [(0, True), (0, False)]
+    assert outcome.best["params"]["optimizer.lr"] == 0.001
+    assert made.pool.begun[-1][2].optimizer["lr"] in (0.001, 1e-5)
+
+
+def test_a_combination_that_is_refused_costs_one_trial(tuner) -> None:
+    # Each is allowed beside the first of the other: only a trial has both.
+    space = {"trainer.ema": [None, "{decay: 0.9}"], "trainer.swa": [None, "{lr: 0.1}"]}
+    outcome = tuner(space=space, sampler="grid", n_trials=4, finalists=0).run()
+    assert outcome.trials == {"complete": 3, "pruned": 0, "failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        ({"failed": "a (b)", "code": 6}, NonFiniteError),
+        ({"failed": "a (b)", "code": 3}, DataError),
+        ({"failed": "a (b)", "code": 2}, ConfigError),
+        ({"failed": "MemoryError: x", "code": 1}, EnvironmentFault),
+    ],
+)
+def test_where_all_fail_the_first_reason_is_said(tuner, project: Path, result, kind) -> None:
+    class Failing(Pretended):
+        result = staticmethod(lambda config: result_of())
+
+    def result_of() -> dict[str, Any]:
+        return dict(result)
+
+    with pytest.raises(kind, match="no trial was completed; the first reason") as caught:
+        tuner(pool=Failing, n_trials=2).run()
+    assert result["failed"] in caught.value.what
+    client = MlflowClient(ready_store(project))
+    (parent,) = client.search_runs([client.get_experiment_by_name("litlab").experiment_id])
+    assert parent.info.status == "FAILED"
+
+
+def test_a_signal_leaves_trials_to_go_on_with(tuner, project: Path) -> None:
+    import os
+    import signal
+
+    class Stopped(Pretended):
+        @staticmethod
+        def before(pool: Pretended) -> None:
+            if len(pool.begun) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as caught:
+        tuner(pool=Stopped, finalists=0).run()
+    assert caught.value.exit_code == 143
+    made = tuner(finalists=0)
+    assert made.run().trials["complete"] == 6
+    assert [(name, fresh) for name, fresh, _ in made.pool.begun][:2] == [
+        ("trial-0002", False),
+        ("trial-0003", True),
+    ]
+
+
+def test_a_trial_that_was_taken_over_is_given_up(tuner, capsys) -> None:
+    class Taken(Pretended):
+        given: list[str] = []
+
+        @staticmethod
+        def before(pool: Pretended) -> None:
+            job = pool.jobs[0]
+            if job.name == "trial-0001" and not Taken.given:
+                job.key[0].set_user_attr("owner", "another")
+
+        def give_up(self, job: Any) -> None:
+            Taken.given.append(job.name)
+            job.key[0].set_user_attr("owner", "")  # which ends it, as it does here
+
+    outcome = tuner(pool=Taken, finalists=0).run()
+    assert Taken.given
+    assert set(Taken.given) == {"trial-0001"}
+    err = capsys.readouterr().err
+    assert "trial 1 was taken over by another machine" in err
+    assert "trial 1 was finished elsewhere; its result counts once" in err
+    assert outcome.trials["complete"] == 6
+
+
+def test_finalists_that_are_not_finite_do_not_win(tuner) -> None:
+    class Odd(Pretended):
+        @staticmethod
+        def result(config: Any) -> dict[str, Any]:
+            good = by_rate(config)
+            if config.seed == 2 and config.optimizer["lr"] != 0.01:  # not as it was
+                good["metrics"]["val/loss"] = float("nan")
+            return good
+
+    outcome = tuner(pool=Odd, finalists=2, finalist_seeds=2).run()
+    assert [f.as_it_was for f in outcome.finalists] == [True]
+
+
+def test_several_objectives(tuner, capsys) -> None:
+    outcome = tuner(
+        objectives=["val/accuracy", "parameters"], pruner="median", finalists=1, finalist_seeds=2
+    ).run()
+    assert "several objectives: no trial is pruned" in capsys.readouterr().err
+    values = [tuple(point["values"].values()) for point in outcome.pareto]
+    for accuracy, parameters in values:
+        assert not any(a > accuracy and p < parameters for a, p in values)
+    # With one finalist, the front's best in what comes first.
+    tried = [f for f in outcome.finalists if not f.as_it_was]
+    assert len(tried) == 1
+    assert set(tried[0].values) == {"val/accuracy", "parameters"}
+
+
+def test_a_study_of_other_settings_is_put_aside(tuner, project: Path, capsys) -> None:
+    tuner(finalists=0).run()
+    tuner("model.width=9", finalists=0, n_trials=2).run()
+    assert "the study of other settings is x-until-" in capsys.readouterr().err
+    assert len(list((project / ".litlab" / "studies").glob("x-until-*.db"))) == 1
+    assert len(list((project / "runs").glob("x-until-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "says"),
+    [
+        ({"stale_after": "2s"}, (), "5s or more"),
+        ({}, ("monitor=train/loss",), "goes by validation"),
+        ({"objectives": ["val/accuracy", "size"]}, (), "'size' is no validation metric"),
+        ({"space": {"model.widht": [4]}}, (), "model.widht"),
+    ],
+)
+def test_what_is_refused(tuner, settings, words, says) -> None:
+    with pytest.raises(ConfigError, match=says):
+        tuner(*words, **settings)
