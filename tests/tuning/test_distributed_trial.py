@@ -70,7 +70,7 @@ def test_a_trial_goes_on_when_one_of_its_processes_is_killed(project: Path, rank
 
 def test_an_error_of_another_process_is_the_trials(project: Path) -> None:
     (said,) = run(project, *DIES, "+loss.rank=1", "+loss.raises=true")
-    assert said["failed"].startswith("error: rank 1 of 2: RuntimeError: bad sample")
+    assert said["failed"].startswith("rank 1 of 2: RuntimeError: bad sample")
     assert said["deaths"] == 0
 
 
