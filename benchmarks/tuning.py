@@ -55,7 +55,7 @@ def gap_studies(quick: bool) -> list[Study]:
 @cache
 def pairs(quick: bool) -> list[tuple[Study, Study]]:
     """Run the same random study with one worker and with two, in turns."""
-    rounds, trials, epochs = (1, 4, 5) if quick else (5, 12, 30)
+    rounds, trials, epochs = (1, 3, 5) if quick else (5, 12, 30)
     data = DIGITS if quick else MNIST1D
     base = [*data, f"trainer.max_epochs={epochs}", f"study.n_trials={trials}"]
     base += ["study.sampler=random", "study.pruner=none"]

@@ -23,6 +23,16 @@ pytestmark = THIRD_PARTY
 # Long enough that a machine can be stopped in the middle of a trial.
 LONG = ("trainer.max_epochs=30", "trainer.limit_train_batches=1.0")
 
+LEISURELY = """
+import time
+from litlab.tuning.pool import Pool
+begin = Pool.begin
+def later(*arguments, **named):
+    time.sleep(1.0)
+    begin(*arguments, **named)
+Pool.begin = later
+"""
+
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
@@ -63,8 +73,10 @@ class Machine:
 
 
 def trials(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
-    storage = Storage(name, url, 60).backend
-    return optuna.load_study(study_name=name, storage=storage).trials
+    storage = Storage(name, url, 60)
+    found = optuna.load_study(study_name=name, storage=storage.backend).trials
+    storage.close()
+    return found
 
 
 def until_training(machine: Machine, name: str) -> Path:
@@ -85,7 +97,9 @@ def until_training(machine: Machine, name: str) -> Path:
 def test_two_workers_join(tmp_path: Path, database: str) -> None:
     common = {"name": "joined", "n_trials": 7, "sampler": "random", "finalists": 1}
     words = ("trainer.max_epochs=4", "trainer.limit_train_batches=1.0")
-    machines = [Machine(tmp_path / n, database, *words, **common) for n in "abc"]
+    slow = {"patch": LEISURELY}  # or it might have done all before the others are there
+    machines = [Machine(tmp_path / "a", database, *words, **common, **slow)]
+    machines += [Machine(tmp_path / n, database, *words, **common) for n in "bc"]
     machines[0].start()
     for machine in machines[1:]:
         machine.start("--join")

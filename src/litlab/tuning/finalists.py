@@ -49,11 +49,9 @@ class Finals:
             return []
         if not self.study.study.user_attrs.get(OUTSIDE):  # the first trial is as it was
             complete = [t for t in complete if t.number != 0]
-        several = len(self.study.objectives) > 1
-        best = (
-            _front(self.study, complete, wanted) if several else _top(self.study, complete, wanted)
-        )
-        return [(0, {}), *((t.number, t.params) for t in best)]
+        choose = _front if len(self.study.objectives) > 1 else _top
+        best = choose(self.study, complete, wanted)
+        return [(0, {}), *((t.number, t.params) for t in best)] if best else []
 
     def run(self, pool: Pool, signals: Signals) -> None:
         """Train what has not been trained yet."""

@@ -2,7 +2,9 @@
 
 import hashlib
 import importlib.util
+import os
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,9 +13,8 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.paths import runs_folder, store_root
@@ -43,7 +44,7 @@ def put_aside(name: str) -> str:
 class Storage:
     """Optuna's storage of a study, and a lock for what only one machine may do at a time.
 
-    No connection outlives its use: trials are forked from this process, and would share it.
+    No connection is open when a trial is forked from this process: both would use it.
 
     Attributes:
         url: For Optuna's own tools, without a password.
@@ -75,10 +76,12 @@ class Storage:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
         # Heartbeats are compared by the clock of the server, in one time zone.
-        arguments = {"connect_args": {"options": "-c timezone=utc"}} if self.shared else {}
-        engine: dict[str, Any] = {"poolclass": NullPool, **arguments}
+        engine: dict[str, Any] = {"pool_size": 1, "pool_pre_ping": True}
+        if self.shared:
+            engine["connect_args"] = {"options": "-c timezone=utc"}
         with self.reached():
             self._engine = create_engine(self._address, **engine)
+            _close_before_forks(self._engine)
             with self.alone():  # two that make the tables at once would be in each other's way
                 self.backend = RDBStorage(
                     self._address.render_as_string(hide_password=False),
@@ -86,6 +89,7 @@ class Storage:
                     heartbeat_interval=max(1, stale_seconds // 6),
                     grace_period=stale_seconds,
                 )
+            _close_before_forks(self.backend.engine)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -122,6 +126,11 @@ class Storage:
             what = f"the study's storage fails: {first}"
             raise EnvironmentFault(what, self.url, fix) from None
 
+    def close(self) -> None:
+        """Close its connections; it opens others if it is asked again."""
+        self._engine.dispose()
+        self.backend.engine.dispose()
+
     def beat(self, trial_id: int) -> None:
         """Note that a trial is in good hands, by the storage's own clock."""
         self.backend.record_heartbeat(trial_id)
@@ -129,6 +138,18 @@ class Storage:
     def stale(self, study_id: int) -> set[int]:
         """Return the ids of the running trials that nobody has cared for too long."""
         return set(self.backend._get_stale_trial_ids(study_id))
+
+
+def _close_before_forks(engine: Engine) -> None:
+    """Close an engine's connections whenever this process forks; it opens others when it needs."""
+    kept = weakref.ref(engine)
+
+    def close() -> None:
+        held = kept()
+        if held is not None:
+            held.dispose()
+
+    os.register_at_fork(before=close)
 
 
 def address_of(url: str) -> URL:

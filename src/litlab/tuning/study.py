@@ -222,6 +222,7 @@ class TrialStudy:
         """Give up what marks this command as alive; its trials, if it still has any, go with it."""
         running = self.trials(TrialState.RUNNING)
         self.owner.leave(keep=any(self.owner.owns(t) for t in running))
+        self.storage.close()
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Note an epoch's value; return whether the trial is to end here."""
