@@ -96,18 +96,17 @@ def fashion_subset() -> str | None:
 def problems(quick: bool) -> list[Problem]:
     """Return the problems, their data prepared."""
     if quick:
-        found = [Problem("digits", "digits", ["data=digits"], 5, 4)]
+        return [Problem("digits", "digits", ["data=digits"], 5, 2)]  # litlab prepares them first
+    own = ["data=mnist1d", "data.val_fraction=0.25"]
+    found = [Problem("MNIST-1D", "mnist1d", own, 20, 40)]
+    path = fashion_subset()
+    if path is None:
+        print("no Fashion-MNIST: apt-get install dataset-fashion-mnist", file=sys.stderr)
     else:
-        own = ["data=mnist1d", "data.val_fraction=0.25"]
-        found = [Problem("MNIST-1D", "mnist1d", own, 20, 40)]
-        path = fashion_subset()
-        if path is None:
-            print("no Fashion-MNIST: apt-get install dataset-fashion-mnist", file=sys.stderr)
-        else:
-            own = ["data=npz", "data.name=fashion", f"data.path={path}"]
-            own += ["data.val_fraction=0.2", "data.test_fraction=null"]
-            own += ["data.allow=[near_duplicates,exact_duplicates]"]
-            found.append(Problem("Fashion-MNIST, 10,000 samples", "fashion", own, 8, 40))
+        own = ["data=npz", "data.name=fashion", f"data.path={path}"]
+        own += ["data.val_fraction=0.2", "data.test_fraction=null"]
+        own += ["data.allow=[near_duplicates,exact_duplicates]"]
+        found.append(Problem("Fashion-MNIST, 10,000 samples", "fashion", own, 8, 40))
     for problem in found:
         prepare(problem.overrides)
     return found
@@ -135,12 +134,15 @@ def _search_once(problem: Problem, seed: int, *, quick: bool) -> dict[str, Found
         ends |= {SAME: Study(tuned.seconds, drawn.trials), ALL: drawn}
     in_time = {m: [t for t in s.trials if t.ended <= s.seconds] for m, s in ends.items()}
     best = {method: _best(trials) for method, trials in in_time.items()}
-    again = _again(problem, seed, {m: t.params for m, t in best.items()})
-    found = {}
+    chosen = {} if quick else {m: t.params for m, t in best.items()}
+    again = _again(problem, seed, chosen)
+    found: dict[str, Found] = {}
     for method, trials in in_time.items():
         pruned, value = sum(t.value is None for t in trials), best[method].value
         assert value is not None
-        found[method] = Found(ends[method].seconds, len(trials), pruned, value, again[method])
+        found[method] = Found(
+            ends[method].seconds, len(trials), pruned, value, again.get(method, [])
+        )
         print(f"  {label} {method}: {found[method]}", file=sys.stderr, flush=True)
     return found
 
