@@ -109,8 +109,7 @@ def train(
         files.append(taken.save(run))
     recording = Recording(config, data.spec, run, command or [])
     with running(state or run) if is_first_process() else nullcontext():
-        fit = _Run(task, data, recording, found, state or run, files, callbacks)
-        fit.preview = preview
+        fit = _Run(task, data, recording, found, state or run, files, callbacks, preview=preview)
         return fit.fit()
 
 
@@ -162,8 +161,10 @@ class _Run:
         state: Path,
         files: list[Path],
         callbacks: Sequence[Callback],
+        *,
+        preview: bool,
     ) -> None:
-        self.callbacks, self.preview = callbacks, True
+        self.callbacks, self.preview = callbacks, preview
         self.task, self.data, self.recording = task, data, recording
         self.found, self.state, self.files = found, state, files
         self.first, self.config = is_first_process(), recording.config

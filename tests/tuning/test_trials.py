@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from mlflow.tracking import MlflowClient
 
 from litlab.errors import ConfigError, DataError, EnvironmentFault, Interrupted, NonFiniteError
@@ -96,7 +97,9 @@ def test_from_the_first_trial_to_the_recipe(tuner, project: Path, capsys) -> Non
     assert len(names) == len(set(names)) == 20 + 3 * 3
     seeds = {c.seed for name, _, c in made.pool.begun if name.startswith("final")}
     assert seeds == {1, 2, 3}
-    recipe = write_experiment(outcome, [*SMALL, "+tracking.tags.team=a"], "val/loss").read_text()
+    words = [*SMALL, "optimizer.weight_decay=1e-3", "+tracking.tags.team=a"]
+    recipe = write_experiment(outcome, words, "val/loss").read_text()
+    assert yaml.safe_load(recipe)["optimizer"]["weight_decay"] == 0.001  # no text
     assert "# To be added on the command line: +tracking.tags.team=a" in recipe
     # Nothing is left to do; then there is.
     again = tuner(finalists=2, finalist_seeds=3, workers=2, n_trials=20, pruner="median")
@@ -121,7 +124,8 @@ def test_a_value_outside_of_the_space(tuner, capsys) -> None:
     assert outcome.first is None  # of the configuration as it was nothing was tried
     assert [(f.number, bool(f.params)) for f in outcome.finalists] == [(0, True), (0, False)]
     assert outcome.best["params"]["optimizer.lr"] == 0.001
-    assert made.pool.begun[-1][2].optimizer["lr"] in (0.001, 1e-5)
+    rates = {name.partition("-seed")[0]: c.optimizer["lr"] for name, _, c in made.pool.begun}
+    assert rates == {"trial-0000": 0.001, "final-0000": 0.001, "final-as-it-was": 1e-5}
 
 
 def test_a_combination_that_is_refused_costs_one_trial(tuner) -> None:

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from litlab.errors import ConfigError, DataError, EnvironmentFault, NonFiniteError
 from litlab.tuning.finalists import Finals
-from litlab.tuning.outcome import OUTSIDE, Outcome
+from litlab.tuning.outcome import OUTSIDE, Finalist, Outcome
 from litlab.tuning.study import TrialStudy
 
 KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, NonFiniteError)}
@@ -45,7 +45,7 @@ def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
         study.settings.name,
         study.storage.url,
         counts,
-        _best(study, finals),
+        _best(study, ranked),
         _first(study),
         top_trial(study),
         ranked,
@@ -54,9 +54,8 @@ def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
     )
 
 
-def _best(study: TrialStudy, finals: Finals) -> dict[str, Any]:
+def _best(study: TrialStudy, ranked: list[Finalist]) -> dict[str, Any]:
     """The finalist with the best mean; without finalists, the trial with the best score."""
-    ranked = finals.ranked()
     if not ranked:
         return top_trial(study)
     winner = ranked[0]

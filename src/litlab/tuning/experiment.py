@@ -21,7 +21,7 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
         base: Overrides of the configuration that was tuned.
         monitor: What it went by.
     """
-    params = {path: _plain(value) for path, value in outcome.best["params"].items()}
+    params = {path: typed(value) for path, value in outcome.best["params"].items()}
     values = {**_of_base(base), **params}
     groups = {path: value for path, value in values.items() if is_group(path)}
     rest = {path: value for path, value in values.items() if not is_group(path)}
@@ -77,12 +77,7 @@ def _of_base(base: list[str]) -> dict[str, Any]:
     """Return plain overrides as path and value; others are left to the user."""
     plain = (o for o in base if not o.startswith(("+", "~")))
     pairs = (o.partition("=") for o in plain)
-    return {key: yaml.safe_load(value) for key, _, value in pairs}
-
-
-def _plain(value: Any) -> Any:
-    """Return a choice as it was trained: lists were text to Optuna."""
-    return typed(value)
+    return {key: typed(value) for key, _, value in pairs}  # to YAML 1e-3 would be a text
 
 
 def _put(content: dict[str, Any], parts: list[str], value: Any) -> None:

@@ -24,7 +24,7 @@ DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 class ParentRun:
     """MLflow's run of a study.
 
-    All that touches the store happens in processes of their own: a connection to SQLite that was
+    What it does with the store, it does in processes of their own: a connection to SQLite that was
     open when a trial is forked must not be used by both.
 
     Args:
