@@ -59,7 +59,7 @@ def show_study(outcome: "Outcome", monitor: str, experiment: str, page: str) -> 
         between = f"  (95 %: {ends[0]:+.4g} to {ends[1]:+.4g})" if ends else ""
         rows["less as it was"] = f"{gain.mean:+.4g}{between}, paired by seed"
     chosen = f"trial {best['number']}" if best["params"] else "the configuration as it was"
-    rows["chosen"] = f"{chosen}, by its mean" if outcome.finalists else chosen
+    rows["chosen"] = f"{chosen}, by its mean {monitor}" if outcome.finalists else chosen
     rows |= {path: _value(value) for path, value in best["params"].items()}
     rows["experiment"] = experiment
     rows["next"] = f"litlab params experiment={outcome.study}-best && dvc repro"
@@ -72,11 +72,12 @@ def show_study(outcome: "Outcome", monitor: str, experiment: str, page: str) -> 
 
 def _score(finalist: "Finalist", name: str) -> str:
     """A finalist's mean, with its interval where seeds differ."""
-    mean, interval = finalist.mean(name), finalist.interval(name)
-    if len(set(finalist.values[name])) == 1 and mean.is_integer():  # as of parameters
-        return f"{mean:,.0f}"
-    between = f"  (95 %: {number(interval[0])} to {number(interval[1])})" if interval else ""
-    return number(mean) + between
+    from litlab.tuning.objectives import shown
+
+    mean, interval = shown(name, finalist.mean(name)), finalist.interval(name)
+    if interval is None or len(set(finalist.values[name])) == 1:
+        return mean
+    return f"{mean}  (95 %: {shown(name, interval[0])} to {shown(name, interval[1])})"
 
 
 def _value(value: Any) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from litlab.output import number, say
+from litlab.output import say
 from litlab.schema import Config
 from litlab.signals import Signals
 from litlab.tuning.composer import Composer
+from litlab.tuning.objectives import shown
 from litlab.tuning.outcome import OUTSIDE, Finalist
 from litlab.tuning.pool import Job, Pool
 from litlab.tuning.record import ParentRun, as_run
@@ -99,7 +100,7 @@ class Finals:
             return
         values = {o.name: o.value(said) for o in self.study.objectives}
         self.study.study.set_user_attr(job.key, values)
-        say(f"{job.name}  " + "  ".join(f"{name} {number(v)}" for name, v in values.items()))
+        say(f"{job.name}  " + "  ".join(f"{name} {shown(name, v)}" for name, v in values.items()))
 
     def ranked(self) -> list[Finalist]:
         """Return those of which every seed was trained, the best mean first."""

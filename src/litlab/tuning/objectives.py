@@ -8,6 +8,7 @@ from torchmetrics import Metric
 
 from litlab.errors import ConfigError, nearest
 from litlab.metrics import direction
+from litlab.output import number
 
 COSTS = {  # by the name a trial's result has them under
     "parameters": "trainable parameters",
@@ -35,6 +36,11 @@ class Objective:
             KeyError: The training has no such metric.
         """
         return float(said[self.name] if self.name in COSTS else said["metrics"][self.name])
+
+
+def shown(name: str, value: float) -> str:
+    """Return an objective's value for a person: parameters are counted."""
+    return f"{value:,.0f}" if name == "parameters" else number(value)
 
 
 def objectives_of(names: Sequence[str], metrics: Mapping[str, Metric]) -> list[Objective]:

@@ -2,30 +2,29 @@
 
 import os
 import secrets
+import shutil
 import socket
+import time
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TextIO
 
 from optuna.trial import FrozenTrial
 
 from litlab.paths import store_root
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from litlab.run_lock import is_running, running
 
 OWNER = "owner"  # attribute of a trial
+NEW = 60.0  # seconds in which a command has surely locked the folder that it has made
 RELEASED = ""  # its owner was stopped, and has saved it
 
 
 class Owner:
     """One command that runs trials of a study, known by a word of its own.
 
-    Beside the study lies a file that the command holds locked while it lives: on the same machine
-    the others know at once that it died, and need not wait for its silence.
+    Beside the study lies a folder that the command holds locked while it lives, and its trainings
+    after it: on the same machine the others know at once that it died, and need not wait for its
+    silence.
 
     Attributes:
         word: What its trials are marked with.
@@ -36,15 +35,12 @@ class Owner:
 
     def __init__(self, study: str) -> None:
         self._folder = store_root() / ".litlab" / "studies" / f"{study}.owners"
-        self._folder.mkdir(parents=True, exist_ok=True)
         self.word = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._held: TextIO = self._file(self.word).open("w")
-        if fcntl is not None:
-            with suppress(OSError):  # a disk without locks
-                fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._held = ExitStack()
+        self._held.enter_context(running(self._place(self.word)))
 
-    def _file(self, word: str) -> Path:
-        return self._folder / f"{word}.lock"
+    def _place(self, word: str) -> Path:
+        return self._folder / word
 
     def owns(self, trial: FrozenTrial) -> bool:
         """Return whether a trial is this command's."""
@@ -65,32 +61,27 @@ class Owner:
 
         A lock in a folder that several machines share may be known to one of them alone.
         """
-        path, here = self._file(word), word.startswith(f"{socket.gethostname()}-")
-        if fcntl is None or word == self.word or not here or not path.is_file():
-            return False
-        with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return False
-        return True
+        place, here = self._place(word), word.startswith(f"{socket.gethostname()}-")
+        return here and word != self.word and place.is_dir() and not is_running(place)
 
     def sweep(self, needed: Collection[str]) -> None:
-        """Remove the files of commands of this machine that have ended.
+        """Remove what commands of this machine left that have ended.
 
         Args:
             needed: Owners of trials that are running.
         """
-        for path in self._folder.glob("*.lock"):
-            if path.stem not in needed and self._is_dead(path.stem):
-                path.unlink(missing_ok=True)
+        for place in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # another sweeps too
+                old = time.time() - place.stat().st_mtime > NEW
+                if old and place.name not in needed and self._is_dead(place.name):
+                    shutil.rmtree(place, ignore_errors=True)
 
     def leave(self, *, keep: bool) -> None:
-        """Give the file up.
+        """Give the folder up.
 
         Args:
             keep: Whether there are trials left, which others may know by it to be nobody's.
         """
         self._held.close()
         if not keep:
-            self._file(self.word).unlink(missing_ok=True)
+            shutil.rmtree(self._place(self.word), ignore_errors=True)

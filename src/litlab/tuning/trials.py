@@ -11,6 +11,7 @@ from litlab.output import number, say
 from litlab.signals import Signals
 from litlab.tuning.clock import Clock
 from litlab.tuning.composer import Composer
+from litlab.tuning.objectives import shown
 from litlab.tuning.pool import Job, Pool
 from litlab.tuning.record import ParentRun, as_run
 from litlab.tuning.study import FINISHED, TrialStudy
@@ -139,7 +140,7 @@ class Trials:
             what = f"{self.study.objectives[0].name} {value} (pruned)  {said['seconds']:.1f} s"
         else:
             pairs = zip(self.study.objectives, told.values, strict=True)
-            what = "  ".join(f"{o.name} {number(v)}" for o, v in pairs)
+            what = "  ".join(f"{o.name} {shown(o.name, v)}" for o, v in pairs)
             what += f"  {said['seconds']:.1f} s"
         say(f"trial {told.number:>3} {done:>7}  {what}  {text}")
 
