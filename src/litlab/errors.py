@@ -60,6 +60,11 @@ class NonFiniteError(LitlabError):
 
     exit_code = 6
 
+    @staticmethod
+    def remedy(*, clipped: bool) -> str:
+        """Return what to change so that training stays finite; `clipped`: gradients already are."""
+        return "lower optimizer.lr" + ("" if clipped else ", or set trainer.gradient_clip_val=1.0")
+
 
 class Interrupted(LitlabError):
     """Stopped from outside; what was reached has been saved."""

@@ -14,7 +14,6 @@ from torchmetrics import Metric
 from litlab import shares
 from litlab.errors import NonFiniteError
 from litlab.hyperparameters import NonNegative
-from litlab.loop.guard import advice
 from litlab.losses.penalty import l1_penalty
 from litlab.metrics import EpochMeter
 from litlab.schedules import Horizon
@@ -160,7 +159,8 @@ class Task(pl.LightningModule):
     def _finish(self, split: str, **more: float) -> None:
         values = self._meter(split).compute(self._sum_over_processes)
         named = {f"{split}/{name}": value for name, value in values.items()}
-        self._refuse_non_finite(named, f"{split}/loss", advice(self.trainer))
+        fix = NonFiniteError.remedy(clipped=bool(self.trainer.gradient_clip_val))
+        self._refuse_non_finite(named, f"{split}/loss", fix)
         # As "best" and in early stopping a NaN would count like any number.
         self._refuse_non_finite(named, self.parts.monitor, "choose another monitor")
         # Already the same in every process; Lightning wants to be told to synchronize regardless.

@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from litlab.assemble import build_task
-from litlab.callbacks.averaging import RAW, floating
+from litlab.callbacks.averaging import floating
+from litlab.checkpoint.io import RAW
 from litlab.callbacks.ema import EMA
 from litlab.callbacks.swa import SWA
 from litlab.data.arrays import open_split

@@ -16,8 +16,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from mlflow.tracking import MlflowClient
 
-from litlab.checkpoint.io import KEY, read, write
-from litlab.checkpoint.keeper import RESUME, Keeper
+from litlab.checkpoint.io import KEY, RESUME, read, write
+from litlab.checkpoint.keeper import Keeper
 from litlab.checkpoint.resume import Resume
 from litlab.config import load
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, Interrupted

@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-RAW = "current_model_state"  # Lightning's own name for the weights that training goes on from
+from litlab.checkpoint.io import RAW
+
 MODEL = "model."  # what the task calls its network
 
 

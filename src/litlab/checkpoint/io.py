@@ -20,6 +20,8 @@ from lightning.fabric.plugins import CheckpointIO
 from litlab.errors import CheckpointError, EnvironmentFault
 
 KEY = "litlab"
+RESUME = "resume"  # the part that only resuming needs
+RAW = "current_model_state"  # Lightning's name for the weights being trained, beside their average
 SCHEMA = 2
 END = b"PK\x05\x06"  # of a zip's last record, 22 bytes and the comment (APPNOTE.TXT 4.3.16)
 END_SIZE = 22

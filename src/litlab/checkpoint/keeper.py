@@ -13,16 +13,15 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from litlab.callbacks.averaging import RAW, WeightAverage
+from litlab.callbacks.averaging import WeightAverage
 from litlab.checkpoint import rng
 from litlab.checkpoint.card import Card, card_of
-from litlab.checkpoint.io import KEY, read, sweep
+from litlab.checkpoint.io import KEY, RAW, RESUME, read, sweep
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault
 from litlab.loop.fit_loop import Stopped
 from litlab.run_folder import BEST, LAST
 from litlab.signals import Signals
 
-RESUME = "resume"  # the part of a checkpoint that only going on needs
 SHARE = 20  # saving takes at most one part in as many of the time
 # What evaluation and prediction need, besides the card.
 OF_BEST = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litlab.callbacks.averaging import RAW
 from litlab.checkpoint.card import load, refuse_another_model, unpack
-from litlab.checkpoint.io import Manifest, read, verify
-from litlab.checkpoint.keeper import RESUME
+from litlab.checkpoint.io import RAW, RESUME, Manifest, read, verify
 from litlab.checkpoint.manifest import code_hash, config_hash, training_settings
 from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, LitlabError

@@ -12,12 +12,6 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from litlab.errors import NonFiniteError
 
 
-def advice(trainer: pl.Trainer) -> str:
-    """Return what to do about a training that is not finite."""
-    lower = "lower optimizer.lr"
-    return lower if trainer.gradient_clip_val else f"{lower}, or set trainer.gradient_clip_val=1.0"
-
-
 class Report(Protocol):
     """Keeps a refused step for later; see `litlab.capsule`.
 
@@ -108,7 +102,8 @@ class StepGuard(Callback):
         where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
         kept = self.report(trainer, task, self.moments, what) if self.report else ""
         what = f"{what} in {where}; the step was not taken"
-        raise NonFiniteError(what, kept or "training", advice(trainer))
+        fix = NonFiniteError.remedy(clipped=bool(trainer.gradient_clip_val))
+        raise NonFiniteError(what, kept or "training", fix)
 
     # In Lightning's own step the same is asked through its hooks.
 
