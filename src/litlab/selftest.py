@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from litlab.errors import LitlabError
+from litlab.errors import Interrupted, LitlabError
 from litlab.output import say
 from litlab.paths import project_root
+from litlab.signals import Signals
 
 QUICK = (
     "data=synthetic",
@@ -40,7 +41,7 @@ class _NotSo(Exception):
 def selftest() -> list[Check]:
     """Run every check, say what came of each as it ends, and return them."""
     checks = []
-    with _temporary_project() as root:
+    with Signals(), _temporary_project() as root:
         for name, function, optional in _plan(root):
             checks.append(_run(name, function, optional))
             mark = "ok  " if checks[-1].ok else "--  " if optional else "FAIL"
@@ -73,6 +74,8 @@ def _run(name: str, function: Callable[[], str], optional: bool) -> Check:
     began = time.monotonic()
     try:
         detail, ok = function(), True
+    except Interrupted:
+        raise
     except (LitlabError, _NotSo) as error:
         detail, ok = str(error), False
     except Exception as error:  # whatever it is, the user wants to read which check it broke
