@@ -154,7 +154,9 @@ def main() -> None:
             print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     finally:
         shutil.rmtree(project)
-    summary = {name: sum(one[name] for one in found) for name in ("lost", "traceback", "not_killed")}
+    summary = {
+        name: sum(one[name] for one in found) for name in ("lost", "traceback", "not_killed")
+    }
     phases = Counter(f"{one['phase']}: {one['code']}" for one in found)
     summary |= {"verb": given.verb, "tries": tries, "slowest": max(o["seconds"] for o in found)}
     print(json.dumps({**summary, "phases": phases}) if given.json else f"{summary}\n{dict(phases)}")

@@ -10,6 +10,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,8 @@ def in_a_c_callback(number: int) -> None:
 
 
 def in_a_bare_except(number: int) -> None:
-    try:
+    with suppress(BaseException):
         send(number)
-    except BaseException:
-        pass
 
 
 DROPS = (
@@ -82,47 +81,65 @@ def work(seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+def end(kind: type[Signals], body: Callable[[Signals], None]) -> Interrupted:
+    """Return the error with which a signal ends the body."""
+    with pytest.raises(Interrupted) as caught, kind() as run:
+        body(run)
+    return caught.value
+
+
 @pytest.mark.parametrize("drop", DROPS)
 @pytest.mark.parametrize("kind", [Signals, CommandSignals])
 def test_a_dropped_exception_is_raised_again(
     kind: type[Signals], drop: Callable[[int], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    handler, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
-    with pytest.raises(Interrupted) as caught, kind():
+    def body(_: Signals) -> None:
         drop(signal.SIGTERM)
         work()
         pytest.fail("the signal was lost")
-    assert caught.value.exit_code == 143
+
+    handler, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    assert end(kind, body).exit_code == 143
     assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == (handler, hook)
     assert "ignored" not in capfd.readouterr().err
 
 
 def test_it_is_raised_as_often_as_it_is_dropped() -> None:
-    drops = 0
-    with pytest.raises(Interrupted), CommandSignals():
+    drops = []
+
+    def body(_: Signals) -> None:
         in_a_destructor(signal.SIGTERM)
-        for _ in range(4):
+        for place in range(4):
             try:
                 work()
             except BaseException:
-                drops += 1
+                drops.append(place)
         work()
         pytest.fail("the signal was lost")
-    assert drops == 4
+
+    end(CommandSignals, body)
+    assert drops == [0, 1, 2, 3]
 
 
 def test_an_exception_on_its_way_is_left_alone() -> None:
-    with pytest.raises(Interrupted), Signals():
+    closed = []
+
+    def body(_: Signals) -> None:
         try:
             send(signal.SIGTERM)
         finally:
             work(0.5)  # what closes files may take its time
+            closed.append(True)
+
+    end(Signals, body)
+    assert closed
 
 
 def test_dropped_before_a_run_begins_it_ends_the_run() -> None:
     """Also where the exception is kept by a library that has dropped it."""
     kept = []
-    with pytest.raises(Interrupted), CommandSignals():
+
+    def body(_: Signals) -> None:
         try:
             send(signal.SIGTERM)
         except BaseException as error:
@@ -130,13 +147,20 @@ def test_dropped_before_a_run_begins_it_ends_the_run() -> None:
         with Signals():
             pytest.fail("the signal was lost")
 
+    end(CommandSignals, body)
+
 
 def test_dropped_before_the_fit_it_is_seen_there() -> None:
-    with pytest.raises(Interrupted), Signals() as run:
+    seen = []
+
+    def body(run: Signals) -> None:
         in_a_destructor(signal.SIGINT)
         with run.noted():  # whose loop stops after a step, and is not cut off in it
             work(0.3)
-        assert run.came == signal.SIGINT
+        seen.append(run.came)
+
+    end(Signals, body)
+    assert seen == [signal.SIGINT]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -222,14 +246,18 @@ def test_within_an_import_the_process_ends_at_once(tmp_path: Path, number: int) 
 
 def test_a_closed_standard_error_ends_nothing() -> None:
     """As of `2>&1 | tee log`, which Ctrl-C ends too, and of a closed terminal."""
+
+    def body(run: Signals) -> None:
+        with run.noted():
+            send(signal.SIGINT)
+            work(0.1)
+
     reader, writer = os.pipe()
     os.close(reader)
     before = os.dup(2)
     os.dup2(writer, 2)
     try:
-        with pytest.raises(Interrupted), Signals() as run, run.noted():
-            send(signal.SIGINT)
-            work(0.1)
+        end(Signals, body)
         os.dup2(writer, 2)
         signals.detach()
         os.write(2, b"nobody reads this")

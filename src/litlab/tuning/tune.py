@@ -159,7 +159,7 @@ class Tuner:
             How many it has run.
 
         Raises:
-            Interrupted: Ctrl-C, SIGTERM or SIGHUP: its trials have saved, and others take them over.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP: its trials have saved; others take over.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._noted() as signals:
