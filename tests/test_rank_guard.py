@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -141,6 +142,19 @@ def test_an_error_of_ones_own_stays_and_is_passed_on(pair, error) -> None:
         leave(guard, error)
     said = {"error": [error.what, error.where, error.fix, error.exit_code], "rank": 0}
     assert ear.wait(1) == [(0, said)]
+
+
+@pytest.mark.parametrize("code", [129, 130, 143])
+def test_a_child_that_was_stopped_while_it_started_has_not_died(monkeypatch, code) -> None:
+    guard, child = Guard(), MagicMock(returncode=code)
+    child.poll.return_value = code
+    monkeypatch.setattr(guard, "_end", lambda: None)
+    guard._world = 2
+    guard.watch([child])
+    assert guard._known.wait(5)
+    guard._left.set()
+    assert isinstance(guard._failure, Interrupted)
+    assert guard._failure.exit_code == code
 
 
 def test_who_says_goodbye_has_not_died(pair) -> None:

@@ -1,10 +1,14 @@
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -355,6 +359,42 @@ def command_line(*overrides: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_closed_terminal_ends_a_run_saved(project, devices):
+    """As a lost connection: SIGHUP to all of its processes, and nothing can be written there."""
+    ready_store(project)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(SRC / "litlab"), "train", *SMALL, "trainer=ddp_cpu"]
+        + [f"trainer.devices={devices}", "trainer.max_epochs=100000", "trainer.progress=bar"],
+        env={**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    try:
+        deadline = time.monotonic() + 200
+        while not list(project.glob("runs/*/last.ckpt")) and time.monotonic() < deadline:
+            with suppress(BlockingIOError):
+                os.read(ours, 65536)
+            time.sleep(0.05)
+        os.close(ours)
+        assert process.wait(60) == 129
+        with pytest.raises(ProcessLookupError):  # of several processes none is left
+            os.killpg(process.pid, 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    record = RunRecord.load(only_run(project))
+    assert record.status == mlflow_run(project, record.run_id).info.status == "KILLED"
+    assert load(only_run(project) / "last.ckpt").epoch in (record.epochs - 1, record.epochs)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import typer
 from litlab import startup
 from litlab.commands import data, results, service, training, tuning
 from litlab.errors import ConfigError, LitlabError
+from litlab.signals import CommandSignals, detach
 
 UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries within it
 
@@ -45,20 +46,28 @@ def main() -> NoReturn:
     """Run the command line; a user's failure is one line and its exit code, a bug a traceback."""
     startup.begin()
     try:
-        code = app(prog_name="litlab", standalone_mode=False)
+        with CommandSignals():
+            code = app(prog_name="litlab", standalone_mode=False)
         if code == 130:  # typer's own answer to Ctrl-C, which says nothing
             raise KeyboardInterrupt
     except LitlabError as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        print(error, file=sys.stderr)
+        _print(error)
         code = error.exit_code
     except UsageError as error:
         where = error.ctx.command_path if error.ctx else "litlab"
         fault = ConfigError(error.format_message(), where, f"see `{where} --help`")
-        print(fault, file=sys.stderr)
+        _print(fault)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
-        print("error: stopped by Ctrl-C | litlab | run it again", file=sys.stderr)
+        _print("error: stopped by Ctrl-C | litlab | run it again")
         code = 130
     sys.exit(code or 0)
+
+
+def _print(error: object) -> None:
+    try:
+        print(error, file=sys.stderr, flush=True)
+    except OSError:  # the terminal is closed; the exit code still has to be right
+        detach()

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
+STOPPED = (129, 130, 143)  # exit codes of what was ended by SIGHUP, Ctrl-C or SIGTERM, and saved
 MOST_LISTED = 20  # names in one line
 
 
@@ -69,7 +70,7 @@ class NonFiniteError(LitlabError):
 class Interrupted(LitlabError):
     """Stopped from outside; what was reached has been saved."""
 
-    # 130 Ctrl-C, 143 SIGTERM. The default is for pickle, which restores the right one after it.
+    # One of STOPPED. The default is for pickle, which restores the right one after it.
     def __init__(self, what: str, where: str, fix: str, exit_code: int = 130) -> None:
         super().__init__(what, where, fix)
         self.exit_code = exit_code

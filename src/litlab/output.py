@@ -3,18 +3,36 @@
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from litlab.signals import detach
+
 T = TypeVar("T", bound=Sized)
 U = TypeVar("U")
 QUIET_SECONDS = 5.0  # between two lines of progress where there is no terminal
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    """Goes quiet when its terminal or its `| tee` has gone: that must not end a training."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave out what rich does: it ends the program."""
+        detach()
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """Print."""
+        try:
+            super().print(*objects, **settings)
+        except OSError:
+            detach()
+
+
+console = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:

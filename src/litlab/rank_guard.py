@@ -16,7 +16,7 @@ from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from litlab.errors import EnvironmentFault, Interrupted, LitlabError
+from litlab.errors import STOPPED, EnvironmentFault, Interrupted, LitlabError
 from litlab.lifeline import Hub, Message, Spoke
 
 GRACE = 4.0  # seconds that the training has to end by itself once a process is gone
@@ -36,10 +36,10 @@ class Guard(Callback):
     ended if it does not.
 
     Args:
-        last_words: Called where the process has to be ended from outside the training.
+        last_words: Called with the reason where the process is ended from outside the training.
     """
 
-    def __init__(self, last_words: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, last_words: Callable[[LitlabError], object] = lambda _: None) -> None:
         self._last_words = last_words
         self._rank, self._world = 0, 1
         self._line: Hub | Spoke | None = None
@@ -155,6 +155,12 @@ class Guard(Callback):
             self._died(rank)
 
     def _died(self, rank: int) -> None:
+        child = self._children[rank - 1] if 0 < rank <= len(self._children) else None
+        if child and child.poll() in STOPPED:  # by a signal to all, while this one could not look
+            failure = Interrupted(f"rank {rank} was stopped", "training", "run it again")
+            failure.exit_code = child.returncode
+            self._fail(failure, rank)
+            return
         how, fix = self._how(rank), "what it printed itself is above"
         fix += "" if "exit code" in how else "; out of memory is the usual cause"
         self._fail(RankDied(f"rank {rank} of {self._world} died{how}", "training", fix), rank)
@@ -202,7 +208,7 @@ class Guard(Callback):
                 print(self._failure, file=sys.stderr, flush=True)
             for child in self._children:
                 child.kill()
-            self._last_words()
+            self._last_words(self._failure)
         finally:
             os._exit(code)
 
@@ -227,10 +233,10 @@ class Guard(Callback):
         assert self._waker is not None
         waker, _ = self._waker
         while number := waker.recv(1):
-            if number[0] != signal.SIGTERM or self._line is not None:
+            if number[0] not in (signal.SIGTERM, signal.SIGHUP) or self._line is not None:
                 continue
             if not self._left.wait(GRACE) and self._line is None:
-                os._exit(143)
+                os._exit(128 + number[0])
         waker.close()
 
     def _tell(self, message: Message) -> None:
@@ -288,7 +294,7 @@ def _repeated(message: Message, rank: int, world: int) -> LitlabError:
 
 
 def _error(what: str, where: str, fix: str, code: int) -> LitlabError:
-    kind = Interrupted if code in (130, 143) else LitlabError
+    kind = Interrupted if code in STOPPED else LitlabError
     error = kind(what, where, fix)
     error.exit_code = code
     return error

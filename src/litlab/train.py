@@ -20,7 +20,7 @@ from litlab.checkpoint.keeper import Keeper
 from litlab.checkpoint.resume import Interruption, Resume, check_fits
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.open import open_or_prepare
-from litlab.errors import EnvironmentFault, Interrupted
+from litlab.errors import EnvironmentFault, Interrupted, LitlabError
 from litlab.feasible import check_feasible
 from litlab.finders import find_settings, settings_of
 from litlab.freeze import freeze
@@ -231,7 +231,7 @@ class _Run:
         startup.done()
         self.began = time.monotonic()
         resume = self.found.checkpoint if self.found else None
-        ranks = Guard(lambda: self.first and recording.finish("FAILED", 0.0, self.checkpoint, mode))
+        ranks = Guard(self._last_words)
         with ranks.attach(trainer):
             try:
                 fit(trainer, task, self.data, signals, resume)
@@ -240,6 +240,11 @@ class _Run:
                 if note:
                     say(note)
                 raise
+
+    def _last_words(self, error: LitlabError) -> None:
+        if self.first:
+            status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
+            self.recording.finish(status, 0.0, self.checkpoint, self.task.parts.mode)
 
     def _require(self) -> None:
         if not self.checkpoint.is_file():

@@ -149,7 +149,7 @@ def fit(
         resume: A checkpoint to go on from.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM. (Lightning exits with 1 on the first, 0 on the second.)
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP. (Lightning exits with 1 on the first, 0 on SIGTERM.)
         ConfigError: A setting of the Trainer does not fit the data or the task.
         NonFiniteError: Anomaly detection found the operation that makes a NaN.
     """

@@ -329,7 +329,9 @@ def test_the_pipelines_run_resumes_though_its_folder_was_emptied(project) -> Non
     assert changed.record.resumed == 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 @pytest.mark.parametrize("step", [8, 12])
 def test_a_signal_saves_after_the_step(project, monkeypatch, number, code, step) -> None:
     whole = train_whole(project)

@@ -1,5 +1,6 @@
 """A study ends with as many finished trials as were asked for, whatever happens to it."""
 
+import os
 import signal
 import subprocess
 import time
@@ -138,17 +139,25 @@ def test_pruning_is_no_failure(project: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_a_study_that_was_stopped_goes_on(project: Path, number: int) -> None:
     long = ["trainer.max_epochs=60", "trainer.limit_train_batches=1.0"]
     command = study(project, *long, "trainer.save_every_seconds=0.1", workers=2)
-    process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while len(list(project.glob("runs/tiny/*/previous.ckpt"))) < 2:
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(number)
+    # A terminal sends SIGINT and SIGHUP to all of a command's processes.
+    (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
     err = process.communicate()[1]
-    assert process.returncode == (130 if number == signal.SIGINT else -number), err
+    codes = {signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGKILL: -number}
+    assert process.returncode == codes[number], err
+    if number != signal.SIGKILL:
+        assert "it goes on" not in err  # no trial was killed and begun again
+        records = map(RunRecord.load, (project / "runs/tiny").glob("trial-*/"))
+        assert {record.status for record in records} <= {"KILLED", "FINISHED"}
     assert "RUNNING" in states(project)
     time.sleep(3)  # the trials of a study that was killed notice it
     said, err = run(command, project)

@@ -1,6 +1,5 @@
 """Verbs that look after the installation and the store."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -22,14 +21,11 @@ def selftest(json: Json = False, debug: Debug = False) -> None:
 
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     debug: Debug = False,
 ) -> None:
     """Open MLflow's pages on this project's runs, for this machine only."""
-    import subprocess
-
     from litlab.paths import store_root
+    from litlab.ui import serve
 
-    store = f"sqlite:///{store_root() / 'mlflow.db'}"
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store]
-    raise typer.Exit(subprocess.call([*command, "--host", host, "--port", str(port)]))
+    serve(f"sqlite:///{store_root() / 'mlflow.db'}", host, port)

@@ -13,7 +13,7 @@ from typing import Any
 
 from litlab.checkpoint.io import verify
 from litlab.checkpoint.manifest import config_hash
-from litlab.errors import CheckpointError
+from litlab.errors import STOPPED, CheckpointError
 from litlab.output import say
 from litlab.run_folder import BEST, LAST, PREVIOUS
 from litlab.run_lock import is_running
@@ -22,7 +22,6 @@ from litlab.tuning.devices import Slot
 from litlab.tuning.worker import Worker, start
 
 ATTEMPTS = 3  # of a training whose process is killed
-STOPPED = (130, 143)  # exit codes of a training that was asked to stop, and has saved
 ASK_AGAIN = 5.0  # seconds after which a training is asked again to stop
 PAUSE = 1.0  # seconds without news after which the caller may look at the clock
 

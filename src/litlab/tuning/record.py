@@ -1,6 +1,7 @@
 """The study in MLflow: one run, whose children are the trials' runs."""
 
 import os
+import signal
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -131,6 +132,8 @@ def apart(work: Callable[[], Any]) -> Any:
     child = os.fork()
     if child == 0:
         try:
+            for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to this one too
+                signal.signal(number, signal.SIG_IGN)
             theirs.send((work(), None))
         except BaseException as error:
             theirs.send((None, error))

@@ -125,7 +125,7 @@ class Tuner:
         """Run the trials that are missing, train the best again, and say what was found.
 
         Raises:
-            Interrupted: Ctrl-C or SIGTERM: trials have saved, and the same command goes on.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP: trials have saved, and the same command goes on.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         status, outcome, pages = "FAILED", None, []
@@ -159,7 +159,7 @@ class Tuner:
             How many it has run.
 
         Raises:
-            Interrupted: Ctrl-C or SIGTERM: its trials have saved, and others take them over.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP: its trials have saved; others take over.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._noted() as signals:

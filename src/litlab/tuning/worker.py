@@ -65,7 +65,8 @@ def start(config: Config, folder: Path, slot: Slot, log: Path, *, measure: bool 
     sys.stderr.flush()
     study = os.getpid()
     # A signal that came before the child has handlers of its own would be lost in ours.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    asks = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, asks)
     pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -75,7 +76,8 @@ def start(config: Config, folder: Path, slot: Slot, log: Path, *, measure: bool 
     try:
         ours.close()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which asks us
+        for number in (signal.SIGINT, signal.SIGHUP):  # for the study, which asks us by SIGTERM
+            signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for descriptor in (1, 2):
