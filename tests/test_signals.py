@@ -245,6 +245,18 @@ def test_within_an_import_the_process_ends_at_once(tmp_path: Path, number: int) 
     assert not (tmp_path / "went_on").exists()
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_first_import_is_one_too(tmp_path: Path, number: int) -> None:
+    (tmp_path / "typer.py").write_text(f"import os; os.kill(os.getpid(), {int(number)})")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{SRC}"}
+    command = [sys.executable, "-m", "litlab", "train"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == NUMBERS[number]
+    assert done.stderr == f"error: stopped by {signals.NAMES[number]} | litlab | run it again\n"
+
+
 def test_within_an_import_temporary_files_are_removed(tmp_path: Path) -> None:
     within = "tempfile.TemporaryDirectory(dir='.') as folder, CommandSignals(), cleaning_up()"
     script = "import tempfile" + IMPORTING.format(number=15, within=within)
