@@ -1,11 +1,14 @@
 """Claim: no signal is lost, at whatever moment of a command's start it comes.
 
-    python benchmarks/interrupts.py [--quick] [--json] [--verb train] [--tries 60]
+    python benchmarks/interrupts.py [--quick] [--json] [--verb train] [--moments 60]
+                                    [--processes 12]
 
-A command is started again and again; each time SIGINT, SIGTERM or SIGHUP is sent a little later,
-from the first millisecond until after the first checkpoint. Counted is what the process then does:
-it has to end, with the signal's exit code and without a traceback, and a run whose record was begun
-has to be recorded as KILLED, in its folder and in MLflow.
+Two ways, with SIGINT, SIGTERM and SIGHUP in turn. At moments that are evenly spread over the
+processor time from the first line of litlab until a run's record begins, the process forks, and the
+copy gets the signal there: also within imports, destructors and garbage collections. And whole
+processes get one from outside, from their first millisecond until after their first checkpoint.
+Each has to end with the signal's exit code, one line and no traceback; a run that had begun has to
+be KILLED, in its folder and in MLflow.
 """
 
 import argparse
@@ -37,19 +40,92 @@ COMMANDS = {
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SECONDS = 60.0  # after which a process that has not ended has lost the signal
+# Forks at each tick of a clock of processor time, until a run has signals of its own.
+FORKING = """
+import json, os, signal, sys, time
+each, seconds, answers = float(sys.argv[1]), float(sys.argv[2]), open(sys.argv[3], "a")
+numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+count = 0
+
+def inside(frame):
+    names = []
+    while frame is not None:
+        names.append(frame.f_code.co_filename)
+        frame = frame.f_back
+    if "<frozen importlib._bootstrap>" in names:
+        return "import"
+    return "configuration" if any("hydra" in name for name in names) else "other"
+
+def tick(_, frame):
+    global count
+    taken = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    if type(taken).__name__ == "Signals":
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        return
+    number, began, err = numbers[count % 3], time.monotonic(), os.memfd_create("err")
+    count += 1
+    child = os.fork()
+    if child == 0:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        os.dup2(err, 2)
+        os.kill(os.getpid(), number)
+        return
+    ended = 0
+    while not ended and time.monotonic() - began < seconds:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        time.sleep(0.01)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+    said = os.pread(err, 100_000, 0).decode()
+    os.close(err)
+    answer = {"signal": number.name, "phase": inside(frame), "err": said, "lost": not ended}
+    answer["code"] = os.waitstatus_to_exitcode(status)
+    answer["seconds"] = round(time.monotonic() - began, 2)
+    answers.write(json.dumps(answer) + "\\n")
+    answers.flush()
+
+signal.signal(signal.SIGPROF, tick)
+signal.setitimer(signal.ITIMER_PROF, each, each)
+sys.argv[1:] = sys.argv[4:]
+from litlab.entry import main
+main()
+"""
 
 
-def start(project: Path, verb: str) -> subprocess.Popen[str]:
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+
+
+def start(project: Path, verb: str, *python: str) -> subprocess.Popen[str]:
     command = [word.replace("RUN", "runs/whole") for word in COMMANDS[verb]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "src" / "litlab"), *command],
+        [sys.executable, *(python or [str(ROOT / "src" / "litlab")]), *command],
         cwd=project,
-        env=environment,
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def fork_at_moments(project: Path, verb: str, moments: int) -> list[dict[str, Any]]:
+    """Start a command once, with a copy of it at each moment that gets a signal."""
+    each = 5.0 / moments  # a start takes at least as many seconds of processor time
+    answers = project / "answers.jsonl"
+    process = start(project, verb, "-c", FORKING, str(each), str(SECONDS), str(answers))
+    while process.poll() is None and not is_training(project, verb):
+        time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    found = [json.loads(line) for line in answers.read_text().splitlines()]
+    clean(project)
+    for one in found:
+        err = one.pop("err").strip()
+        one["lost"] |= one["code"] != CODES[signal.Signals[one["signal"]]]
+        one["traceback"] = "Traceback" in err or "ignored in" in err
+        one["last_line"] = err.splitlines()[-1] if err else ""
+    return found
 
 
 def make_project(verb: str) -> Path:
@@ -131,37 +207,50 @@ def statuses(project: Path) -> dict[str, str]:
         return dict(store.execute("select run_uuid, status from runs"))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="six tries")
+def counts(found: list[dict[str, Any]]) -> dict[str, Any]:
+    names = ("lost", "traceback", "not_killed")
+    phases = sorted(Counter(f"{one['phase']}: {one['code']}" for one in found).items())
+    slowest = max((one["seconds"] for one in found), default=0)
+    total = {name: sum(one.get(name, False) for one in found) for name in names}
+    return {"tries": len(found), **total, "slowest": slowest, "phases": dict(phases)}
+
+
+def send_to_processes(project: Path, verb: str, tries: int) -> list[dict[str, Any]]:
+    """Start a command as often, and send each a signal a little later."""
+    if not tries:
+        return []
+    whole = seconds_to_start(project, verb)
+    found = []
+    for place in random.Random(0).sample(range(tries), tries):  # other programs slow some of them
+        delay = 1.05 * whole * (place + 0.5) / tries
+        found.append(attempt(project, verb, NUMBERS[place % len(NUMBERS)], delay))
+        print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="ten moments, no process")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--verb", choices=["train", "cv", "prepare", "evaluate", "tune"],
-                        default="train")  # fmt: skip
-    parser.add_argument("--tries", type=int, default=60)
+    parser.add_argument("--verb", choices=list(COMMANDS), default="train")
+    parser.add_argument("--moments", type=int, default=60)
+    parser.add_argument("--processes", type=int, default=12)
     given = parser.parse_args()
-    tries = 6 if given.quick else given.tries
+    moments, processes = (10, 0) if given.quick else (given.moments, given.processes)
     for number in NUMBERS:  # where this one was started to ignore them, so would be the others
         signal.signal(number, signal.SIG_DFL)
     project = make_project(given.verb)
     try:
-        whole = seconds_to_start(project, given.verb)
-        print(f"{given.verb}: the start takes {whole:.1f} s", file=sys.stderr)
-        found = []
-        places = random.Random(0).sample(range(tries), tries)  # other programs slow some of them
-        for place in places:
-            number = NUMBERS[place % len(NUMBERS)]
-            found.append(attempt(project, given.verb, number, 1.05 * whole * (place + 0.5) / tries))
-            print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+        forked = fork_at_moments(project, given.verb, moments)
+        for one in forked:
+            print(json.dumps(one), file=sys.stderr)
+        found = send_to_processes(project, given.verb, processes)
     finally:
         shutil.rmtree(project)
-    summary = {
-        name: sum(one[name] for one in found) for name in ("lost", "traceback", "not_killed")
-    }
-    phases = Counter(f"{one['phase']}: {one['code']}" for one in found)
-    summary |= {"verb": given.verb, "tries": tries, "slowest": max(o["seconds"] for o in found)}
-    print(json.dumps({**summary, "phases": phases}) if given.json else f"{summary}\n{dict(phases)}")
-    sys.exit(summary["lost"] > 0)
+    summary = {"verb": given.verb, "moments": counts(forked), "processes": counts(found)}
+    print(json.dumps(summary) if given.json else json.dumps(summary, indent=2))
+    return int(any(one["lost"] or one["traceback"] for one in (*forked, *found)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,9 +24,7 @@ def test_everything_needed_works_here(litlab: Any, project: Path) -> None:
     assert [check for check in needed if not check["ok"]] == []
     assert code == 0
     assert sum(check["detail"].startswith("val/accuracy") for check in checks) == 4
-    assert [path.name for path in project.iterdir()] == [
-        "conf"
-    ]  # nothing of the project is touched
+    assert [path.name for path in project.iterdir()] == ["conf"]  # the project is not touched
 
 
 def fail() -> str:

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import io
+import json
 import os
 import signal
 import subprocess
@@ -213,7 +214,7 @@ def test_an_error_that_takes_its_place_is_not_shown(
 
 IMPORTING = """
 import os, sys, time, weakref
-from litlab.signals import CommandSignals
+from litlab.signals import CommandSignals, cleaning_up
 open("slow.py", "w").write('''
 import os, time
 try:
@@ -223,7 +224,7 @@ except BaseException:
     pass
 ''')
 sys.path.insert(0, ".")
-with CommandSignals():
+with {within}:
     import slow
     open("went_on", "w")
 """
@@ -232,7 +233,7 @@ with CommandSignals():
 @pytest.mark.parametrize("number", NUMBERS)
 def test_within_an_import_the_process_ends_at_once(tmp_path: Path, number: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTING.format(number=int(number))],
+        [sys.executable, "-c", IMPORTING.format(number=int(number), within="CommandSignals()")],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": SRC},
         capture_output=True,
@@ -242,6 +243,29 @@ def test_within_an_import_the_process_ends_at_once(tmp_path: Path, number: int) 
     assert done.returncode == NUMBERS[number]
     assert done.stderr == f"error: stopped by {signals.NAMES[number]} | litlab | run it again\n"
     assert not (tmp_path / "went_on").exists()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_first_import_is_one_too(tmp_path: Path, number: int) -> None:
+    (tmp_path / "typer.py").write_text(f"import os; os.kill(os.getpid(), {int(number)})")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{SRC}"}
+    command = [sys.executable, "-m", "litlab", "train"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == NUMBERS[number]
+    assert done.stderr == f"error: stopped by {signals.NAMES[number]} | litlab | run it again\n"
+
+
+def test_within_an_import_temporary_files_are_removed(tmp_path: Path) -> None:
+    within = "tempfile.TemporaryDirectory(dir='.') as folder, CommandSignals(), cleaning_up()"
+    script = "import tempfile" + IMPORTING.format(number=15, within=within)
+    environment = {**os.environ, "PYTHONPATH": SRC}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 1  # by an exception
+    assert {path.name for path in tmp_path.iterdir()} <= {"slow.py", "__pycache__", "went_on"}
 
 
 def test_a_closed_standard_error_ends_nothing() -> None:
@@ -278,3 +302,20 @@ def test_a_line_for_a_person_who_has_gone_ends_nothing(monkeypatch: pytest.Monke
     say("a pipe")
     say("a terminal")
     assert detached == [1, 1]
+
+
+@pytest.mark.slow
+def test_no_signal_is_lost_during_the_start() -> None:
+    """A few moments of it; benchmarks/interrupts.py tries more, and other commands."""
+    script = Path(SRC).parent / "benchmarks" / "interrupts.py"
+    ended = subprocess.run(
+        [sys.executable, str(script), "--quick", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    said = json.loads(ended.stdout.splitlines()[-1])["moments"]
+    assert said["tries"] >= 10
+    assert said["lost"] == said["traceback"] == 0

@@ -13,6 +13,7 @@ from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault
 from litlab.inference import load_task, run
 from litlab.run_folder import find
+from litlab.signals import cleaning_up
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -67,7 +68,8 @@ def _write(columns: dict[str, Any], out: Path) -> None:
     table, suffix = pd.DataFrame(columns), out.suffix.lower()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".litlab-") as folder:
+        hidden = tempfile.TemporaryDirectory(dir=out.parent, prefix=".litlab-")
+        with cleaning_up(), hidden as folder:
             temporary = Path(folder) / out.name
             if suffix == ".csv":
                 table.to_csv(temporary, index=False, float_format="%.6g")

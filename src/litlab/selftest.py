@@ -12,7 +12,7 @@ from pathlib import Path
 from litlab.errors import Interrupted, LitlabError
 from litlab.output import say
 from litlab.paths import project_root
-from litlab.signals import Signals
+from litlab.signals import cleaning_up
 
 QUICK = (
     "data=synthetic",
@@ -45,7 +45,7 @@ class _NotSo(Exception):
 def selftest() -> list[Check]:
     """Run every check, say what came of each as it ends, and return them."""
     checks = []
-    with Signals(), _temporary_project() as root:
+    with cleaning_up(), _temporary_project() as root:
         for name, function, optional in _plan(root):
             checks.append(_run(name, function, optional))
             mark = "ok  " if checks[-1].ok else "--  " if optional else "FAIL"

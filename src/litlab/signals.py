@@ -30,6 +30,7 @@ NAMES: dict[int, str] = {
 EXIT_CODES: dict[int, int] = {signal.SIGHUP: 129, signal.SIGINT: 130}  # of the others, 143
 WHERE = "training"
 POLL_SECONDS = 0.05  # between two looks at whether a raised exception is still on its way
+_to_clean_up: list[bool] = []
 
 
 class Terminated(BaseException):
@@ -168,12 +169,12 @@ class Signals:
 class CommandSignals(Signals):
     """Takes the signals of the whole command line, outside of what has `Signals` of its own.
 
-    Nothing is open there that an exception would have to close. Within an import, where one may be
-    dropped or may abort a C library that is being set up, the process therefore ends at once.
+    Within an import, where an exception may be dropped or may abort a C library that is being set
+    up, the process ends at once: nothing is open there, unless it is `cleaning_up`.
     """
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if self._phase == "raise" and _importing(frame):
+        if self._phase == "raise" and not _to_clean_up and _importing(frame):
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 write(str(self._error(number)))
             os._exit(EXIT_CODES.get(number, 143))
@@ -186,6 +187,16 @@ class CommandSignals(Signals):
 
     def _error(self, number: int) -> Interrupted:
         return self.interrupted("run it again", number, "litlab")
+
+
+@contextmanager
+def cleaning_up() -> Iterator[None]:
+    """Within it a signal raises in any case: temporary files are there to be removed."""
+    _to_clean_up.append(True)
+    try:
+        yield
+    finally:
+        _to_clean_up.pop()
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -12,6 +12,7 @@ from litlab.data.dvc_files import how_to_get
 from litlab.errors import EnvironmentFault
 from litlab.output import say
 from litlab.paths import project_root, relative
+from litlab.signals import cleaning_up
 
 try:
     import fcntl
@@ -100,6 +101,7 @@ def staged_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
     """
     with ExitStack() as made:
         try:
+            made.enter_context(cleaning_up())
             _sweep(folder)
             staged, scratch = (
                 Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent)) for _ in range(2)
