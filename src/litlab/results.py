@@ -1,5 +1,6 @@
 """Writes what an evaluation found: metrics, predictions, figures and the report."""
 
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,8 @@ from litlab.paths import relative
 from litlab.report import figures
 from litlab.report.intervals import bootstrap_interval, wilson
 from litlab.report.page import Mistake, ReportRecord, render
-from litlab.run_folder import Found, RunRecord, write_json
+from litlab.run_folder import Found, RunRecord
+from litlab.strict_json import write_json
 from litlab.task import Task
 from litlab.tracking.history import read_rows, write_rows
 from litlab.tracking.redact import redact
@@ -55,7 +57,7 @@ def write_results(results: Results) -> list[Path]:
     folder = results.folder
     folder.mkdir(parents=True, exist_ok=True)
     by_split = _by_split(results)
-    intervals = _intervals(results)
+    intervals = {k: v for k, v in _intervals(results).items() if all(map(math.isfinite, v))}
     metrics = folder / "metrics.json"
     write_json(
         metrics, {**by_split, "test_interval_95": {k: list(v) for k, v in intervals.items()}}

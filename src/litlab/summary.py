@@ -108,7 +108,8 @@ def show_summary(folder: Path) -> None:
     for name, value in metrics["test"].items():
         low_high = intervals.get(name)
         interval = f"  (95 %: {number(low_high[0])} to {number(low_high[1])})" if low_high else ""
-        rows[f"test {name}"] = number(value) + interval
+        # null stands for NaN or infinity.
+        rows[f"test {name}"] = ("not finite" if value is None else number(value)) + interval
     rows["report"] = short(folder / "report.html")
     rows["checkpoint"] = short(project_root() / run["checkpoint"])
     rows["run"] = f"{run['run_id']} in experiment {run['experiment']}"

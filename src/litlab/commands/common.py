@@ -1,6 +1,5 @@
 """What several verbs of the command line need."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,9 @@ def trust_of_project(trust: list[str]) -> None:
 
 def print_json(**content: Any) -> None:
     """Print the one line that `--json` promises."""
-    print(json.dumps(content))
+    from litlab.strict_json import dumps
+
+    print(dumps(content))
 
 
 def exit_if_unsent(all_sent: bool) -> None:
