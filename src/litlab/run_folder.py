@@ -214,6 +214,14 @@ def latest_results() -> Path:
     return max(found, key=lambda path: path.stat().st_mtime).parent
 
 
+def is_latest(folder: Path) -> bool:
+    """Whether `latest_results` finds a folder: it does not look outside the project."""
+    try:
+        return latest_results().resolve() == folder.resolve()
+    except CheckpointError:
+        return False
+
+
 def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return an evaluation's `metrics.json` and `run.json`.
 
