@@ -142,7 +142,7 @@ def test_classification_page() -> None:
     ) in parsed.text
     for number in ("0.8125", "0.4321", "0.8333", "0.7654", "0.5124", "0.4365 to 0.9699"):
         assert number in parsed.text
-    for fact in ("at epoch 1", "CC0-1.0", "61,706", "3 × 6 × 6", "cat (1,001)", "sha256:abababab"):
+    for fact in ("at epoch 2", "CC0-1.0", "61,706", "3 × 6 × 6", "cat (1,001)", "sha256:abababab"):
         assert fact in parsed.text
     for fact in ("r123", "1 min 23 s", "Odd key", "uncommitted changes", "'x=<1>'", "97 % sure"):
         assert fact in parsed.text
