@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,17 +52,27 @@ def test_the_pages_have_commands() -> None:
 
 @pytest.fixture(scope="module")
 def conf(tmp_path_factory) -> Path:
-    """A project in which a study has left its recipe."""
+    """A project with the recipe of a study, and with a model of the user's own."""
     root = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "conf", root / "conf")
     recipe = root / "conf" / "experiment" / "quick-best.yaml"
     recipe.write_text("# @package _global_\noptimizer:\n  lr: 0.01\n")
+    own_model(root)
     return root
+
+
+def own_model(root: Path) -> None:
+    """The README's model as docs/extending.md has it: outside the package."""
+    (code,) = blocks(ROOT / "README.md", "python")
+    (root / "my_models").mkdir()
+    (root / "my_models" / "mine.py").write_text(code.replace("Linear(nn.Module)", "Net(nn.Module)"))
+    (root / "conf" / "model" / "net.yaml").write_text("_target_: my_models.mine.Net\n")
 
 
 @pytest.mark.parametrize(("page", "words"), COMMANDS, ids=[shlex.join(w) for _, w in COMMANDS])
 def test_a_command_is_one_that_litlab_takes(conf, monkeypatch, page, words) -> None:
     monkeypatch.chdir(conf)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the project will be on it
     words = (
         " ".join(map(shlex.quote, words)).replace(" ... ", f" {EXAMPLE} ").replace("data=...", "")
     )
@@ -112,12 +123,7 @@ def test_the_parts_that_the_guide_adds(project, litlab, monkeypatch) -> None:
     text = moons.replace("litlab.data.sources.two_moons", "two_moons")
     (project / "conf" / "data" / "two_moons.yaml").write_text(text)
     (project / "conf" / "metrics" / "top3.yaml").write_text(top3)
-    (project / "my_models").mkdir()
-    (model,) = blocks(ROOT / "README.md", "python")
-    (project / "my_models" / "mine.py").write_text(
-        model.replace("Linear(nn.Module)", "Net(nn.Module)")
-    )
-    (project / "conf" / "model" / "net.yaml").write_text("_target_: my_models.mine.Net\n")
+    own_model(project)
     (project / "my_metric.py").write_text(METRIC)
     (project / "conf" / "metrics" / "seen.yaml").write_text("seen:\n  _target_: my_metric.Seen\n")
     ready_store(project)
