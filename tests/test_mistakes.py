@@ -100,3 +100,11 @@ def test_no_more_than_a_dozen() -> None:
     found = worst(Outputs(many, many), split, spec)
     assert found is not None
     assert [row[0] for row in found.rows] == [str(i) for i in range(MOST)]
+
+
+def test_a_table_without_names_of_columns() -> None:
+    found = worst(
+        Outputs(SURE, SURE), Split(torch.ones(3, 6), LABELS, PLACES), make_spec("tabular")
+    )
+    assert found is not None
+    assert found.columns[:3] == ["Index", "feature 0", "feature 1"]

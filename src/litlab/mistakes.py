@@ -116,8 +116,7 @@ def _inputs(x: torch.Tensor, spec: DataSpec) -> tuple[list[str], list[list[str]]
         joint = decode.joint(spec)
         return ["Text"], [[_cut(joint.join(words))] for words in decode.tokens(spec, x)]
     if spec.kind == "tabular":
-        names = [column.name for column in spec.columns] or list(spec.features)
-        return names[:COLUMNS], [row[:COLUMNS] for row in decode.cells(spec, x)]
+        return decode.column_names(spec)[:COLUMNS], [row[:COLUMNS] for row in decode.cells(spec, x)]
     return [], [[] for _ in x]
 
 
