@@ -285,3 +285,32 @@ def test_views_leave_out_what_mixes_and_need_an_augmentation(project):
     small_run(project, "augment=mixup")
     with pytest.raises(ConfigError, match="it has none"):
         evaluate("last", tta=2)
+
+
+def test_several_targets_are_measured_each_by_itself(project):
+    ready_store(project)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(150, 2))
+    lines = [f"{a},{b},{a + b},{1000 * a}" for a, b in x]
+    (project / "x.csv").write_text("\n".join(["a,b,km,kg", *lines]) + "\n")
+    config = load_config(
+        ["data=table_regression", "data.path=x.csv", "data.source.target=[km,kg]", "model=mlp",
+         "model.hidden=[8]", "trainer=debug", "trainer.max_epochs=1", "trainer.accelerator=cpu",
+         "trainer.progress=none", "loader.batch_size=16", "trainer.log_norms=true"]
+    )  # fmt: skip
+    train(config)
+    result = evaluate("last")
+    table = rows(result.folder)
+    said = json.loads((result.folder / "metrics.json").read_text())
+    assert said["test_by_target"].keys() == {"km", "kg"}
+    for target, found in said["test_by_target"].items():
+        own = [r for r in table if r["target"] == target]
+        actual, predicted = ([float(r[k]) for r in own] for k in ("actual", "predicted"))
+        assert found["mae"] == pytest.approx(mean_absolute_error(actual, predicted), rel=1e-5)
+        assert found["r2"] == pytest.approx(r2_score(actual, predicted), abs=1e-4)
+    mean = sum(found["mae"] for found in said["test_by_target"].values()) / 2
+    assert said["test"]["mae"] == pytest.approx(mean, rel=1e-5)
+    page = (result.folder / "report.html").read_text()
+    assert "Largest errors" in page
+    assert "grad_norm" in "".join(said)  # a group of its own in the file; in the page no split
+    assert "grad_norm" not in page.split("Learning curves")[0]

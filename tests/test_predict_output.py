@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import stat
@@ -81,6 +82,34 @@ def test_a_target_called_input_does_not_hide_the_names(out: Path) -> None:
     spec = make_spec(task="regression", classes=(), targets=("input",))
     write(torch.ones(3, 1), spec, out)
     assert read(out)["input"].tolist() == NAMES
+
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "＝1+1", "-"]
+HARMLESS = ["-3.5", "+1", "-.5e-3", "café", "a=b", " =1", "'quoted", "", "1-2"]
+
+
+def test_a_spreadsheet_runs_no_cell_of_a_csv_file(out: Path) -> None:
+    """Names, classes and targets are other people's texts; numbers stay numbers."""
+    names = [*FORMULAS, *HARMLESS]
+    spec = make_spec(classes=("=HYPERLINK(1)", "-3"))
+    halves = torch.tensor([[0.75, 0.25]] * len(names))
+    module._write(module._columns(names, halves, spec), out)
+    is_csv = out.suffix == ".csv"
+    if is_csv:
+        with out.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = read(out).to_dict("records")
+    mark = "'" if is_csv else ""
+    shown = [mark + (n.replace("\r", "\n") if is_csv else n) for n in FORMULAS]
+    assert [row["input"] for row in rows] == shown + HARMLESS
+    assert {row["prediction"] for row in rows} == {f"{mark}=HYPERLINK(1)"}
+    assert {float(row["confidence"]) for row in rows} == {0.75}
+    if is_csv:
+        spec = make_spec(task="regression", classes=(), targets=("=now()", "-5"))
+        write(-torch.ones(3, 2), spec, out)
+        assert out.read_text().splitlines()[0] == "input,'=now(),-5"
+        assert out.read_text().splitlines()[1] == "b.png,-1,-1"
 
 
 def test_json_lines_are_readable_as_they_are(tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +10,6 @@ from litlab.run_folder import (
     latest_results,
     make_folder,
     read_results,
-    write_json,
 )
 
 
@@ -153,15 +151,6 @@ def test_a_place_that_cannot_be_written(project):
         with pytest.raises(EnvironmentFault, match="cannot write there") as caught:
             make_folder(out, "tea")
         assert caught.value.exit_code == 5
-
-
-def test_json_is_written_whole_or_not_at_all(project):
-    path = project / "x.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert os.listdir(project).count("x.json") == 1
 
 
 def test_results_that_are_not_there(project):

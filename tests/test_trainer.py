@@ -91,7 +91,7 @@ class Explodes(nn.Module):
 
 
 def test_nan_ends_the_run_as_failed_with_the_last_finite_checkpoint(project):
-    with pytest.raises(NonFiniteError, match=r"loss is nan in epoch 3") as caught:
+    with pytest.raises(NonFiniteError, match=r"loss is nan in epoch 4") as caught:
         small_run(
             project,
             "trainer.max_epochs=9",

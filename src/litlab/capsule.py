@@ -13,6 +13,7 @@ from litlab.checkpoint.card import Card, Loaded, card_of, unpack
 from litlab.checkpoint.io import KEY, read, write
 from litlab.errors import CheckpointError, LitlabError
 from litlab.loop.guard import Moment
+from litlab.output import command
 from litlab.paths import runs_folder, short
 
 NAME = "capsule.ckpt"
@@ -73,7 +74,7 @@ class CapsuleWriter:
         except LitlabError as error:
             warnings.warn(f"no capsule was kept: {error.what}", stacklevel=2)
             return "training"
-        return f"kept for `litlab replay {short(path)}`"
+        return f"kept for `{command('replay', short(path), trust=self.card.config.trust)}`"
 
 
 def _named(name: str) -> Path:

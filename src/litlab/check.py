@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from litlab import combinations, complaints, gpus, signature, targets
 from litlab.errors import ConfigError, EnvironmentFault, nearest
 from litlab.paths import make_importable
-from litlab.schema import NUM_GIVEN, Component, Config, TrainerConfig
+from litlab.schema import GIVEN_BY_NAME, NUM_GIVEN, Component, Config, TrainerConfig
 
 M = TypeVar("M", bound=BaseModel)
 CXX = {"Darwin": "clang++", "Windows": "cl"}.get(platform.system(), "g++")  # torch.compile's choice
@@ -72,7 +72,8 @@ def _checked(where: str, node: Component, trust: list[str]) -> Component:
         return node  # a library's: reading it would import torch; it is checked when it is built
     make_importable()
     try:
-        model = signature.schema(target, num_given)
+        by_name = GIVEN_BY_NAME.get(where.partition(".")[0], ())
+        model = signature.schema(target, num_given, by_name)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"no module '{error.name}' for _target_ '{target}'",

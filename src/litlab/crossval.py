@@ -1,5 +1,6 @@
 """K-fold cross-validation: one run a fold, and what their scores have in common."""
 
+import math
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -45,7 +46,14 @@ def cross_validate(config: Config, command: list[str] | None = None) -> CrossVal
     runs = [train(_of_fold(config, fold, folds), command=command) for fold in range(folds)]
     names = [name for name in runs[0].record.metrics if name.startswith("val/")]
     scores = {name: [run.record.metrics[name] for run in runs] for name in names}
-    return CrossValidation(runs, {n: (fmean(found), stdev(found)) for n, found in scores.items()})
+    return CrossValidation(runs, {name: _spread(found) for name, found in scores.items()})
+
+
+def _spread(values: list[float]) -> tuple[float, float]:
+    """Return mean and sample deviation; a value that is not finite leaves neither."""
+    if not all(map(math.isfinite, values)):
+        return math.nan, math.nan
+    return fmean(values), stdev(values)
 
 
 def _of_fold(config: Config, fold: int, folds: int) -> Config:

@@ -13,7 +13,8 @@ from litlab.data.spec import DataSpec
 from litlab.errors import DataError, EnvironmentFault
 from litlab.inference import Outputs, load_task, run, views_of
 from litlab.metrics import EpochMeter
-from litlab.paths import prepared_folder, results_folder, store_root
+from litlab.output import command
+from litlab.paths import prepared_folder, results_folder, short, store_root
 from litlab.results import UNKNOWN, Results, write_results
 from litlab.run_folder import BEST, LAST, Found, RunRecord, find
 from litlab.task import Task
@@ -54,7 +55,7 @@ def evaluate(
     found = find(reference)
     loaded, task = load_task(found.checkpoint, trust)
     spec = loaded.card.spec
-    split = _test_split(spec)
+    split = _test_split(spec, found.folder)
     config = loaded.card.config
     views, size = views_of(config, spec, tta), config.loader.eval_batch_size
     outputs: Outputs | TokenOutputs
@@ -92,22 +93,32 @@ def measure(task: Task, outputs: Outputs, targets: torch.Tensor) -> dict[str, fl
     return meter.compute()
 
 
-def _test_split(spec: DataSpec) -> Split:
+def _test_split(spec: DataSpec, run: Path) -> Split:
     """Open the test split, if it is the one that was set aside when the network was trained."""
     folder = prepared_folder(spec.name)
-    present = DataSpec.load(folder)
-    name = "test.safetensors"
-    if (present.split_hash, present.checksums.get(name)) != (
-        spec.split_hash,
-        spec.checksums.get(name),
-    ):
-        raise DataError(
-            "prepared again since the run: its test split is another, and may hold what the "
-            "network was trained on",
-            str(folder),
-            "prepare the data as they were (config.yaml of the run), or train again",
-        )
-    return open_split(folder, spec, "test")
+    try:
+        present = DataSpec.load(folder)
+        name = "test.safetensors"
+        if (present.split_hash, present.checksums.get(name)) != (
+            spec.split_hash,
+            spec.checksums.get(name),
+        ):
+            what = (
+                "prepared again since the run: its test split is another, and may hold what the "
+                "network was trained on"
+            )
+            raise DataError(what, str(folder), "")
+        return open_split(folder, spec, "test")
+    except DataError as error:
+        raise DataError(error.what, error.where, _prepare_again(run)) from None
+
+
+def _prepare_again(run: Path) -> str:
+    config = run / "config.yaml"
+    if not config.is_file():  # a checkpoint away from its run
+        return "prepare the data with the settings of the run, or train again"
+    how = command("prepare", "--params", short(config))
+    return f"prepare the data as they were with `{how}`, or train again"
 
 
 def _record(found: Found, loaded: Loaded, task: Task) -> RunRecord:

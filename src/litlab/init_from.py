@@ -11,7 +11,8 @@ from litlab.checkpoint.card import load
 from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError
 from litlab.paths import short
-from litlab.run_folder import find, write_json
+from litlab.run_folder import find
+from litlab.strict_json import write_json
 
 REPORT = "init_from.json"
 MODEL = "model."  # what a task calls its network

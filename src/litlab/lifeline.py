@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from litlab.strict_json import dumps
+
 SILENCE = 6  # seconds after which a machine that answers no keep-alive packet counts as gone
 CONNECT_SECONDS = 8.0  # they come from a collective operation, all at once
 Message = dict[str, Any]
@@ -149,7 +151,7 @@ def _messages(buffer: _Buffer, received: bytes) -> list[Message]:
 
 def _send(line: socket.socket, message: Message) -> None:
     try:
-        line.sendall(json.dumps(message).encode() + b"\n")
+        line.sendall(dumps(message).encode() + b"\n")
     except OSError:  # it is gone, which the listener hears
         return
 

@@ -1,8 +1,10 @@
 """What a person reads: everything but results goes to standard error."""
 
+import shlex
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -35,6 +37,18 @@ class _Console(Console):
 console = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def command(*words: str | Path, trust: Iterable[str] = ()) -> str:
+    """Return a litlab command line as a shell takes it, whatever its words hold.
+
+    Args:
+        words: The verb and its arguments.
+        trust: Packages of the user's own that the command has to be told to trust. A checkpoint
+            cannot extend that list, so what uses one needs them on its command line.
+    """
+    options = [word for package in trust for word in ("--trust", package)]
+    return shlex.join(["litlab", *map(str, words), *options])
+
+
 def say(text: str) -> None:
     """Write one line for a person."""
     console.print(text, markup=False)
@@ -63,6 +77,11 @@ def table(title: str, rows: dict[str, str]) -> Table:
     for name, value in rows.items():
         made.add_row(Text(name), Text(value))  # a plain [..] is not markup
     return made
+
+
+def nth_epoch(epoch: int) -> int:
+    """Return an epoch as people count, from 1; files and MLflow count from 0."""
+    return epoch + 1
 
 
 def number(value: float) -> str:

@@ -12,8 +12,10 @@ from litlab.data.read_input import read_input
 from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault
 from litlab.inference import load_task, run
+from litlab.output import command
 from litlab.run_folder import find
 from litlab.signals import cleaning_up
+from litlab.spreadsheet import safe_cell
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -24,7 +26,7 @@ def predict(
     """Predict for every sample of `source`, write a row each to `out`, and return their number.
 
     Classification: the class, and the probability of each class. Regression: the targets in their
-    own unit.
+    own unit. A CSV file has a `'` in front of texts that a spreadsheet would run as a formula.
 
     Raises:
         ConfigError: The output's format is not known.
@@ -38,7 +40,8 @@ def predict(
     spec = loaded.card.spec
     if spec.task == "language_model":
         what = "a language model writes text, it labels none"
-        raise CheckpointError(what, str(found.checkpoint), "litlab generate RUN --prompt TEXT")
+        fix = f"use `{command('generate', reference, '--prompt', 'TEXT', trust=trust)}`"
+        raise CheckpointError(what, str(found.checkpoint), fix)
     names, values = read_input(source, spec, resize=resize)
     size = loaded.card.config.loader.eval_batch_size
     outputs = run(task, spec, of_values(values, spec.pad_id or 0), size)
@@ -72,6 +75,9 @@ def _write(columns: dict[str, Any], out: Path) -> None:
         with cleaning_up(), hidden as folder:
             temporary = Path(folder) / out.name
             if suffix == ".csv":
+                for name in table.select_dtypes(exclude="number").columns:
+                    table[name] = table[name].map(safe_cell)
+                table.columns = [safe_cell(name) for name in table.columns]
                 table.to_csv(temporary, index=False, float_format="%.6g")
             elif suffix == ".jsonl":
                 table.to_json(temporary, orient="records", lines=True, force_ascii=False)

@@ -21,8 +21,8 @@ from litlab.errors import ConfigError, EnvironmentFault, LitlabError
 from litlab.paths import project_root
 from litlab.report.batch import BatchStatistics, Range, Samples, Statistics
 from litlab.report.preview import draw, png, shown
-from litlab.run_folder import write_json
 from litlab.schema import Config
+from litlab.strict_json import write_json
 
 EPOCH = 0
 

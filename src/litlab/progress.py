@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
-from litlab.output import number, say
+from litlab.output import nth_epoch, number, say
 
 SECONDS = 0.25  # between two drawings of the bar
 
@@ -36,6 +36,12 @@ class Bar(RichProgressBar):
         shown.pop("v_num", None)
         losses = {k: v for k, v in trainer.callback_metrics.items() if k.endswith("/loss")}
         return {**shown, **{name: number(float(value)) for name, value in losses.items()}}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Count epochs from 1, as all that people read does; Lightning begins with 0."""
+        total = self.trainer.max_epochs
+        shown = f"Epoch {nth_epoch(current_epoch)}" + (f"/{total}" if total is not None else "")
+        return f"{shown:{len(self.validation_description)}}"
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any

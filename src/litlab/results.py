@@ -1,5 +1,7 @@
 """Writes what an evaluation found: metrics, predictions, figures and the report."""
 
+import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,20 +15,24 @@ from litlab import config as configuration
 from litlab import tokens
 from litlab.checkpoint.card import Loaded
 from litlab.data.arrays import Split
+from litlab.data.spec import SPLITS
 from litlab.generate import Sampling, write
 from litlab.inference import Outputs
+from litlab.mistakes import surest, worst
+from litlab.output import command
 from litlab.paths import relative
 from litlab.report import figures
 from litlab.report.intervals import bootstrap_interval, wilson
-from litlab.report.page import Mistake, ReportRecord, render
-from litlab.run_folder import Found, RunRecord, write_json
+from litlab.report.page import ReportRecord, render
+from litlab.run_folder import Found, RunRecord
+from litlab.spreadsheet import safe_cell
+from litlab.strict_json import write_json
 from litlab.task import Task
 from litlab.tracking.history import read_rows, write_rows
 from litlab.tracking.redact import redact
 
 ROUNDS = 500  # of the bootstrap
 UNKNOWN = "UNKNOWN"  # status of a run of which there is only a checkpoint
-MISTAKES = 12
 WRITTEN = 300  # tokens of a language model's sample
 
 
@@ -55,18 +61,20 @@ def write_results(results: Results) -> list[Path]:
     folder = results.folder
     folder.mkdir(parents=True, exist_ok=True)
     by_split = _by_split(results)
-    intervals = _intervals(results)
+    intervals = {k: v for k, v in _intervals(results).items() if all(map(math.isfinite, v))}
+    by_target = _by_target(results)
+    more: dict[str, Any] = {"test_interval_95": {k: list(v) for k, v in intervals.items()}}
+    if by_target:
+        more["test_by_target"] = by_target
     metrics = folder / "metrics.json"
-    write_json(
-        metrics, {**by_split, "test_interval_95": {k: list(v) for k, v in intervals.items()}}
-    )
+    write_json(metrics, {**by_split, **more})
     checkpoint = str(relative(results.found.checkpoint))
     write_json(folder / "run.json", {**asdict(results.record), "checkpoint": checkpoint})
     (folder / "config.yaml").write_text(_configuration(results), encoding="utf-8")
     predictions = folder / "predictions.csv"
-    write_rows(predictions, _prediction_rows(results))
+    write_rows(predictions, [_safe_row(row) for row in _prediction_rows(results)])
     page = folder / "report.html"
-    page.write_text(render(_page(results, by_split, intervals)), encoding="utf-8")
+    page.write_text(render(_page(results, by_split, intervals, by_target)), encoding="utf-8")
     return [page, metrics, predictions, *_figures(results)]
 
 
@@ -77,6 +85,21 @@ def _by_split(results: Results) -> dict[str, dict[str, float]]:
         split, _, metric = name.partition("/")
         grouped.setdefault(split, {})[metric] = value
     return grouped
+
+
+def _by_target(results: Results) -> dict[str, dict[str, float]]:
+    """Test metrics of each target by itself, in its own unit; nothing where there is only one."""
+    targets = results.loaded.card.spec.targets
+    if len(targets) < 2 or isinstance(results.outputs, tokens.TokenOutputs):
+        return {}
+    predicted, actual = results.task.measured(results.outputs.raw, results.split.y)
+    found: dict[str, dict[str, float]] = {name: {} for name in targets}
+    for metric_name, metric in results.task.parts.metrics.items():
+        for i, name in enumerate(targets):
+            with suppress(ValueError, RuntimeError, IndexError):  # one that needs all of them
+                value = _measure(metric, actual[:, i].numpy(), predicted[:, i].numpy())
+                found[name][metric_name] = value
+    return found
 
 
 def _intervals(results: Results) -> dict[str, tuple[float, float]]:
@@ -141,6 +164,11 @@ def _prediction_rows(results: Results) -> list[dict[str, Any]]:
     ]
 
 
+def _safe_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Names of classes, targets and tokens are the data's: none of them is to run as a formula."""
+    return {key: safe_cell(value) for key, value in row.items()}
+
+
 def _figures(results: Results) -> list[Path]:
     folder, history = results.folder / "figures", results.history
     folder.mkdir(exist_ok=True)
@@ -163,50 +191,35 @@ def _figures(results: Results) -> list[Path]:
     return paths
 
 
-def _mistakes(results: Results) -> list[Mistake]:
-    """The wrong predictions the network was surest of."""
-    spec = results.loaded.card.spec
-    if spec.kind != "image" or not spec.classes or not isinstance(results.outputs, Outputs):
-        return []
-    confidence, label = results.outputs.predictions.max(1)
-    wrong = (label != results.split.y).nonzero().flatten()
-    surest = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES]
-    return [
-        Mistake(
-            sample=results.split.x[i].numpy(),
-            actual=spec.classes[int(results.split.y[i])],
-            predicted=spec.classes[int(label[i])],
-            confidence=float(confidence[i]),
-        )
-        for i in surest.tolist()
-    ]
-
-
 def _page(
     results: Results,
     by_split: dict[str, dict[str, float]],
     intervals: dict[str, tuple[float, float]],
+    by_target: dict[str, dict[str, float]],
 ) -> ReportRecord:
-    record, config = results.record, results.loaded.card.config
+    record, config, spec = results.record, results.loaded.card.config, results.loaded.card.spec
+    outputs, split = results.outputs, results.split
     language = isinstance(results.outputs, tokens.TokenOutputs)
     actual, predicted, confidence = ((), (), None) if language else _labels(results)
     return ReportRecord(
         title=record.run_name,
-        spec=results.loaded.card.spec,
+        spec=spec,
         model_name=config.model["_target_"].rpartition(".")[2],
         num_parameters=record.num_parameters,
         model_text=str(results.task.model),
         config_yaml=_configuration(results),
-        metrics=by_split,
+        metrics={split: by_split[split] for split in SPLITS if split in by_split},
         history=results.history,
         best_epoch=record.best_epoch,
         actual=actual,
         predicted=predicted,
         confidence=confidence,
         intervals=intervals,
-        run=_run_facts(record, results.found),
+        run=_run_facts(record, results.found, config.trainer.budget),
         repeat=_repeat(record, results.folder),
-        mistakes=_mistakes(results),
+        mistakes=[] if isinstance(outputs, tokens.TokenOutputs) else surest(outputs, split, spec),
+        worst=worst(outputs, split, spec),
+        by_target=by_target,
         written=_written(results) if language else "",
     )
 
@@ -216,9 +229,18 @@ def _written(results: Results) -> str:
     return write(results.loaded, results.task.model, "", WRITTEN, Sampling(0.8), 0)
 
 
-def _run_facts(record: RunRecord, found: Found) -> dict[str, str]:
+def _budget(record: RunRecord, budget: str | None) -> str:
+    """A budget of time, and how far the best epoch came in it: facts of the run, no metrics."""
+    steps, seconds = (record.metrics.get(f"budget/{name}") for name in ("steps", "seconds"))
+    if not budget or steps is None or seconds is None:
+        return budget or ""
+    return f"{budget}; the best epoch ended after {steps:,.0f} steps and {seconds:,.0f} s"
+
+
+def _run_facts(record: RunRecord, found: Found, budget: str | None) -> dict[str, str]:
     facts = {
         "run_id": record.run_id,
+        "budget": _budget(record, budget),
         "experiment": record.experiment,
         "tracking_uri": record.tracking_uri,
         "status": record.status,
@@ -244,6 +266,6 @@ def _repeat(record: RunRecord, folder: Path) -> list[str]:
     commands = []
     if record.git.get("commit"):
         commands.append(f"git checkout {record.git['commit']}")
-    commands.append(f"litlab train --params {relative(folder / 'config.yaml')}")
+    commands.append(command("train", "--params", relative(folder / "config.yaml")))
     commands.append("# the same configuration is below, and an artifact of the run in MLflow")
     return commands

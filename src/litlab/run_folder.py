@@ -1,14 +1,16 @@
 """One run, one folder: its configuration, history, checkpoints and what it says of itself."""
 
 import json
+import math
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, nearest
 from litlab.paths import project_root, runs_folder
+from litlab.strict_json import write_json
 
 RUN_FILE = "run.json"
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -33,7 +35,7 @@ class RunRecord:
         seconds: Duration of the fit.
         best_epoch: The epoch that `best.ckpt` is of, counted from 0.
         epochs: How many epochs were trained.
-        metrics: Those of the best epoch, by full name.
+        metrics: Those of the best epoch, by full name; one that is NaN or infinite is null there.
         num_parameters: Trainable parameters.
         data: Name and checksums of the data.
         git: Commit, dirty, branch; empty without git.
@@ -74,18 +76,14 @@ class RunRecord:
         """
         try:
             content: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
-            return cls(**content)
-        except (OSError, ValueError, TypeError) as error:
+            record = cls(**content)
+            # JSON has null for a metric that is NaN.
+            values = {k: math.nan if v is None else v for k, v in record.metrics.items()}
+            return replace(record, metrics=values)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"not the folder of a run ({error})", str(folder), "name a folder under runs/"
             ) from None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
 
 
 def make_folder(out: Path | None, run_name: str) -> Path:
@@ -214,6 +212,14 @@ def latest_results() -> Path:
         fix = "run `litlab evaluate` (or `dvc repro`) first"
         raise CheckpointError("nothing has been evaluated yet", str(root), fix)
     return max(found, key=lambda path: path.stat().st_mtime).parent
+
+
+def is_latest(folder: Path) -> bool:
+    """Whether `latest_results` finds a folder: it does not look outside the project."""
+    try:
+        return latest_results().resolve() == folder.resolve()
+    except CheckpointError:
+        return False
 
 
 def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

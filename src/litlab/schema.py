@@ -193,3 +193,5 @@ NUM_GIVEN = {
     "optimizer": 1,  # model
     "scheduler": 2,  # optimizer, horizon
 }
+# What litlab passes by keyword to those that take it, unless the configuration does.
+GIVEN_BY_NAME = {"metrics": ("num_classes",)}

@@ -8,7 +8,7 @@ annotations (see `litlab.hyperparameters`). What it cannot know it leaves to the
 import ast
 import importlib.util
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,12 +30,13 @@ _NAMES: dict[str, Any] = {
 }
 
 
-def schema(target: str, num_given: int) -> type[BaseModel] | None:
+def schema(target: str, num_given: int, by_name: Collection[str] = ()) -> type[BaseModel] | None:
     """Return a pydantic model of a target's hyperparameters, or None where they cannot be read.
 
     Args:
         target: Import path, `package.module.Name`.
         num_given: How many leading positional parameters litlab itself passes.
+        by_name: Parameters that litlab passes by keyword where the configuration does not.
 
     Raises:
         LookupError: The module exists but has no such name in it; the argument lists those it has.
@@ -47,7 +48,7 @@ def schema(target: str, num_given: int) -> type[BaseModel] | None:
     if source is None:
         return None
     constructor = _constructor(name, list(_top_level(ast.parse(source.read_bytes()).body)))
-    return None if constructor is None else _model(name, constructor, num_given)
+    return None if constructor is None else _model(name, constructor, num_given, by_name)
 
 
 def _source(module_name: str) -> Path | None:
@@ -114,12 +115,17 @@ def _stored(node: ast.Name) -> bool:
     return isinstance(node.ctx, ast.Store)
 
 
-def _model(name: str, arguments: ast.arguments, num_given: int) -> type[BaseModel] | None:
+def _model(
+    name: str, arguments: ast.arguments, num_given: int, by_name: Collection[str]
+) -> type[BaseModel] | None:
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = list(zip(positional, defaults, strict=True))[num_given:]
     pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     fields = {arg.arg: (_type(arg.annotation), _default(default)) for arg, default in pairs}
+    for given in by_name:
+        if given in fields:
+            fields[given] = (fields[given][0], None)  # not required; a default is not validated
     if any(field.startswith("_") for field in fields):
         return None  # pydantic would drop it in silence
     config = ConfigDict(

@@ -1,9 +1,10 @@
 """The short table of an evaluation."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.output import console, number, say, table
+from litlab.output import command, console, nth_epoch, number, say, table
 from litlab.paths import project_root, short
 from litlab.run_folder import read_results
 
@@ -22,13 +23,16 @@ def show_training(result: "Result", *, next_step: bool) -> None:
     """
     record = result.record
     metrics = "  ".join(f"{k} {number(v)}" for k, v in record.metrics.items() if "val/" in k)
-    say(f"best epoch {record.best_epoch} (from 0) of {record.epochs}: {metrics}")
+    if record.best_epoch is not None:
+        say(f"best epoch {nth_epoch(record.best_epoch)} of {record.epochs}: {metrics}")
     say(f"{record.seconds:.1f} s; run {record.run_id} in {short(result.folder)}")
     if next_step:
-        say(f"next: litlab evaluate {short(result.folder)}")
+        say(f"next: {command('evaluate', short(result.folder), trust=result.trust)}")
 
 
-def show_study(outcome: "Outcome", monitor: str, experiment: str, page: str) -> None:
+def show_study(
+    outcome: "Outcome", monitor: str, experiment: str, page: str, next_command: str
+) -> None:
     """Say what a study has come to.
 
     Args:
@@ -36,6 +40,7 @@ def show_study(outcome: "Outcome", monitor: str, experiment: str, page: str) -> 
         monitor: What it went by.
         experiment: The file of its best settings.
         page: Its report.
+        next_command: What makes these settings the pipeline's.
     """
     from litlab.tuning.report.paired import as_it_was, difference
 
@@ -62,10 +67,10 @@ def show_study(outcome: "Outcome", monitor: str, experiment: str, page: str) -> 
     rows["chosen"] = f"{chosen}, by its mean {monitor}" if outcome.finalists else chosen
     rows |= {path: _value(value) for path, value in best["params"].items()}
     rows["experiment"] = experiment
-    rows["next"] = f"litlab params experiment={outcome.study}-best && dvc repro"
     rows["report"] = page
     console.print(table(f"study {outcome.study}", rows))
-    say(f"optuna-dashboard {outcome.storage}   (pip install optuna-dashboard)")
+    say(f"next: {next_command}")  # not in the table, which would break a long line
+    say(f"optuna-dashboard {shlex.quote(outcome.storage)}   (pip install optuna-dashboard)")
     for line in outcome.advice:
         say(f"- {line}")
 
@@ -97,7 +102,7 @@ def show_replay(replay: "Replay") -> None:
         "weights before": replay.weights,
         "reproduced": "yes" if replay.reproduced else "no",
     }
-    console.print(table(f"epoch {replay.epoch}, step {replay.step}", rows))
+    console.print(table(f"epoch {nth_epoch(replay.epoch)}, step {replay.step}", rows))
 
 
 def show_summary(folder: Path) -> None:
@@ -108,7 +113,8 @@ def show_summary(folder: Path) -> None:
     for name, value in metrics["test"].items():
         low_high = intervals.get(name)
         interval = f"  (95 %: {number(low_high[0])} to {number(low_high[1])})" if low_high else ""
-        rows[f"test {name}"] = number(value) + interval
+        # null stands for NaN or infinity.
+        rows[f"test {name}"] = ("not finite" if value is None else number(value)) + interval
     rows["report"] = short(folder / "report.html")
     rows["checkpoint"] = short(project_root() / run["checkpoint"])
     rows["run"] = f"{run['run_id']} in experiment {run['experiment']}"

@@ -16,6 +16,7 @@ from litlab.errors import NonFiniteError
 from litlab.hyperparameters import NonNegative
 from litlab.losses.penalty import l1_penalty
 from litlab.metrics import EpochMeter
+from litlab.output import nth_epoch
 from litlab.schedules import Horizon
 from litlab.sharding import shard
 
@@ -169,7 +170,7 @@ class Task(pl.LightningModule):
 
     def _refuse_non_finite(self, values: Mapping[str, float], name: str, fix: str) -> None:
         if not math.isfinite(values.get(name, 0.0)):
-            what = f"{name} is {values[name]} in epoch {self.current_epoch}"
+            what = f"{name} is {values[name]} in epoch {nth_epoch(self.current_epoch)}"
             raise NonFiniteError(what, "training", fix)
 
     def _sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:

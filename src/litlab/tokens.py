@@ -20,6 +20,7 @@ from litlab.report.intervals import bootstrap_interval
 from litlab.task import Task
 
 SHOWN = 4000  # tokens in predictions.csv, from the beginning of the test split
+BEFORE = 24  # tokens shown before a mistake
 VISIBLE = str.maketrans({" ": "␣", "\n": "\\n", "\t": "\\t", "\r": "\\r"})
 
 
@@ -103,14 +104,26 @@ def intervals(
     return found
 
 
+def context(outputs: TokenOutputs, spec: DataSpec, place: int) -> tuple[str, str, str]:
+    """Return the text before one of the flattened tokens, the token, and the one predicted."""
+    assert spec.tokenizer is not None
+    tokenizer, (window, at) = load_tokenizer(spec.tokenizer), divmod(place, spec.shape[0])
+    before = outputs.actual[window, max(0, at - BEFORE) : at].tolist()
+    one, other = (int(t[window, at]) for t in (outputs.actual, outputs.predicted))
+    texts = (tokenizer.decode(before), *(_name(tokenizer, i) for i in (one, other)))
+    shown, actual, predicted = (text.translate(VISIBLE) for text in texts)
+    return shown, actual, predicted
+
+
+def _name(tokenizer: Any, token: int) -> str:
+    return tokenizer.decode([token]) or str(tokenizer.id_to_token(token))
+
+
 def labels(outputs: TokenOutputs, spec: DataSpec) -> tuple[list[str], list[str], Array]:
     """Return the first tokens that came and that were predicted, as text, and the confidence."""
     assert spec.tokenizer is not None
     tokenizer = load_tokenizer(spec.tokenizer)
     actual, predicted = (t.flatten()[:SHOWN].tolist() for t in (outputs.actual, outputs.predicted))
-    names = {
-        i: (tokenizer.decode([i]) or str(tokenizer.id_to_token(i))).translate(VISIBLE)
-        for i in {*actual, *predicted}
-    }
+    names = {i: _name(tokenizer, i).translate(VISIBLE) for i in {*actual, *predicted}}
     confidence: Array = outputs.confidence.flatten()[:SHOWN].numpy()
     return [names[i] for i in actual], [names[i] for i in predicted], confidence

@@ -26,7 +26,7 @@ from litlab.finders import find_settings, settings_of
 from litlab.freeze import freeze
 from litlab.init_from import Taken, init_from
 from litlab.loop.guard import StepGuard
-from litlab.output import say
+from litlab.output import nth_epoch, say
 from litlab.paths import runs_folder, short
 from litlab.preview import preview_of_run
 from litlab.profiling import reports
@@ -51,12 +51,14 @@ class Result:
         checkpoint: The weights of the best epoch.
         record: What `run.json` says.
         all_sent: Whether the tracking store has all of it.
+        trust: The user's own packages that the checkpoint names.
     """
 
     folder: Path
     checkpoint: Path
     record: RunRecord
     all_sent: bool
+    trust: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -195,7 +197,8 @@ class _Run:
         if self.state != recording.folder:
             shutil.rmtree(self.state, ignore_errors=True)
         (self.state / PREVIOUS).unlink(missing_ok=True)  # a finished run goes on no more
-        return Result(recording.folder, self.checkpoint, recording.record, sent)
+        trust = tuple(self.config.trust)
+        return Result(recording.folder, self.checkpoint, recording.record, sent, trust)
 
     def _seconds(self) -> float:
         return time.monotonic() - self.began
@@ -214,7 +217,7 @@ class _Run:
         best = found.folder / BEST
         if best.is_file() and not self.checkpoint.exists():
             shutil.copyfile(best, self.checkpoint)
-        where = f"epoch {found.manifest['epoch']}, step {found.manifest['step']}"
+        where = f"epoch {nth_epoch(found.manifest['epoch'])}, step {found.manifest['step']}"
         say(f"going on with run {recording.record.run_id} in {short(found.folder)} from {where}")
 
     def _train(self, signals: Signals) -> None:

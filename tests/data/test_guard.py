@@ -57,7 +57,7 @@ def test_a_copy_in_two_splits_stops(kind, chunk) -> None:
         report.refuse(["near_duplicates"])
     assert caught.value.exit_code == 3
     assert "(train 3 = val 40, val 39 = test 50, train 3 = test 55)" in caught.value.what
-    assert "data.allow=[near_duplicates, exact_duplicates]" in caught.value.fix
+    assert "data.allow=[near_duplicates,exact_duplicates]" in caught.value.fix
     report.refuse(["exact_duplicates"])
 
 

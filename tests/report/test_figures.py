@@ -53,12 +53,12 @@ def test_learning_curves_has_a_panel_a_quantity_with_the_loss_first() -> None:
     assert set(legend(figure)) == {
         "train",
         "validation",
-        "best epoch (7)",
+        "best epoch (8)",
     }
     assert figure.axes[0].get_title("right") == "validation 0.375 at best"
     lines = {line.get_label(): line for line in figure.axes[1].lines}
     np.testing.assert_allclose(lines["validation"].get_ydata(), [r["val/accuracy"] for r in FULL])
-    np.testing.assert_allclose(lines["train"].get_xdata(), range(12))
+    np.testing.assert_allclose(lines["train"].get_xdata(), range(1, 13))
     assert pixels(figure).std() > 5
 
 
@@ -78,7 +78,7 @@ def test_learning_curves_joins_over_none_and_breaks_at_nan() -> None:
     history = [{"epoch": e, "val/loss": value} for e, value in enumerate(values)]
     figure = figures.learning_curves(history, None)
     line = figure.axes[0].lines[0]
-    np.testing.assert_array_equal(line.get_xdata(), [0, 2, 3, 4, 5])
+    np.testing.assert_array_equal(line.get_xdata(), [1, 3, 4, 5, 6])
     np.testing.assert_array_equal(line.get_ydata(), [1, 3, math.nan, math.nan, 6])
     pixels(figure)
 

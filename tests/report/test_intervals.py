@@ -82,3 +82,9 @@ def test_bootstrap_leaves_undefined_resamples_out() -> None:
 def test_bootstrap_refuses_what_it_cannot_draw(n: int, m: int, resamples: int) -> None:
     with pytest.raises(ValueError, match=r"length|resamples"):
         bootstrap_interval(mae, np.ones(n), np.ones(m), np.random.default_rng(0), resamples)
+
+
+def test_a_metric_that_is_infinite_has_no_finite_ends() -> None:
+    values = np.arange(5.0)
+    ends = bootstrap_interval(lambda *_: math.inf, values, values, np.random.default_rng(0), 20)
+    assert not any(map(math.isfinite, ends))

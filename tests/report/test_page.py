@@ -10,7 +10,7 @@ from sklearn.metrics import classification_report
 from litlab.data.spec import DataSpec
 from litlab.report import page, tables, words
 from litlab.report.images import sample_uri
-from litlab.report.page import Mistake, ReportRecord, render
+from litlab.report.page import Mistake, ReportRecord, WorstSamples, render
 
 HOSTILE = "<script>alert('x')</script>"
 VOID = {"meta", "img", "source", "br", "link"}
@@ -142,7 +142,7 @@ def test_classification_page() -> None:
     ) in parsed.text
     for number in ("0.8125", "0.4321", "0.8333", "0.7654", "0.5124", "0.4365 to 0.9699"):
         assert number in parsed.text
-    for fact in ("at epoch 1", "CC0-1.0", "61,706", "3 × 6 × 6", "cat (1,001)", "sha256:abababab"):
+    for fact in ("at epoch 2", "CC0-1.0", "61,706", "3 × 6 × 6", "cat (1,001)", "sha256:abababab"):
         assert fact in parsed.text
     for fact in ("r123", "1 min 23 s", "Odd key", "uncommitted changes", "'x=<1>'", "97 % sure"):
         assert fact in parsed.text
@@ -324,3 +324,41 @@ def test_a_language_model_s_page_says_what_it_predicts_and_shows_what_it_writes(
     assert "script" not in shown.tags
     assert "over the test windows" in shown.text
     assert "What it writes" not in Page(render(classified())).text
+
+
+def test_several_targets_are_measured_each_in_its_own_unit() -> None:
+    record = regressed(
+        metrics={"test": {"mae": 500.0, "r2": 0.5, "loss": 1.0}},
+        by_target={"km": {"mae": 1.25, "r2": 0.75}, "kg": {"mae": 998.75}},
+        **UNDRAWN,
+    )
+    record = replace(record, spec=record.spec.model_copy(update={"targets": ("km", "kg")}))
+    shown = check_self_contained(render(record)).text
+    assert "its mean absolute error on 6 test rows is 1.250 for km and 998.8 for kg." in shown
+    assert "mean absolute error, of all 2 targets" in shown
+    assert (
+        "Test metrics of each target in its own unit Target mae r2 km 1.250 0.7500 kg 998.8"
+        in shown
+    )
+
+
+def test_worst_samples_are_words_and_lines() -> None:
+    worst = WorstSamples(
+        "Largest errors",
+        "Far off.",
+        ["Index", HOSTILE],
+        [["7", HOSTILE], ["8", "b"]],
+        ["1,2 3,4", "5,6"],
+    )
+    html = render(regressed(worst=worst, **UNDRAWN))
+    assert HOSTILE not in html
+    parsed = check_self_contained(html)
+    assert f"Largest errors Far off. Index {HOSTILE} Sequence 7 {HOSTILE} 8 b" in parsed.text
+    assert parsed.values("points") == ["1,2 3,4", "5,6"]
+
+
+def test_an_interval_stands_in_the_cell_of_its_test_value() -> None:
+    """A column of its own was cut off on a phone."""
+    html = render(classified(**UNDRAWN))
+    assert re.search(r"<td>0\.8333 <small>0\.4365 to 0\.9699</small></td>", html)
+    assert "<td>0.8125</td>" in html

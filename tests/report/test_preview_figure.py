@@ -178,7 +178,7 @@ def test_the_title_says_what_was_done() -> None:
     spec = SPECS["image"]
     text = texts_of(draw(spec, samples(spec), statistics(spec)))
     assert "made: 12 of the first training batch of 64" in text
-    assert "seed 7, epoch 0; augmented by crop, flip: 11 of 12 changed" in text
+    assert "seed 7, epoch 1; augmented by crop, flip: 11 of 12 changed" in text
     assert "train: 12,345,678" in text
     assert "test, not opened: 7,654,321 samples" in text
     assert GUARD[0].strip() in text

@@ -1,6 +1,7 @@
 """The loop over trials and what follows it, with trainings that are pretended."""
 
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from litlab.config import load
 from litlab.errors import ConfigError, DataError, EnvironmentFault, Interrupted, NonFiniteError
 from litlab.tuning import tune
 from litlab.tuning.experiment import write_experiment
@@ -100,7 +102,9 @@ def test_from_the_first_trial_to_the_recipe(tuner, project: Path, capsys) -> Non
     words = [*SMALL, "optimizer.weight_decay=1e-3", "+tracking.tags.team=a"]
     recipe = write_experiment(outcome, words, "val/loss").read_text()
     assert yaml.safe_load(recipe)["optimizer"]["weight_decay"] == 0.001  # no text
-    assert "# To be added on the command line: +tracking.tags.team=a" in recipe
+    how = "litlab params experiment=tiny-best +tracking.tags.team=a && dvc repro"
+    assert f"#   {how}" in recipe
+    load(shlex.split(how.partition(" && ")[0])[2:])
     # Nothing is left to do; then there is.
     again = tuner(finalists=2, finalist_seeds=3, workers=2, n_trials=20, pruner="median")
     assert again.run().finalists == outcome.finalists

@@ -18,6 +18,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from litlab.errors import CheckpointError, EnvironmentFault
+from litlab.strict_json import dumps
 
 KEY = "litlab"
 RESUME = "resume"  # the part that only resuming needs
@@ -95,7 +96,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
 def _write_into(file: BinaryIO, content: Mapping[str, Any]) -> None:
     hashing = _Hashing(file)
     torch.save(content, cast("IO[bytes]", hashing))
-    text = json.dumps(content.get(KEY, {}).get("manifest", {}), separators=(",", ":")).encode()
+    text = dumps(content.get(KEY, {}).get("manifest", {}), separators=(",", ":")).encode()
     hashing.sum.update(text)
     comment = hashing.sum.hexdigest().encode() + text
     assert len(comment) < 2**16, "a zip's comment is at most 64 kB"

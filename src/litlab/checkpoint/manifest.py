@@ -1,7 +1,6 @@
 """What a checkpoint is of, in a few words and hashes: enough to know what may go on from it."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from litlab.checkpoint.io import SCHEMA
 from litlab.data.spec import DataSpec
 from litlab.schema import Config
+from litlab.strict_json import dumps
 
 # What does not change the numbers of a run. Where it runs does not either: a batch is shared out.
 FREE = ("name", "plot", "trust", "tracking")
@@ -38,7 +38,7 @@ def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def config_hash(config: Config) -> str:
     """Return the SHA-256 of the settings that decide the numbers of a run."""
     content = training_settings(config.model_dump(mode="json"))
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def code_hash() -> str:

@@ -1,6 +1,5 @@
 """What several verbs of the command line need."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +19,22 @@ def load_config(overrides: list[str] | None, params: Path | None) -> "Config":
 
 
 def trust_of_project(trust: list[str]) -> None:
-    """Add the packages that this project's own configuration trusts."""
+    """Add the packages that this project's conf/ and its params.yaml trust."""
     from litlab.config import compose, read
     from litlab.output import use_plain_warnings
     from litlab.paths import project_root
 
     use_plain_warnings()
     path = project_root() / "params.yaml"
-    content = read(path) if path.is_file() else compose()
-    trust.extend(package for package in content.get("trust") or [] if isinstance(package, str))
+    for content in (compose(), read(path) if path.is_file() else {}):
+        trust.extend(package for package in content.get("trust") or [] if isinstance(package, str))
 
 
 def print_json(**content: Any) -> None:
     """Print the one line that `--json` promises."""
-    print(json.dumps(content))
+    from litlab.strict_json import dumps
+
+    print(dumps(content))
 
 
 def exit_if_unsent(all_sent: bool) -> None:

@@ -24,6 +24,7 @@ def evaluate(
     trust_of_project(trust := list(trust or []))
     from litlab.evaluate import evaluate as measure
     from litlab.output import number, say
+    from litlab.run_folder import is_latest
 
     result = measure(run, out, trust, tta)
     if json:
@@ -36,7 +37,8 @@ def evaluate(
         )
     values = "  ".join(f"test/{name} {number(value)}" for name, value in result.metrics.items())
     say(f"{result.record.run_name}: {values}")
-    say(f"report: {short(result.folder / 'report.html')}; `litlab report` shows it all again")
+    again = "; `litlab report` shows it all again" if is_latest(result.folder) else ""
+    say(f"report: {short(result.folder / 'report.html')}{again}")
     exit_if_unsent(result.all_sent)
 
 

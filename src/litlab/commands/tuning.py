@@ -32,7 +32,7 @@ def tune(
     use_plain_warnings()
     settings, base = load_settings(overrides or [])
     from litlab.summary import show_study
-    from litlab.tuning.experiment import write_experiment
+    from litlab.tuning.experiment import how_to_use, write_experiment
     from litlab.tuning.tune import Tuner
 
     tuner = Tuner(settings, base, join=join, put_aside=put_aside)
@@ -46,4 +46,5 @@ def tune(
     path = write_experiment(outcome, base, tuner.config.monitor)
     if json:
         print_json(**asdict(outcome), experiment=short(path), report=short(tuner.page))
-    show_study(outcome, tuner.config.monitor, short(path), short(tuner.page))
+    next_command = how_to_use(path, base)
+    show_study(outcome, tuner.config.monitor, short(path), short(tuner.page), next_command)

@@ -142,7 +142,7 @@ def open_split(folder: Path, spec: DataSpec, split: str) -> Split:
     from safetensors import safe_open
 
     path = file_of(folder, split)
-    fix = f"run `litlab prepare data={spec.name}` (or `dvc repro --force prepare`) again"
+    fix = "run `litlab prepare` with the same overrides again (or `dvc repro --force prepare`)"
     if not path.is_file():
         raise DataError("a prepared file is missing", str(path), fix)
     if sha256(path) != spec.checksums.get(path.name):

@@ -13,6 +13,7 @@ from litlab.errors import EnvironmentFault
 from litlab.output import say
 from litlab.paths import project_root, relative
 from litlab.signals import cleaning_up
+from litlab.strict_json import dumps
 
 try:
     import fcntl
@@ -58,7 +59,7 @@ def changed(recorded: Mapping[str, str], memo: Path) -> str | None:
             return name
     if now != seen:
         with suppress(OSError):  # a folder that cannot be written to: contents are read next time
-            memo.write_text(json.dumps(now))
+            memo.write_text(dumps(now))
     return None
 
 

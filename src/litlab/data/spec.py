@@ -118,8 +118,12 @@ class DataSpec(BaseModel):
         """
         path = folder / FILE_NAME
         if not path.is_file():
-            raise DataError("there are no prepared data", str(folder), "run `litlab prepare`")
-        text, fix = path.read_bytes(), "run `litlab prepare` again"
+            raise DataError(
+                "there are no prepared data",
+                str(folder),
+                "run `litlab prepare` with the run's overrides",
+            )
+        text, fix = path.read_bytes(), "run `litlab prepare` with the run's overrides again"
         try:
             # The version first: another schema may have other fields.
             version = _Versioned.model_validate_json(text).schema_version

@@ -1,6 +1,5 @@
 """Writes a split's safetensors file piece by piece, so that it need not fit in memory."""
 
-import json
 import math
 import struct
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import IO, Self
 import numpy as np
 
 from litlab.data.spec import Array
+from litlab.strict_json import dumps
 
 RESERVED = 4096  # bytes for the header, whose numbers are known only at the end
 NAMES = {"u1": "U8", "i4": "I32", "i8": "I64", "f4": "F32"}  # safetensors' own
@@ -84,7 +84,7 @@ class SplitWriter:
         self._note("x", self.dtype, (self.number, *(self.shape or ())), self.start)
         if self.lengths:
             self._put("lengths", np.concatenate(self.lengths))
-        header = json.dumps(self.entries, separators=(",", ":")).encode().ljust(RESERVED - 8)
+        header = dumps(self.entries, separators=(",", ":")).encode().ljust(RESERVED - 8)
         assert len(header) == RESERVED - 8
         self.file.seek(0)
         self.file.write(struct.pack("<Q", len(header)) + header)

@@ -99,7 +99,7 @@ class StepGuard(Callback):
             torch.nn.utils.clip_grad_value_(parameters, limit)
 
     def _refuse(self, trainer: pl.Trainer, task: pl.LightningModule, what: str) -> None:
-        where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+        where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
         kept = self.report(trainer, task, self.moments, what) if self.report else ""
         what = f"{what} in {where}; the step was not taken"
         fix = NonFiniteError.remedy(clipped=bool(trainer.gradient_clip_val))

@@ -30,6 +30,21 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class WorstSamples:
+    """Other samples than images that the model got most wrong, as a table.
+
+    `curves` are sequences drawn as a polyline each, of points in a box of 100 by 30; empty for
+    samples that the rows say enough of.
+    """
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    curves: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class ReportRecord:
     """Everything the page shows, as the run recorded it.
 
@@ -42,7 +57,7 @@ class ReportRecord:
         config_yaml: The whole resolved configuration.
         metrics: Split to metric to value: "test", and "val" at the best epoch.
         history: One row an epoch; see `figures.learning_curves`.
-        best_epoch: The epoch whose checkpoint was kept.
+        best_epoch: The epoch whose checkpoint was kept, from 0; the page counts from 1.
         actual: Truth of the test split: class names `(N,)`, or numbers `(N,)` or `(N, T)`.
         predicted: Predictions of the test split, shaped like `actual`.
         confidence: `(N,)` probabilities of the predicted class, where there are any.
@@ -50,6 +65,8 @@ class ReportRecord:
         run: Facts of the run, such as run_id, git_commit, git_dirty, device, duration_seconds.
         repeat: Shell commands that repeat the run.
         mistakes: The most confidently wrong test samples; only images are shown.
+        worst: The worst predictions of other samples.
+        by_target: Of several targets, each one's metrics on the test split.
         written: What a language model writes.
     """
 
@@ -69,6 +86,8 @@ class ReportRecord:
     run: Mapping[str, str] = field(default_factory=dict)
     repeat: Sequence[str] = ()
     mistakes: Sequence[Mistake] = ()
+    worst: WorstSamples | None = None
+    by_target: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     written: str = ""
 
 
@@ -105,9 +124,12 @@ def render(record: ReportRecord) -> str:
     return environment.get_template("page.html").render(
         record=record,
         spec=spec,
-        lead=words.lead(record.metrics, record.intervals, spec, n, _model(record)),
+        lead=words.lead(
+            record.metrics, record.intervals, spec, n, _model(record), record.by_target
+        ),
         metric_splits=tables.metric_splits(record.metrics),
         metric_rows=tables.metric_rows(record.metrics, record.intervals),
+        target_names=list(dict.fromkeys(m for row in record.by_target.values() for m in row)),
         curves=_curves(record) if quantities(record.history) else None,
         results=_classified(record) if by_class else _regressed(record),
         class_rows=tables.class_rows(record.actual, record.predicted, spec) if by_class else [],
@@ -128,7 +150,7 @@ def _curves(record: ReportRecord) -> _Picture:
     names, epochs = quantities(record.history), len(record.history)
     alt = f"Train and validation {words.listed(names)} over {words.counted(epochs, 'epoch')}"
     if record.best_epoch is not None:
-        alt += f"; the checkpoint of epoch {record.best_epoch} was kept"
+        alt += f"; the checkpoint of epoch {record.best_epoch + 1} was kept"
     draw: _Draw = lambda columns: figures.learning_curves(  # noqa: E731
         record.history, record.best_epoch, columns
     )

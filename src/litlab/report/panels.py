@@ -28,12 +28,12 @@ def quantities(history: History) -> list[str]:
 
 
 def _series(history: History, key: str) -> tuple[list[float], list[float]]:
-    """Return epochs and values of one column, without the rows that did not record it."""
+    """Return epochs, from 1, and values of one column, without the rows that did not record it."""
     epochs, values = [], []
     for i, row in enumerate(history):
         value, epoch = row.get(key), row.get("epoch")
         if value is not None:
-            epochs.append(float(i if epoch is None else epoch))
+            epochs.append(1 + float(i if epoch is None else epoch))
             values.append(value if math.isfinite(value) else math.nan)
     return epochs, values
 
@@ -49,9 +49,10 @@ def curve_panel(axes: Axes, history: History, name: str, best_epoch: int | None)
             label = "validation" if split == "val" else split
             axes.plot(epochs, values, line, color=colour, marker=dots, markersize=3.5, label=label)
         drawn += values
-        if split == "val" and best_epoch in epochs:
-            value = values[epochs.index(best_epoch)]
-            axes.plot([best_epoch], [value], "o", color=colour, markersize=8, fillstyle="none")
+        best = None if best_epoch is None else best_epoch + 1
+        if split == "val" and best in epochs:
+            value = values[epochs.index(best)]
+            axes.plot([best], [value], "o", color=colour, markersize=8, fillstyle="none")
             note = f"validation {value:.4g} at best"
             axes.set_title(note, loc="right", fontsize=9, color=GREY)
     axes.set_title(name, loc="left", fontweight="bold", fontsize=11, parse_math=False)
@@ -74,8 +75,8 @@ def _by_epoch(axes: Axes, best_epoch: int | None) -> None:
     if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useOffset=False)
     if best_epoch is not None:
-        label = f"best epoch ({best_epoch})"
-        axes.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1.4, label=label)
+        label = f"best epoch ({best_epoch + 1})"
+        axes.axvline(best_epoch + 1, color=GREY, linestyle=":", linewidth=1.4, label=label)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     tidy(axes)

@@ -64,7 +64,7 @@ def _title(samples: Samples, statistics: Statistics) -> Section:
     else:
         names = ", ".join(statistics.augment)
         what = f"augmented by {names}: {batch.changed} of {batch.shown} changed"
-    note = f"seed {statistics.seed}, epoch {statistics.epoch}; {what}"
+    note = f"seed {statistics.seed}, epoch {statistics.epoch + 1}; {what}"
     if len(statistics.splits["train"].targets) == 1:
         note += f"; numbers are {next(iter(statistics.splits['train'].targets))}"
 

@@ -60,6 +60,7 @@ def lead(
     spec: DataSpec,
     n: int,
     model: str,
+    by_target: Mapping[str, Mapping[str, float]] | None = None,
 ) -> str:
     """Return what was trained on what and how well it did, in one sentence.
 
@@ -69,6 +70,7 @@ def lead(
         spec: What the data are.
         n: Test samples that were predicted; 0 takes the number from the spec.
         model: Subject of the sentence.
+        by_target: Of several targets, each one's test metrics: a mean over them mixes their units.
     """
     noun = "window" if spec.task == "language_model" else SAMPLES[spec.kind]
     trained = f"{model} was trained on {counted(spec.sizes.get('train', 0), noun)} of {spec.name}"
@@ -84,6 +86,10 @@ def lead(
     known = [name for name in FIRST[spec.task] if name in test]
     name = (known + [name for name in test if name != "loss"] + ["loss"])[0]
     tested = counted(n or spec.sizes.get("test", 0), f"test {noun}")
+    each = {target: row[name] for target, row in (by_target or {}).items() if name in row}
+    if each and len(each) <= 3:
+        values = listed([f"{number(value)} for {target}" for target, value in each.items()])
+        return f"{trained} {aim}: its {METRICS.get(name, name)} on {tested} is {values}."
     show = percent if name == "accuracy" else number
     said = f"its {METRICS.get(name, name)} on {tested} is {show(test[name])}"
     if name == "accuracy":

@@ -1,6 +1,5 @@
 """Everything that is written down about one run, in its folder and in MLflow."""
 
-import json
 import os
 import time
 import warnings
@@ -19,6 +18,7 @@ from litlab.output import say
 from litlab.paths import project_root, store_root
 from litlab.run_folder import RunRecord
 from litlab.schema import Config
+from litlab.strict_json import dumps
 from litlab.tracking.git import git_state
 from litlab.tracking.history import History, write_rows
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
@@ -83,7 +83,7 @@ class Recording:
         self.mlflow.log_text(text, "config.yaml")
         self.record.experiment = self.mlflow.name
         spec = redact_spec(self.spec.model_dump(mode="json"))
-        self.mlflow.log_text(json.dumps(spec, indent=2), "data_spec.json")
+        self.mlflow.log_text(dumps(spec, indent=2), "data_spec.json")
         self.record.save(self.folder)
         say(self._introduction())
 

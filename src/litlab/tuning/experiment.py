@@ -1,13 +1,12 @@
 """What remains of a study: an experiment file with its recipe card."""
 
-import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from litlab.output import number
+from litlab.output import command, number
 from litlab.paths import project_root
 from litlab.tuning.outcome import Finalist, Outcome
 from litlab.tuning.space import is_group, typed
@@ -35,22 +34,33 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
     for path, value in rest.items():
         _put(content, path.split("."), value)
     path = project_root() / "conf" / "experiment" / f"{outcome.study}-best.yaml"
-    left = [o for o in base if o.startswith(("+", "~"))]
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(_card(outcome, monitor, left) + text)
+    temporary.write_text(_card(outcome, monitor, how_to_use(path, base)) + text)
     temporary.replace(path)
     return path
 
 
-def _card(outcome: Outcome, monitor: str, left: list[str]) -> str:
+def how_to_use(path: Path, base: list[str]) -> str:
+    """Return the command line that makes such a file the pipeline's order.
+
+    Args:
+        path: The file.
+        base: Overrides of the configuration that was tuned. A file of settings can neither add
+            nor remove a key, so these are given again.
+    """
+    left = [o for o in base if o.startswith(("+", "~"))]
+    return f"{command('params', f'experiment={path.stem}', *left)} && dvc repro"
+
+
+def _card(outcome: Outcome, monitor: str, use_best: str) -> str:
     """Return the head of the file: where its settings come from, and what to expect of them."""
     best = outcome.best
     counts = ", ".join(f"{n} {state}" for state, n in outcome.trials.items())
     what = f"trial {best['number']}" if best["params"] else "the configuration as it was"
     lines = [
         f"The best of study {outcome.study}: {what}, of {counts} ({datetime.now(UTC):%Y-%m-%d}).",
-        f"  litlab params experiment={outcome.study}-best && dvc repro",
+        f"  {use_best}",
         "Written anew when the study goes on: copy it to change it.",
     ]
     if outcome.finalists:
@@ -61,8 +71,6 @@ def _card(outcome: Outcome, monitor: str, left: list[str]) -> str:
         first = "did not finish" if outcome.first is None else number(outcome.first)
         lines.append(f"{monitor}: {number(best['value'])}; as it was: {first}.")
         lines.append("One seed, chosen among many: expect less on new data.")
-    if left:  # a file of settings can neither add nor remove a key
-        lines.append(f"To be added on the command line: {' '.join(map(shlex.quote, left))}")
     return "# @package _global_\n" + "".join(f"# {line}\n" for line in lines)
 
 

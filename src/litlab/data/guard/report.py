@@ -70,7 +70,7 @@ class GuardReport(BaseModel):
         first = stopping[0]
         pairs = ", ".join(_pair(pair) for pair in first.pairs[:SHOWN])
         more = "".join(f"; {finding.message}" for finding in stopping[1:])
-        names = ", ".join(dict.fromkeys([*allow, *(finding.check for finding in stopping)]))
+        names = ",".join(dict.fromkeys([*allow, *(finding.check for finding in stopping)]))
         raise DataError(
             f"{first.message} ({pairs}{', ...' if len(first.pairs) > SHOWN else ''}){more}",
             "data, by place in the source",

@@ -150,6 +150,7 @@ def _curves(study: optuna.Study, of: Drawn) -> Iterator[Drawing]:
     if not reported:
         return
     figure = visualization.plot_intermediate_values(study)
+    figure.for_each_trace(lambda trace: trace.update(x=[epoch + 1 for epoch in trace.x]))
     log = min(reported) > 0 and max(reported) > 30 * min(reported)
     figure.update_yaxes(title=of.objective.name, type="log" if log else "linear")
     figure.update_xaxes(title="epoch")
