@@ -29,7 +29,9 @@ def ui(
     import subprocess
 
     from litlab.paths import store_root
+    from litlab.tracking.open_runs import close_runs_of
 
     store = f"sqlite:///{store_root() / 'mlflow.db'}"
+    close_runs_of(store)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store]
     raise typer.Exit(subprocess.call([*command, "--host", host, "--port", str(port)]))
