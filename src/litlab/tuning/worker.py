@@ -17,7 +17,7 @@ from torch.distributed import DistNetworkError
 
 from litlab.checkpoint.io import read
 from litlab.checkpoint.resume import Resume
-from litlab.errors import LitlabError
+from litlab.errors import EnvironmentFault, LitlabError
 from litlab.feasible import num_processes
 from litlab.rank_guard import RankDied
 from litlab.run_folder import LAST, PREVIOUS, RUN_FILE, RunRecord
@@ -103,6 +103,9 @@ def _work(config: Config, folder: Path, line: Line, threads: int, measure: bool)
         return RankDied.exit_code
     except LitlabError as error:
         said = {"failed": error.reason, "code": error.exit_code}
+        traceback.print_exc()
+    except OSError as error:  # of the disk, and not of the settings
+        said = {"failed": str(error), "code": EnvironmentFault.exit_code}
         traceback.print_exc()
     except Exception as error:
         said = {"failed": f"{type(error).__name__}: {error}", "code": 1}
