@@ -195,10 +195,10 @@ def test_a_failure_of_the_store_stops_the_study_and_counts_for_no_trial(tuner, m
 
     pool = fails_at_first({"failed": "the store", "code": 5})
     made = tuner(pool=pool, finalists=0)
-    monkeypatch.setattr(ParentRun, "check", gone)
-    with pytest.raises(EnvironmentFault, match="store cannot be used"):
-        made.run()
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(ParentRun, "check", gone)
+        with pytest.raises(EnvironmentFault, match="store cannot be used"):
+            made.run()
     assert [t.state.name for t in made.study.trials()] == ["RUNNING"]
     again = tuner(finalists=0)
     assert again.run().trials == {"complete": 6, "pruned": 0, "failed": 0}
