@@ -14,6 +14,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+HAS_LOCKS = fcntl is not None
 TRIES, PAUSE = 5, 0.02  # a process that only looks holds the lock for an instant
 
 
@@ -33,7 +34,7 @@ def running(folder: Path, what: str = "the run is going on") -> Iterator[None]:
         EnvironmentFault: Another process holds it.
     """
     held: IO[str] | None = None
-    if fcntl is not None:
+    if HAS_LOCKS:
         with suppress(PermissionError):  # the folder itself is writable: it goes without
             folder.mkdir(parents=True, exist_ok=True)
             held = _take(folder, what)
@@ -70,7 +71,7 @@ def _is_there(file: IO[str], path: Path) -> bool:
 
 def _is_held(folder: Path) -> bool | None:
     """Whether a process holds a folder; None where locks do not work."""
-    if fcntl is None:
+    if not HAS_LOCKS:
         return None
     try:
         with _file(folder).open() as file:

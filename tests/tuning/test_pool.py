@@ -17,7 +17,8 @@ from litlab.tuning.pool import ATTEMPTS, Pool
 from litlab.tuning.worker import Worker
 
 Said = dict[str, Any]
-FULL = {"failed": "No space left on device", "code": 5}
+GONE = {"failed": "No such file", "code": 5}
+FULL = {"failed": "No space left on device", "code": 5, "disk": True}
 GOOD = {"metrics": {}, "pruned": False}
 
 
@@ -59,23 +60,26 @@ def ended(pool: Pool) -> list[Said | None]:
 
 def test_a_failure_of_the_machine_is_tried_again(pool) -> None:
     made = pool(FULL, GOOD)
-    made.begin("one", SimpleNamespace(), 0, fresh=True)
-    assert ended(made) == [GOOD]
+    assert ended(begun(made)) == [GOOD]
     assert len(made.free) == 1
 
 
 def test_but_not_for_ever(pool) -> None:
+    made = pool(*[GONE] * ATTEMPTS)
+    assert ended(begun(made)) == [{"failed": "No such file, 3 times", "code": 5}]
+
+
+def test_a_full_disk_stops_the_study(pool) -> None:
     made = pool(*[FULL] * ATTEMPTS)
-    made.begin("one", SimpleNamespace(), 0, fresh=True)
-    (said,) = ended(made)
-    assert said == {"failed": "No space left on device, 3 times", "code": 5}
+    with pytest.raises(EnvironmentFault, match="No space left on device"):
+        ended(begun(made))
+    assert [(job.name, said) for job, said in made.stop()] == [("one", None)]  # to go on with
 
 
 def test_a_failure_of_its_own_is_not(pool) -> None:
     bad = {"failed": "val/loss is nan", "code": 6}
     made = pool(bad)
-    made.begin("one", SimpleNamespace(), 0, fresh=True)
-    assert ended(made) == [bad]
+    assert ended(begun(made)) == [bad]
 
 
 def test_a_folder_that_is_removed_is_made_again(pool) -> None:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,16 +115,8 @@ class OpenRun:
 def close_records() -> None:
     """Mark in their `run.json` the runs whose process was killed as KILLED."""
     for place, entry in _abandoned():
-        if entry.folder is None or not (Path(entry.folder) / RUN_FILE).is_file():
-            continue
-        with suppress(OSError, LitlabError):
-            record = RunRecord.load(Path(entry.folder))
-            if record.status == "RUNNING" and record.process == entry.process:
-                ended = _last_change(place, entry)
-                record.status = entry.status
-                record.seconds = record.seconds or _seconds(record, ended)
-                record.save(Path(entry.folder))
-                os.utime(Path(entry.folder) / RUN_FILE, (ended, ended))  # for MLflow, later
+        with suppress(OSError):
+            _close_record(entry, _last_change(place, entry))
 
 
 def close_runs(client: "MlflowClient", uri: str) -> None:
@@ -137,13 +128,27 @@ def close_runs(client: "MlflowClient", uri: str) -> None:
         client: A store that has just answered.
         uri: Its address; runs of other stores are left alone.
     """
-    close_records()
     for place, entry in _abandoned():
-        if entry.uri != redact(uri):
-            continue
         with suppress(Exception):
-            _close_in_store(client, entry, _last_change(place, entry))
-            shutil.rmtree(place, ignore_errors=True)
+            ended = _last_change(place, entry)
+            _close_record(entry, ended)
+            if entry.uri == redact(uri):
+                _close_in_store(client, entry, ended)
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _close_record(entry: Entry, ended: float) -> None:
+    if entry.folder is None:
+        return
+    folder = Path(entry.folder)
+    try:
+        record = RunRecord.load(folder)
+    except LitlabError:  # removed, or damaged: nothing is to be closed
+        return
+    if record.status == "RUNNING" and record.process == entry.process:
+        record.status = entry.status
+        record.save(folder)
+        os.utime(folder / RUN_FILE, (ended, ended))  # for MLflow, which may be told later
 
 
 def _close_in_store(client: "MlflowClient", entry: Entry, ended: float) -> None:
@@ -192,9 +197,5 @@ def _last_change(place: Path, entry: Entry) -> float:
     if entry.folder is not None:
         folder = Path(entry.folder)
         files += [folder / RUN_FILE, folder / "history.csv", folder / "last.ckpt"]
-    return max(file.stat().st_mtime for file in files if file.is_file())
-
-
-def _seconds(record: RunRecord, ended: float) -> float:
-    began = datetime.fromisoformat(record.started).replace(tzinfo=UTC).timestamp()
-    return max(0.0, round(ended - began, 3))
+    times = (file.stat().st_mtime for file in files if file.is_file())
+    return max(times, default=time.time())

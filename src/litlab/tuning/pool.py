@@ -127,7 +127,8 @@ class Pool:
             raise EnvironmentFault(error.what, error.where, FIX) from None
         except OSError as error:
             what = f"no process for a training: {error.strerror}"
-            raise EnvironmentFault(what, job.name, FIX) from None
+            fix = "raise the limits (ulimit -u, ulimit -n); then the same command goes on"
+            raise EnvironmentFault(what, job.name, fix) from None
         self._left.remove(job)
         self.jobs.append(job)
         job.attempts += 1
@@ -140,6 +141,9 @@ class Pool:
 
         Returns:
             Those that have ended, with what they ended with. "failed" tells why one did not finish.
+
+        Raises:
+            EnvironmentFault: The disk is full, or cannot be written to: every training would fail.
         """
         ended = []
         by_line = {job.worker.line: job for job in self.jobs}
@@ -173,6 +177,9 @@ class Pool:
             say(f"{job.name}: {reason}; it goes on")
             self._start(job)
             return None
+        if said.get("disk") and not stopped:
+            self._left.append(job)
+            raise EnvironmentFault(reason, job.name, FIX)
         self.free.append(job.slot)
         return None if stopped else {**said, "failed": f"{reason}, {ATTEMPTS} times"}
 
