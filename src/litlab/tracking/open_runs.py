@@ -183,8 +183,10 @@ def _abandoned() -> Iterator[tuple[Path, Entry]]:
 
 def _read(place: Path) -> Entry | None:
     try:
+        if not (place / RUN_FILE).is_file():
+            raise FileNotFoundError
         return Entry(**json.loads((place / RUN_FILE).read_text()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         with suppress(OSError):  # killed before it had written it, or taken back just now
             if time.time() - place.stat().st_mtime > NEW and is_abandoned(place):
                 shutil.rmtree(place, ignore_errors=True)
