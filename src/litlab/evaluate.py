@@ -21,6 +21,7 @@ from litlab.task import Task
 from litlab.tokens import TokenOutputs, read
 from litlab.tracking.history import read_rows
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.open_runs import close_records, close_runs
 from litlab.tracking.redact import redact
 
 
@@ -52,6 +53,7 @@ def evaluate(
         DataError: The prepared data are not those the run was trained on.
         EnvironmentFault: The results cannot be written.
     """
+    close_records()
     found = find(reference)
     loaded, task = load_task(found.checkpoint, trust)
     spec = loaded.card.spec
@@ -165,6 +167,7 @@ def _send(
     logger.log_metrics({**metrics, "epoch": epoch})
     if logger.pending:
         return False
+    close_runs(logger.client, logger.uri)
     for path in files:
         logger.log_artifact(path, "report")
     return not logger.missing

@@ -43,6 +43,7 @@ class RunRecord:
         environment: Versions and hardware.
         command: What repeats the run.
         resumed: How often it was interrupted and went on.
+        process: The process that records it, or did so last: the tag `run.process` in MLflow.
     """
 
     run_id: str
@@ -62,6 +63,7 @@ class RunRecord:
     environment: dict[str, str] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
     resumed: int = 0
+    process: str = ""
 
     def save(self, folder: Path) -> None:
         """Write `run.json`."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from litlab.train import Result
     from litlab.tuning.outcome import Finalist, Outcome
 
+MOST_FAILED = 20  # failed trials that the table names
+
 
 def show_training(result: "Result", *, next_step: bool) -> None:
     """Say how a run went; see `litlab.train`.
@@ -42,10 +44,15 @@ def show_study(
         page: Its report.
         next_command: What makes these settings the pipeline's.
     """
+    from litlab.tuning.outcome import failed_label
     from litlab.tuning.report.paired import as_it_was, difference
 
     best, top = outcome.best, outcome.top
     rows = {"trials": ", ".join(f"{n} {state}" for state, n in outcome.trials.items())}
+    for failed in outcome.failed[:MOST_FAILED]:
+        rows[f"failed: {failed_label(failed)}"] = " ".join(failed["reason"].split())
+    if len(outcome.failed) > MOST_FAILED:
+        rows["failed"] = f"{len(outcome.failed) - MOST_FAILED} more, which the report names"
     rows[f"best {monitor}"] = f"{number(top['value'])} in trial {top['number']}"
     if outcome.first is not None:
         rows["as it was"] = number(outcome.first)

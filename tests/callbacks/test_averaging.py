@@ -11,9 +11,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from litlab.assemble import build_task
 from litlab.callbacks.averaging import floating
-from litlab.checkpoint.io import RAW
 from litlab.callbacks.ema import EMA
 from litlab.callbacks.swa import SWA
+from litlab.checkpoint.io import RAW
 from litlab.data.arrays import open_split
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.open import open_or_prepare

@@ -18,6 +18,7 @@ from litlab.tuning.outcome import Outcome
 from litlab.tuning.report import figures, page
 from litlab.tuning.report.drawn import drawn
 from litlab.tuning.report.fronts import pareto
+from litlab.tuning.report.interactive import drawings
 from litlab.tuning.report.parallel import parallel
 from litlab.tuning.report.scales import scale_of, worst_shown
 from litlab.tuning.report.slices import slices
@@ -261,6 +262,32 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     for title in ("History of val/loss", "What mattered", "by each setting", "Timeline"):
         assert title in words
     assert "Learning curves" in words
+
+
+@pytest.mark.parametrize("objective", [LOSS, Objective("val/accuracy", "maximize")])
+def test_the_history_has_every_trial_that_ended(objective: Objective) -> None:
+    made = mixed()
+    history = next(d for d in drawings(made, [objective]) if d.title.startswith("History"))
+    (figure,) = history.figures
+    shown = {trace.name.partition(",")[0]: trace for trace in figure.data}
+    numbers = {name: list(trace.x) for name, trace in shown.items() if name != "best so far"}
+    for state, name in ((TrialState.COMPLETE, "completed"), (TrialState.PRUNED, "pruned")):
+        assert numbers.pop(name) == [t.number for t in made.trials if t.state == state]
+    assert numbers.pop("failed") == [t.number for t in made.trials if t.state == TrialState.FAIL]
+    assert numbers == {}
+    low, high = figure.layout.yaxis.range
+    assert all(low <= y <= high for trace in figure.data for y in trace.y)
+    assert "RuntimeError: &lt;b&gt;5" in shown["failed"].hovertext[0]
+
+
+def test_the_page_names_trainings_that_failed(tmp_path: Path) -> None:
+    made = mixed()
+    failed = [{"trial": 5, "reason": "no <i>memory</i>"}, {"trial": None, "seed": 2, "reason": "x"}]
+    found = dataclasses.replace(outcome(made), failed=failed)
+    body = page.write(made, ONE, found, tmp_path).read_text().partition("<body>")[2]
+    before = body.partition("Settings of the best")[0]  # not hidden below
+    assert "no &lt;i&gt;memory&lt;/i&gt;" in before
+    assert "As it was, seed 2" in before
 
 
 def test_the_page_where_nothing_was_better(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,10 @@ from mlflow.tracking import MlflowClient
 
 from litlab.config import load
 from litlab.errors import ConfigError, DataError, EnvironmentFault, Interrupted, NonFiniteError
+from litlab.summary import show_study
 from litlab.tuning import tune
 from litlab.tuning.experiment import write_experiment
+from litlab.tuning.record import ParentRun
 from litlab.tuning.settings import StudySettings
 from litlab.tuning.tune import Tuner
 from run_helpers import SMALL, THIRD_PARTY, ready_store
@@ -111,7 +114,7 @@ def test_from_the_first_trial_to_the_recipe(tuner, project: Path, capsys) -> Non
     assert again.pool.begun == []
     more = tuner(finalists=2, finalist_seeds=3, n_trials=21, pruner="median")
     assert sum(more.run().trials.values()) == 21
-    assert "all 20 trials have finished" in capsys.readouterr().err
+    assert "all 20 trials have ended" in capsys.readouterr().err
     client = MlflowClient(ready_store(project))
     parents = client.search_runs([client.get_experiment_by_name("litlab").experiment_id])
     (parent,) = parents  # one run, whatever commands there were
@@ -161,6 +164,82 @@ def test_where_all_fail_the_first_reason_is_said(tuner, project: Path, result, k
     client = MlflowClient(ready_store(project))
     (parent,) = client.search_runs([client.get_experiment_by_name("litlab").experiment_id])
     assert parent.info.status == "FAILED"
+
+
+def fails_at_first(reason: dict[str, Any]) -> type[Pretended]:
+    """A pool whose first training fails."""
+
+    class Failing(Pretended):
+        times = 1
+
+        @staticmethod
+        def result(config: Any) -> dict[str, Any]:
+            Failing.times -= 1
+            return by_rate(config) if Failing.times < 0 else reason
+
+    return Failing
+
+
+def test_failed_trials_are_named(tuner, capsys) -> None:
+    outcome = tuner(pool=fails_at_first({"failed": "out of\nmemory", "code": 1}), finalists=0).run()
+    assert outcome.trials == {"complete": 5, "pruned": 0, "failed": 1}
+    assert outcome.failed == [{"trial": 0, "reason": "out of\nmemory"}]
+    assert outcome.best["number"] != 0
+    capsys.readouterr()
+    show_study(outcome, "val/loss", "x.yaml", "study.html")
+    assert "failed: trial 0" in (err := capsys.readouterr().err)
+    assert "out of memory" in err
+    tuner(finalists=0).run()
+    assert "all 6 trials have ended, 1 of them failed" in capsys.readouterr().err
+
+
+def test_a_failure_of_the_store_stops_the_study_and_counts_for_no_trial(tuner, monkeypatch) -> None:
+    def gone(self: ParentRun) -> None:
+        raise EnvironmentFault("the MLflow store cannot be used", "tracking.uri", "start it")
+
+    pool = fails_at_first({"failed": "the store", "code": 5})
+    made = tuner(pool=pool, finalists=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(ParentRun, "check", gone)
+        with pytest.raises(EnvironmentFault, match="store cannot be used"):
+            made.run()
+    assert [t.state.name for t in made.study.trials()] == ["RUNNING"]
+    again = tuner(finalists=0)
+    assert again.run().trials == {"complete": 6, "pruned": 0, "failed": 0}
+    assert again.pool.begun[0][:2] == ("trial-0000", False)
+
+
+def test_a_failure_of_the_machine_that_passes_costs_one_trial(tuner) -> None:
+    pool = fails_at_first({"failed": "the disk was full", "code": 5})
+    assert tuner(pool=pool, finalists=0).run().trials["failed"] == 1
+
+
+def test_what_failed_on_all_new_seeds_is_not_recommended(tuner, project: Path) -> None:
+    class Odd(Pretended):
+        @staticmethod
+        def result(config: Any) -> dict[str, Any]:
+            return by_rate(config) if config.seed == 0 else {"failed": "NaN", "code": 6}
+
+    with pytest.raises(NonFiniteError, match="no finalist was trained on all seeds; .* NaN"):
+        tuner(pool=Odd, finalists=2, finalist_seeds=2).run()
+
+
+def test_a_recipe_that_cannot_be_written(tuner, project: Path) -> None:
+    outcome = tuner(finalists=0, n_trials=1).run()
+    shutil.rmtree(project / "conf" / "experiment")
+    (project / "conf" / "experiment").touch()
+    with pytest.raises(EnvironmentFault, match="the best settings cannot be written"):
+        write_experiment(outcome, [], "val/loss")
+    (project / "conf" / "experiment").unlink()
+    assert write_experiment(outcome, [], "val/loss").is_file()
+
+
+def test_one_command_at_a_time_runs_a_study(tuner, project: Path) -> None:
+    made = tuner(finalists=0)
+    with made._alone():
+        shutil.rmtree(project / "runs", ignore_errors=True)  # which held the lock once
+        with pytest.raises(EnvironmentFault, match="the study is going on"):
+            tuner(finalists=0).run()
 
 
 def test_a_signal_leaves_trials_to_go_on_with(tuner, project: Path) -> None:
@@ -218,6 +297,8 @@ def test_finalists_that_are_not_finite_do_not_win(tuner) -> None:
 
     outcome = tuner(pool=Odd, finalists=2, finalist_seeds=2).run()
     assert [f.as_it_was for f in outcome.finalists] == [True]
+    assert {(f["seed"], f["reason"]) for f in outcome.failed} == {(2, "val/loss is nan")}
+    assert all(f["trial"] is not None for f in outcome.failed)
 
 
 def test_several_objectives(tuner, capsys) -> None:

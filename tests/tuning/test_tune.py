@@ -112,6 +112,36 @@ def test_trials_that_fail_cost_themselves(project: Path) -> None:
     assert reasons[1] == "RuntimeError: out of memory"
     assert reasons[2] == "its process ended with exit code 9, 3 times"
     assert "out of memory" in err
+    assert [failed["trial"] for failed in said["failed"]] == [1, 2]
+    # Killed before it had saved anything, it leaves a run each time.
+    client = MlflowClient(ready_store(project))
+    runs = client.search_runs([client.get_experiment_by_name("litlab").experiment_id])
+    ended = sorted(run.info.status for run in runs)
+    assert ended == ["FAILED"] + ["FINISHED"] * 3 + ["KILLED"] * 3
+    assert RunRecord.load(project / "runs/tiny/trial-0002").status == "KILLED"
+
+
+REMOVES = """
+import shutil
+from litlab.checkpoint.keeper import Keeper
+from pathlib import Path
+done = Keeper.batch_done
+def batch_done(self, trainer):
+    if self.card.config.name.endswith("1") and not Path("removed").exists():
+        Path("removed").touch()
+        shutil.rmtree("runs")
+    done(self, trainer)
+Keeper.batch_done = batch_done
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_of_runs_that_is_removed_costs_no_trial(project: Path) -> None:
+    said, err = run(study(project, patch=REMOVES), project)
+    assert said["trials"] == {"complete": 4, "pruned": 0, "failed": 0}
+    assert said["failed"] == []
+    assert "trial-0001: " in err
+    assert len(list((project / "runs" / "tiny").glob("trial-*/best.ckpt"))) == 3
 
 
 @pytest.mark.slow

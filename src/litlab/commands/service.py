@@ -26,6 +26,9 @@ def ui(
 ) -> None:
     """Open MLflow's pages on this project's runs, for this machine only."""
     from litlab.paths import store_root
+    from litlab.tracking.open_runs import close_runs_of
     from litlab.ui import serve
 
-    serve(f"sqlite:///{store_root() / 'mlflow.db'}", host, port)
+    store = f"sqlite:///{store_root() / 'mlflow.db'}"
+    close_runs_of(store)
+    serve(store, host, port)

@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.tracking.lock import alone
+from litlab.tracking.open_runs import PROCESS
 from litlab.tracking.redact import MARK, redact
 
 for _name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
@@ -137,7 +138,8 @@ class MLflowLogger(Logger):
                 self._client = self.client  # opened before the lock is taken again
                 with alone(self.uri):
                     experiment_id = self._experiment_id()
-                run = self.client.create_run(experiment_id, run_name=run_name)
+                own = {name: value for name, value in tags.items() if name == PROCESS}
+                run = self.client.create_run(experiment_id, run_name=run_name, tags=own)
                 self.run_id = run.info.run_id
             else:
                 self._adopt(run_name)
@@ -164,9 +166,9 @@ class MLflowLogger(Logger):
             run = self.client.get_run(self.run_id)
             experiment = self.client.get_experiment(run.info.experiment_id)
             self._experiment_name = experiment.name
-            self.client.update_run(self.run_id, "RUNNING")
             for name, value in tags.items():
                 self.client.set_tag(self.run_id, name, value[:TAG_LENGTH])
+            self.client.update_run(self.run_id, "RUNNING")
             self._known = {
                 (key, metric.step)
                 for key in run.data.metrics
@@ -215,11 +217,9 @@ class MLflowLogger(Logger):
 
     def has_run(self) -> bool:
         """Whether the store has the run."""
-        try:
-            self.client.get_run(self.run_id)
-        except Exception:
-            return False
-        return True
+        with suppress(Exception):
+            return bool(self.client.get_run(self.run_id))
+        return False
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Sent by `start`, whole."""

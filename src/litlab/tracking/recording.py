@@ -22,6 +22,7 @@ from litlab.strict_json import dumps
 from litlab.tracking.git import git_state
 from litlab.tracking.history import History, write_rows
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.open_runs import PROCESS, OpenRun, close_runs
 from litlab.tracking.redact import redact, redact_spec
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Recording:
         self._began, self._seconds_before = time.monotonic(), 0.0
         self._resumed_at = 0  # the step; what TensorBoard shows beyond it is measured again
         self.mlflow = MLflowLogger(uri, config.tracking.experiment, root / "mlartifacts")
+        self._open = OpenRun(uri, folder)
         self.record = RunRecord(
             run_id="",
             run_name=config.run_name,
@@ -56,6 +58,7 @@ class Recording:
             dvc_experiment=os.environ.get("DVC_EXP_NAME"),
             environment=environment.describe(),
             command=redact(command),
+            process=self._open.process,
         )
 
     @property
@@ -75,6 +78,7 @@ class Recording:
         """
         parameters = (p for p in model.parameters() if p.requires_grad)
         self.record.num_parameters = sum(p.numel() for p in parameters)
+        self._open.begin()
         self.record.save(self.folder)  # first of all: by it an aborted run's folder is known
         content = redact(self.config.model_dump(mode="json"))
         text = configuration.dump(content)
@@ -85,6 +89,7 @@ class Recording:
         spec = redact_spec(self.spec.model_dump(mode="json"))
         self.mlflow.log_text(dumps(spec, indent=2), "data_spec.json")
         self.record.save(self.folder)
+        close_runs(self.mlflow.client, self.mlflow.uri)
         say(self._introduction())
 
     def go_on(self, model: nn.Module, found: "Interruption") -> None:
@@ -103,11 +108,14 @@ class Recording:
         self._seconds_before, self._resumed_at = tracked["seconds"], found.manifest["step"]
         self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
         changed = {"resume.changed": "; ".join(found.changed)} if found.changed else {}
-        self.mlflow.go_on({"resumed": str(self.record.resumed), **changed}, self.history.rows)
+        tags = {PROCESS: self.record.process, "resumed": str(self.record.resumed), **changed}
+        self._open.begin()
+        self.mlflow.go_on(tags, self.history.rows)
         self.record.experiment = self.mlflow.name
         content = redact(self.config.model_dump(mode="json"))
         (self.folder / "config.yaml").write_text(configuration.dump(content))
         self.record.save(self.folder)
+        close_runs(self.mlflow.client, self.mlflow.uri)
 
     def tracked(self) -> dict[str, Any]:
         """Return what was recorded so far: what a run that goes on from here begins with."""
@@ -134,7 +142,7 @@ class Recording:
             best: The best checkpoint; it is there after the first whole epoch.
             mode: "min" or "max": which way the monitored value gets better.
         """
-        rows, sent = self.history.rows, False
+        rows, saved, sent = self.history.rows, False, False
         self.record.run_id = self.mlflow.run_id  # a start that failed may have come as far as that
         self.record.status = status
         self.record.seconds = round(self._seconds_before + seconds, 3)
@@ -143,11 +151,13 @@ class Recording:
             if best.is_file():
                 self._note_best(mode)
             self.record.save(self.folder)
+            saved = True
         except Exception as error:
             warnings.warn(f"the run's record is not complete: {error}", stacklevel=2)
         finally:  # a warning may be an error, and a signal may come at any time
             if self.record.run_id:  # else the store was never reached
                 sent = self._close_store(status, best)
+            self._open.end(status, closed=saved and (sent or not self.record.run_id))
         return sent
 
     def _close_store(self, status: str, best: Path) -> bool:
@@ -207,6 +217,7 @@ class Recording:
         experiment = self.record.dvc_experiment
         return {
             **redact(self.config.tracking.tags),
+            PROCESS: self.record.process,
             **git,
             "data.name": self.spec.name,
             "data.checksum": self.record.data["checksum"],

@@ -1,11 +1,12 @@
 """What a study has come to, read off its trials and finalists."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from litlab.errors import ConfigError, DataError, EnvironmentFault, NonFiniteError
+from litlab.errors import ConfigError, DataError, EnvironmentFault, LitlabError, NonFiniteError
 from litlab.tuning.finalists import Finals
 from litlab.tuning.outcome import OUTSIDE, Finalist, Outcome
 from litlab.tuning.study import TrialStudy
@@ -23,21 +24,21 @@ def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
         finals: The best, trained again.
 
     Raises:
-        LitlabError: No trial was completed, so there is none.
+        LitlabError: No trial was completed, or none of the finalists, so there is none.
     """
     states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
     counts = {name: study.count(state) for name, state in states.items()}
-    counts["failed"] = study.count(TrialState.FAIL)
+    failed = study.trials(TrialState.FAIL)
+    counts["failed"] = len(failed)
     if not counts["complete"]:
-        facts = [t.user_attrs for t in study.trials() if "failed" in t.user_attrs]
-        reason = facts[0]["failed"] if facts else "all were pruned, or none has begun"
-        what = f"no trial was completed; the first reason: {reason}"
-        where, fix = f"study {study.settings.name}", f"see the logs in {folder}"
-        kind = KINDS.get(facts[0].get("code", 0)) if facts else None
-        raise (kind or EnvironmentFault)(what, where, fix)
+        facts = [t.user_attrs for t in failed if "failed" in t.user_attrs]
+        raise _nothing("no trial was completed", facts, study, folder)
+    ranked = finals.ranked()
+    if finals.failed and not ranked:
+        facts = list(finals.failed.values())
+        raise _nothing("no finalist was trained on all seeds", facts, study, folder)
     from litlab.tuning.report import advice  # statistics that are slow to import
 
-    ranked = finals.ranked()
     front = []
     if len(study.objectives) > 1:
         front = [_point(study, t) for t in study.study.best_trials]
@@ -51,7 +52,19 @@ def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
         ranked,
         front,
         advice.advise(study.study, study.space, study.objectives, ranked),
+        [{"trial": t.number, "reason": t.user_attrs.get("failed", "")} for t in failed]
+        + finals.failures(),
     )
+
+
+def _nothing(
+    what: str, facts: Sequence[Mapping[str, Any]], study: TrialStudy, folder: Path
+) -> LitlabError:
+    """Return the error of a study that recommends nothing, of the kind of the first failure."""
+    reason = facts[0]["failed"] if facts else "all were pruned, or none has begun"
+    kind = KINDS.get(facts[0].get("code", 0)) if facts else None
+    where, fix = f"study {study.settings.name}", f"see the logs in {folder}"
+    return (kind or EnvironmentFault)(f"{what}; the first reason: {reason}", where, fix)
 
 
 def _best(study: TrialStudy, ranked: list[Finalist]) -> dict[str, Any]:

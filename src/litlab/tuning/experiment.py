@@ -1,11 +1,13 @@
 """What remains of a study: an experiment file with its recipe card."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from litlab.errors import EnvironmentFault
 from litlab.output import command, number
 from litlab.paths import project_root
 from litlab.tuning.outcome import Finalist, Outcome
@@ -19,6 +21,9 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
         outcome: What the study came to.
         base: Overrides of the configuration that was tuned.
         monitor: What it went by.
+
+    Raises:
+        EnvironmentFault: It cannot be written.
     """
     params = {path: typed(value) for path, value in outcome.best["params"].items()}
     values = {**_of_base(base), **params}
@@ -35,10 +40,22 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
         _put(content, path.split("."), value)
     path = project_root() / "conf" / "experiment" / f"{outcome.study}-best.yaml"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(_card(outcome, monitor, how_to_use(path, base)) + text)
-    temporary.replace(path)
+    _write(path, _card(outcome, monitor, how_to_use(path, base)) + text)
     return path
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        what = f"the best settings cannot be written: {error.strerror}"
+        fix = "free the disk or make the folder writable; the same command writes them"
+        raise EnvironmentFault(what, str(path), fix) from None
 
 
 def how_to_use(path: Path, base: list[str]) -> str:

@@ -14,7 +14,7 @@ from litlab.signals import Signals
 from litlab.tuning.composer import Composer
 from litlab.tuning.objectives import shown
 from litlab.tuning.outcome import OUTSIDE, Finalist
-from litlab.tuning.pool import Job, Pool
+from litlab.tuning.pool import MACHINE, Job, Pool
 from litlab.tuning.record import ParentRun, as_run
 from litlab.tuning.study import TrialStudy
 
@@ -40,6 +40,7 @@ class Finals:
         settings = study.settings
         self.seeds = [config.seed + 1 + place for place in range(settings.finalist_seeds)]
         self.trained = 0
+        self.failed: dict[str, Mapping[str, Any]] = {}  # here; the next command tries them again
 
     @cached_property
     def candidates(self) -> list[tuple[int, dict[str, Any]]]:
@@ -96,11 +97,23 @@ class Finals:
     def _note(self, job: Job, said: Mapping[str, Any]) -> None:
         said = self.study.checked(said)
         if "failed" in said:
+            if said.get("code") == MACHINE:
+                self.parent.check()
             say(f"{job.name} failed: {said['failed']}")
+            self.failed[job.key] = said
             return
         values = {o.name: o.value(said) for o in self.study.objectives}
         self.study.study.set_user_attr(job.key, values)
         say(f"{job.name}  " + "  ".join(f"{name} {shown(name, v)}" for name, v in values.items()))
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Return which trainings failed, as the outcome has them."""
+        return [
+            {"trial": number if params else None, "seed": seed, "reason": said["failed"]}
+            for seed in self.seeds
+            for number, params in self.candidates
+            if (said := self.failed.get(self._key(number, params, seed)))
+        ]
 
     def ranked(self) -> list[Finalist]:
         """Return those of which every seed was trained, the best mean first."""

@@ -61,6 +61,8 @@ class Outcome:
             among them.
         pareto: With several objectives: trials that no other is better than in all of them.
         advice: What to beware of, and what to try next.
+        failed: A trial's number and the reason why it failed; of a finalist, the seed as well. The
+            configuration as it was has no number.
     """
 
     study: str
@@ -72,6 +74,13 @@ class Outcome:
     finalists: list[Finalist] = field(default_factory=list)
     pareto: list[dict[str, Any]] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+
+
+def failed_label(failed: dict[str, Any]) -> str:
+    """Return what a training that failed is called in a list."""
+    label = "as it was" if failed["trial"] is None else f"trial {failed['trial']}"
+    return f"{label}, seed {failed['seed']}" if "seed" in failed else label
 
 
 def interval(values: tuple[float, ...]) -> tuple[float, float] | None:

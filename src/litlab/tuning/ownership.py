@@ -12,11 +12,16 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from litlab.paths import store_root
-from litlab.run_lock import is_running, running
+from litlab.run_lock import is_abandoned, running
 
 OWNER = "owner"  # attribute of a trial
 NEW = 60.0  # seconds in which a command has surely locked the folder that it has made
 RELEASED = ""  # its owner was stopped, and has saved it
+
+
+def owners_folder(study: str) -> Path:
+    """Return where the commands that run a study have their folders."""
+    return store_root() / ".litlab" / "studies" / f"{study}.owners"
 
 
 class Owner:
@@ -34,7 +39,7 @@ class Owner:
     """
 
     def __init__(self, study: str) -> None:
-        self._folder = store_root() / ".litlab" / "studies" / f"{study}.owners"
+        self._folder = owners_folder(study)
         self.word = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._held = ExitStack()
         self._held.enter_context(running(self._place(self.word)))
@@ -62,7 +67,7 @@ class Owner:
         A lock in a folder that several machines share may be known to one of them alone.
         """
         place, here = self._place(word), word.startswith(f"{socket.gethostname()}-")
-        return here and word != self.word and place.is_dir() and not is_running(place)
+        return here and word != self.word and is_abandoned(place)
 
     def sweep(self, needed: Collection[str]) -> None:
         """Remove what commands of this machine left that have ended.

@@ -6,14 +6,14 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from litlab.checkpoint.io import verify
+from litlab.checkpoint.io import probe, verify
 from litlab.checkpoint.manifest import config_hash
-from litlab.errors import STOPPED, CheckpointError
+from litlab.errors import STOPPED, CheckpointError, EnvironmentFault
 from litlab.output import say
 from litlab.run_folder import BEST, LAST, PREVIOUS
 from litlab.run_lock import is_running
@@ -21,12 +21,15 @@ from litlab.schema import Config
 from litlab.tuning.devices import Slot
 from litlab.tuning.worker import Worker, start
 
-ATTEMPTS = 3  # of a training whose process is killed
+ATTEMPTS = 3  # of a training whose process is killed, or that fails for reasons of the machine
+MACHINE = EnvironmentFault.exit_code  # of one whose disk, folder or store failed
+FIX = "free the disk or make the folder writable; then the same command goes on"
+ROOM = 2**20  # bytes without which no training is begun
 ASK_AGAIN = 5.0  # seconds after which a training is asked again to stop
 PAUSE = 1.0  # seconds without news after which the caller may look at the clock
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A training in a process of its own.
 
@@ -35,7 +38,7 @@ class Job:
         config: What is trained.
         key: What it is to the one who began it.
         slot: The devices it has.
-        worker: Its process.
+        worker: Its process, once it was started.
         attempts: How often it was started.
         given_up: Whether nobody waits for its result any more.
     """
@@ -44,8 +47,8 @@ class Job:
     config: Config
     key: Any
     slot: Slot
-    worker: Worker
-    attempts: int = 1
+    worker: Worker = field(init=False)
+    attempts: int = 0
     given_up: bool = False
 
 
@@ -73,6 +76,7 @@ class Pool:
         self.folder, self.data, self.measure = folder, data, measure
         self.free = list(slots)
         self.jobs: list[Job] = []
+        self._left: list[Job] = []  # that could not be started
         self.stops: Callable[[], bool] = lambda: False
 
     def begin(self, name: str, config: Config, key: Any, *, fresh: bool) -> None:
@@ -83,12 +87,14 @@ class Pool:
             config: What is trained.
             key: What the training is to the caller.
             fresh: Whether it was never begun before.
+
+        Raises:
+            EnvironmentFault: There is no room in the folder, or no process to be had.
         """
         number = 2
         while not self._is_free(self.folder / name, config, fresh):
             name, number = f"{name.rpartition('~')[0] or name}~{number}", number + 1
-        slot = self.free.pop(0)
-        self.jobs.append(Job(name, config, key, slot, self._start(name, config, slot)))
+        self._start(Job(name, config, key, self.free.pop(0)))
 
     def _is_free(self, folder: Path, config: Config, fresh: bool) -> bool:
         """Whether a folder is not there, or is that of the same training.
@@ -107,9 +113,24 @@ class Pool:
                 return (manifest["config"], manifest["data"]) == (config_hash(config), self.data)
         return True
 
-    def _start(self, name: str, config: Config, slot: Slot) -> Worker:
-        log = self.folder / f"{name}.log"
-        return start(config, self.folder / name, slot, log, measure=self.measure)
+    def _start(self, job: Job) -> None:
+        """Start a training's process, and make the folder again if somebody has removed it."""
+        self._left.append(job)
+        log = self.folder / f"{job.name}.log"
+        try:
+            probe(self.folder, ROOM)
+            job.worker = start(
+                job.config, self.folder / job.name, job.slot, log, measure=self.measure
+            )
+        except EnvironmentFault as error:
+            raise EnvironmentFault(error.what, error.where, FIX) from None
+        except OSError as error:
+            what = f"no process for a training: {error.strerror}"
+            fix = "raise the limits (ulimit -u, ulimit -n); then the same command goes on"
+            raise EnvironmentFault(what, job.name, fix) from None
+        self._left.remove(job)
+        self.jobs.append(job)
+        job.attempts += 1
 
     def listen(self, on_epoch: Callable[[Job, int, float], bool]) -> list[tuple[Job, Said]]:
         """Take in what the trainings say, for a moment.
@@ -119,6 +140,9 @@ class Pool:
 
         Returns:
             Those that have ended, with what they ended with. "failed" tells why one did not finish.
+
+        Raises:
+            EnvironmentFault: The disk is full, or cannot be written to: every training would fail.
         """
         ended = []
         by_line = {job.worker.line: job for job in self.jobs}
@@ -138,24 +162,25 @@ class Pool:
         return ended
 
     def _ended(self, job: Job) -> Said:
-        """Return what a training ended with; it goes on at once if its process was killed."""
+        """Return what a training ended with; it goes on at once if that was not its own fault."""
         code = os.waitstatus_to_exitcode(os.waitpid(job.worker.pid, 0)[1])
         job.worker.line.close()
-        said = job.worker.said
-        unfinished = not said or said.get("code") in STOPPED
-        stopped = job.given_up or self.stops()
-        if unfinished and not stopped and job.attempts < ATTEMPTS:
-            say(f"{job.name}: its process ended with {_reason(code)}; it goes on")
-            job.worker = self._start(job.name, job.config, job.slot)
-            job.attempts += 1
-            return None
         self.jobs.remove(job)
-        self.free.append(job.slot)
-        if not unfinished:
+        said = job.worker.said
+        if said and said.get("code") not in (*STOPPED, MACHINE):
+            self.free.append(job.slot)
             return said
-        if stopped:
+        stopped = job.given_up or self.stops()
+        reason = said.get("failed") or f"its process ended with {_reason(code)}"
+        if not stopped and job.attempts < ATTEMPTS:
+            say(f"{job.name}: {reason}; it goes on")
+            self._start(job)
             return None
-        return {"failed": f"its process ended with {_reason(code)}, {ATTEMPTS} times"}
+        if said.get("disk") and not stopped:
+            self._left.append(job)
+            raise EnvironmentFault(reason, job.name, FIX)
+        self.free.append(job.slot)
+        return None if stopped else {**said, "failed": f"{reason}, {ATTEMPTS} times"}
 
     def give_up(self, job: Job) -> None:
         """Let a training end that is another's by now."""
@@ -165,7 +190,7 @@ class Pool:
     def stop(self) -> list[tuple[Job, Said]]:
         """Let every training save and end; return all, with what those that had ended say."""
         self.stops = lambda: True
-        stopped: list[tuple[Job, Said]] = []
+        stopped: list[tuple[Job, Said]] = [(job, None) for job in self._left]
         asked = -math.inf
         while self.jobs:
             if time.monotonic() - asked > ASK_AGAIN:

@@ -9,10 +9,12 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
+from litlab.errors import EnvironmentFault
 from litlab.output import say
 from litlab.paths import store_root
 from litlab.schema import Config
-from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.mlflow_logger import MLflowLogger, first_line, tracking_uri
+from litlab.tracking.open_runs import PROCESS, OpenRun, close_runs
 from litlab.tracking.redact import redact
 from litlab.tuning.outcome import Outcome
 from litlab.tuning.settings import StudySettings
@@ -40,6 +42,7 @@ class ParentRun:
         self.run_id = str(self.study.user_attrs.get(RUN, ""))
         # Under `mlflow run` there is a run already: the study's, and not that of each trial.
         self._given = os.environ.pop("MLFLOW_RUN_ID", "")
+        self._open = OpenRun(_logger(config).uri, None)
 
     def start(self) -> None:
         """Open it, or the one of the command that began the study."""
@@ -49,13 +52,35 @@ class ParentRun:
         def begin() -> str:
             logger = _logger(self.config, self.run_id)
             if self.run_id and logger.has_run():
+                logger.client.set_tag(self.run_id, PROCESS, self._open.process)
                 logger.client.update_run(self.run_id, "RUNNING")
-                return self.run_id
-            logger.run_id = self._given
-            return logger.start(self.settings.name, settings, {"study": self.settings.name})
+            else:
+                logger.run_id = self._given
+                tags = {"study": self.settings.name, PROCESS: self._open.process}
+                logger.start(self.settings.name, settings, tags)
+            close_runs(logger.client, logger.uri)
+            return logger.run_id
 
+        self._open.begin()
         self.run_id = apart(begin)
         self.study.set_user_attr(RUN, self.run_id)
+
+    def check(self) -> None:
+        """Find out whether the store answers.
+
+        Raises:
+            EnvironmentFault: It does not.
+        """
+
+        def ask() -> None:
+            try:
+                _logger(self.config).client.search_experiments(max_results=1)
+            except Exception as error:
+                what = f"the MLflow store cannot be used: {redact(first_line(error))}"
+                fix = "start the server; then the same command goes on"
+                raise EnvironmentFault(what, "tracking.uri", fix) from None
+
+        apart(ask)
 
     def tags(self, **of: int) -> dict[str, str]:
         """Return what marks a training's run as a child."""
@@ -78,12 +103,17 @@ class ParentRun:
                 logger.log_metrics({**metrics, "epoch": 0.0})
             for file in files:
                 logger.log_artifact(file, "figures" if file.suffix == ".png" else "")
-            return logger.finish(status)
+            closed = logger.finish(status)
+            close_runs(logger.client, logger.uri)
+            return closed
 
+        closed = False
         try:
-            apart(end)
+            closed = apart(end)
         except Exception as error:
             say(f"warning: the study's run in MLflow is not closed: {redact(str(error))}")
+        finally:
+            self._open.end(status, closed=closed or not self.run_id)
 
 
 def _logger(config: Config, run_id: str = "") -> MLflowLogger:

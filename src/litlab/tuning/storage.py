@@ -23,6 +23,7 @@ from litlab.tracking.redact import MARK, redact
 
 POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 FIX = "postgresql://user@host/database; the password in PGPASSWORD or ~/.pgpass"
+BUSY = 60  # seconds that a write waits while another program holds the SQLite file
 MOST_HELD = 30  # seconds after which a machine that stands still while it holds the study loses it
 
 
@@ -77,8 +78,8 @@ class Storage:
         warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
         # Heartbeats are compared by the clock of the server, in one time zone.
         engine: dict[str, Any] = {"pool_size": 1, "pool_pre_ping": True}
-        if self.shared:
-            engine["connect_args"] = {"options": "-c timezone=utc"}
+        connect = {"options": "-c timezone=utc"} if self.shared else {"timeout": BUSY}
+        engine["connect_args"] = connect
         with self.reached():
             self._engine = create_engine(self._address, **engine)
             _close_before_forks(self._engine)

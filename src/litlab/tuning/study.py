@@ -19,7 +19,7 @@ from litlab.tuning.settings import StudySettings
 from litlab.tuning.space import Space
 from litlab.tuning.storage import Storage, study_file
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 FACTS = ("run_id", "seconds", "parameters", "epochs", "latency", "failed", "code")
 RUN = "run_id"  # attribute of the study: its run in MLflow
 PATIENCE = 60.0  # seconds that who joins waits for the study to be begun
@@ -177,7 +177,7 @@ class TrialStudy:
         """
         with self.storage.alone():
             taken = self._take_over()
-            begun = self.count(*FINISHED, TrialState.RUNNING)
+            begun = self.count(*ENDED, TrialState.RUNNING)
             if taken is None and (not new or begun >= self.total):
                 return None
             trial = taken or self.study.ask()

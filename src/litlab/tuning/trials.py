@@ -6,15 +6,15 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from litlab.errors import ConfigError
+from litlab.errors import ConfigError, EnvironmentFault
 from litlab.output import number, say
 from litlab.signals import Signals
 from litlab.tuning.clock import Clock
 from litlab.tuning.composer import Composer
 from litlab.tuning.objectives import shown
-from litlab.tuning.pool import Job, Pool
+from litlab.tuning.pool import MACHINE, Job, Pool
 from litlab.tuning.record import ParentRun, as_run
-from litlab.tuning.study import FINISHED, TrialStudy
+from litlab.tuning.study import ENDED, TrialStudy
 
 
 class Trials:
@@ -64,23 +64,25 @@ class Trials:
             self._beat()
             clock.note()
         clock.note(now=True)
-        done = self.study.count(*FINISHED)
+        done = self.study.count(*ENDED)
         if not clock.in_time and done < self.study.total:
             limit = f"the time limit of {self.settings.time_limit} is over"
             say(f"{limit}, with {done} of {self.study.total} trials; the same command goes on")
 
     def _say_what_is_left(self) -> None:
-        done, total = self.study.count(*FINISHED), self.study.total
+        done, total = self.study.count(*ENDED), self.study.total
         if total < self.settings.n_trials:
             say(f"the grid has {total} combinations, the first trial's included")
         if len(self.study.objectives) > 1 and self.settings.pruner != "none":
             say(f"several objectives: no trial is pruned (study.pruner={self.settings.pruner})")
+        failed = self.study.count(TrialState.FAIL)
+        ended = f"have ended, {failed} of them failed" if failed else "have ended"
         if done > total:
-            say(f"{done} trials have finished, more than the {total} asked for")
+            say(f"{done} trials {ended}: more than the {total} asked for")
         elif done == total:
             more = f"; study.n_trials={2 * total} would add as many"
             grid = self.settings.sampler == "grid"
-            say(f"all {total} trials have finished{'' if grid else more}")
+            say(f"all {total} trials {ended}{'' if grid else more}")
 
     def _beat(self) -> None:
         self.study.beat([job.key[0] for job in self.pool.jobs if not job.given_up])
@@ -106,10 +108,20 @@ class Trials:
 
     def _listen(self) -> None:
         for job, said in self.pool.listen(self._epoch):
+            if said is not None and said.get("code") == MACHINE:
+                self._check(job.key[0])
             if said is None:
                 self.study.release(job.key[0])
             else:
                 self._tell(job, said)
+
+    def _check(self, trial: Trial) -> None:
+        """Stop the study where it is the store that fails: every trial would."""
+        try:
+            self.parent.check()
+        except EnvironmentFault:
+            self.study.release(trial)
+            raise
 
     def _epoch(self, job: Job, epoch: int, value: float) -> bool:
         trial: Trial = job.key[0]
@@ -132,7 +144,7 @@ class Trials:
 
     def _show(self, told: FrozenTrial, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
         text = "  ".join(f"{path}={short(value)}" for path, value in values.items())
-        done = f"{self.study.count(*FINISHED)}/{self.study.total}"
+        done = f"{self.study.count(*ENDED)}/{self.study.total}"
         if told.state == TrialState.FAIL:
             what = f"failed: {told.user_attrs['failed']}"
         elif told.state == TrialState.PRUNED:

@@ -1,7 +1,7 @@
 """A study from its settings to its outcome."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from litlab.assemble import build_task
 from litlab.callbacks.budget import seconds as span
 from litlab.checkpoint.manifest import config_hash
 from litlab.data.open import open_or_prepare
-from litlab.errors import ConfigError, Interrupted
+from litlab.errors import ConfigError, EnvironmentFault, Interrupted
 from litlab.output import say
 from litlab.paths import runs_folder
 from litlab.run_lock import running
@@ -23,7 +23,8 @@ from litlab.tuning.devices import slots
 from litlab.tuning.finalists import Finals
 from litlab.tuning.objectives import objectives_of
 from litlab.tuning.outcome import Outcome
-from litlab.tuning.pool import Pool
+from litlab.tuning.ownership import owners_folder
+from litlab.tuning.pool import FIX, Pool
 from litlab.tuning.record import ParentRun, warm_up
 from litlab.tuning.settings import StudySettings
 from litlab.tuning.space import Space
@@ -97,7 +98,8 @@ class Tuner:
         if silence < LEAST_SILENCE:
             where, fix = f"study.stale_after={settings.stale_after}", f"{LEAST_SILENCE}s or more"
             raise ConfigError("machines do not say so often that they are there", where, fix)
-        storage = Storage(settings.name, settings.storage, silence)
+        with _disk(settings.name):
+            storage = Storage(settings.name, settings.storage, silence)
         values, outside = self.space.current(self.base)
         for path, value in outside.items():
             now = short(values[path])
@@ -105,13 +107,13 @@ class Tuner:
         tuned, epochs = config_hash(self.config), self.config.trainer.max_epochs
         start = Start(values, outside, tuned, self.spec.checksum, epochs)
         arguments = (settings, self.space, self.objectives)
-        with storage.reached():
+        with _disk(settings.name), storage.reached():
             try:
                 return TrialStudy(*arguments, storage, start, join=self.join)
             except AnotherStudyError:
                 if not self.put_aside or storage.shared:
                     raise
-            with running(self.folder):
+            with self._alone():
                 say(f"the study of other settings is {put_aside(settings.name)} now")
             storage = Storage(settings.name, None, silence)
             return TrialStudy(*arguments, storage, start)
@@ -127,9 +129,8 @@ class Tuner:
         Raises:
             Interrupted: Ctrl-C, SIGTERM or SIGHUP: trials have saved, and the same command goes on.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         status, outcome, pages = "FAILED", None, []
-        with running(self.folder), self._noted() as signals:
+        with self._alone(), self._noted() as signals:
             try:
                 self.parent.start()
                 warm_up(self.config)
@@ -161,7 +162,6 @@ class Tuner:
         Raises:
             Interrupted: Ctrl-C, SIGTERM or SIGHUP: its trials have saved; others take over.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         with self._noted() as signals:
             warm_up(self.config)
             try:
@@ -171,10 +171,15 @@ class Tuner:
             self._raise(signals, "the study goes on without this machine")
         return self.trials.begun
 
+    def _alone(self) -> AbstractContextManager[None]:
+        """Within it no other command of this machine runs the study, whatever happens to runs/."""
+        return running(owners_folder(self.settings.name), "the study is going on")
+
     @contextmanager
     def _noted(self) -> Iterator[Signals]:
-        """Within it signals are remembered, and a storage that fails is explained."""
-        with Signals() as signals, signals.noted(), self.study.storage.reached():
+        """Within it signals are remembered, and a storage or disk that fails is explained."""
+        reached = self.study.storage.reached()
+        with _disk(self.settings.name), Signals() as signals, signals.noted(), reached:
             self.pool.stops = lambda: signals.came is not None
             try:
                 yield signals
@@ -200,3 +205,18 @@ class Tuner:
     def _raise(signals: Signals, saved: str) -> None:
         if signals.came is not None:
             raise signals.interrupted(saved)
+
+
+@contextmanager
+def _disk(study: str) -> Iterator[None]:
+    """Explain a disk that fails.
+
+    Raises:
+        EnvironmentFault: It is full, or cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = str(error.filename or f"study {study}")
+        what = f"the study cannot go on: {error.strerror or error}"
+        raise EnvironmentFault(what, where, FIX) from error

@@ -1,5 +1,6 @@
 """A trial in a process of its own, forked from one that has imported everything already."""
 
+import errno
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from torch.distributed import DistNetworkError
 
 from litlab.checkpoint.io import read
 from litlab.checkpoint.resume import Resume
-from litlab.errors import LitlabError
+from litlab.errors import EnvironmentFault, LitlabError
 from litlab.feasible import num_processes
 from litlab.rank_guard import RankDied
 from litlab.run_folder import LAST, PREVIOUS, RUN_FILE, RunRecord
@@ -28,6 +29,8 @@ from litlab.tuning.latency import milliseconds
 from litlab.tuning.rank import Ranks
 from litlab.tuning.record import mark
 from litlab.tuning.reporting import Line, Report
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @dataclass
@@ -104,13 +107,26 @@ def _work(config: Config, folder: Path, line: Line, threads: int, measure: bool)
         traceback.print_exc()
         return RankDied.exit_code
     except LitlabError as error:
-        said = {"failed": error.reason, "code": error.exit_code}
+        said = {"failed": error.reason, "code": error.exit_code, "disk": _is_of_disk(error)}
+        traceback.print_exc()
+    except OSError as error:
+        said = {"failed": str(error), "code": EnvironmentFault.exit_code}
+        said["disk"] = _is_of_disk(error)
         traceback.print_exc()
     except Exception as error:
         said = {"failed": f"{type(error).__name__}: {error}", "code": 1}
         traceback.print_exc()
     line.say(said)
     return int(said.get("code", 0))
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+    """Whether an error comes from a disk that takes no more, whatever the settings are."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK:
+            return True
+        error = error.__context__
+    return False
 
 
 def _result(config: Config, folder: Path, line: Line, threads: int) -> dict[str, Any]:

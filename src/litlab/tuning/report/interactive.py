@@ -1,14 +1,18 @@
 """The pictures of a study that answer to the mouse, for its page."""
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
+import numpy as np
 import optuna
 import plotly.graph_objects as go
 from optuna import visualization
 from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
 
 from litlab.report.panels import BLUE, GREY, ORANGE
 from litlab.tuning.objectives import Objective
@@ -23,6 +27,12 @@ COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY]  # Ok
 FAR = " Double-click shows those that are far worse, too."
 MOST = 3  # objectives that one figure can show against each other
 PANEL, HEIGHT = 300, 430  # pixels
+MARKERS: dict[TrialState, dict[str, Any]] = {
+    TrialState.COMPLETE: {"color": BLUE, "size": 8},
+    TrialState.PRUNED: {"color": GREY, "size": 8, "symbol": "x-thin-open"},
+    TrialState.FAIL: {"color": ORANGE, "size": 10, "symbol": "triangle-up-open"},
+}
+LONGEST = 160  # characters of a reason
 
 
 @dataclass(frozen=True)
@@ -32,12 +42,12 @@ class Drawing:
     Attributes:
         title: Its heading.
         note: What it shows.
-        figure: Plotly's.
+        figures: Plotly's: side by side where there is room.
     """
 
     title: str
     note: str
-    figure: go.Figure
+    figures: list[go.Figure]
 
 
 def drawings(study: optuna.Study, objectives: Sequence[Objective]) -> Iterator[Drawing]:
@@ -59,7 +69,7 @@ def drawings(study: optuna.Study, objectives: Sequence[Objective]) -> Iterator[D
             yield from _curves(study, every[0])
         ran = clock(study)
         if ran is not None:
-            yield Drawing("Timeline", "When each trial ran, and how it ended.", _timeline(ran))
+            yield Drawing("Timeline", "When each trial ran, and how it ended.", [_timeline(ran)])
 
 
 def html(drawing: Drawing, name: str) -> str:
@@ -69,13 +79,20 @@ def html(drawing: Drawing, name: str) -> str:
         drawing: The figure.
         name: Of its place in the page.
     """
-    figure = drawing.figure
-    margin = {"t": 40, "r": 20, "b": 60}
+    small = len(drawing.figures) > 1
+    figures = (_html(f, f"{name}-{i}", small) for i, f in enumerate(drawing.figures))
+    return "".join(f"<div>{figure}</div>" for figure in figures)
+
+
+def _html(figure: go.Figure, name: str, small: bool) -> str:
+    margin = {"t": 40, "r": 20, "b": 60, "l": 60}
+    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}  # takes no width
     figure.update_layout(template="plotly_white", title=None, margin=margin, colorway=COLOURS)
-    height = figure.layout.height or HEIGHT
+    figure.update_layout(legend=legend)
+    height = figure.layout.height or (PANEL if small else HEIGHT)
     # Plotly's bar of buttons has one that uploads the figure to its makers.
     config = {"showSendToCloud": False, "plotlyServerURL": "", "displaylogo": False}
-    config["responsive"] = True
+    config |= {"responsive": True, "displayModeBar": False if small else None}
     size = {"default_height": f"{height}px"}
     return str(figure.to_html(config, include_plotlyjs=False, full_html=False, div_id=name, **size))
 
@@ -84,26 +101,69 @@ def _of_objective(study: optuna.Study, of: Drawn) -> Iterator[Drawing]:
     name = of.objective.name
     several = of.value if len(study.directions) > 1 else None
     target: dict[str, Any] = {"target_name": name, "target": several}
-    figure = visualization.plot_optimization_history(study, **target)
-    note = "Completed trials, and the best so far." if several is None else "Completed trials."
-    yield Drawing(f"History of {name}", note + _zoom(figure, of), figure)
+    yield _history(of)
     found = importances(study, of.index)
     if len(found) > 1:
         note = "Shares of 1 (PED-ANOVA) with 90 % bootstrap intervals; what overlaps may be equal."
-        yield Drawing(f"What mattered for {name}", note, _bars(found))
+        yield Drawing(f"What mattered for {name}", note, [_bars(found)])
     paths = [s.path for s in settings(of) if any(s.path in t.params for t in of.whole)]
     if paths:
-        figure = visualization.plot_slice(study, params=paths, **target)
-        figure.update_layout(width=max(2, len(paths)) * PANEL)
-        note = "Darker dots are later trials."
-        yield Drawing(f"{name} by each setting", note + _zoom(figure, of), figure)
+        panels = [visualization.plot_slice(study, params=[path], **target) for path in paths]
+        for panel in panels:
+            panel.update_traces(marker_showscale=False)
+            panel.update_yaxes(title=None)
+        note = "Darker dots are later trials." + [_zoom(panel, of) for panel in panels][0]
+        yield Drawing(f"{name} by each setting", note, panels)
     everywhere = [path for path in paths if all(path in t.params for t in of.whole)]
     if len(everywhere) > 1:
         # Told a target, Optuna takes less for better: so not of a metric that is to grow.
         target["target"] = (lambda t: of.at(of.value(t))) if of.minimize else several
         figure = visualization.plot_parallel_coordinate(study, params=everywhere, **target)
         note = "A line for each completed trial; settings that all of them have."
-        yield Drawing(f"Settings together, by {name}", note, figure)
+        yield Drawing(f"Settings together, by {name}", note, [figure])
+
+
+def _history(of: Drawn) -> Drawing:
+    """Draw every trial that has ended, and the best so far."""
+    figure, (low, high) = go.Figure(), of.bounds
+    so_far = (np.minimum if of.minimize else np.maximum).accumulate(of.values)
+    pruned, last_values = [t for t, _ in of.pruned], [v for _, v in of.pruned]
+    numbers = [t.number for t in of.whole]
+    last = max([*numbers, *(t.number for t in [*pruned, *of.failed])])
+    line = {"shape": "hv", "color": ORANGE, "width": 2}
+    steps = {"x": [*numbers, last], "y": [of.at(v) for v in [*so_far, so_far[-1]]]}
+    figure.add_scatter(**steps, mode="lines", line=line, name="best so far", hoverinfo="skip")
+    _dots(figure, "completed", of.whole, list(map(of.at, of.values)), of.values)
+    _dots(figure, "pruned, at its last value", pruned, list(map(of.at, last_values)), last_values)
+    # A failed trial has no value: it stands where the worst ones are.
+    reasons = [str(t.user_attrs.get("failed", "")) for t in of.failed]
+    _dots(figure, "failed", of.failed, [high if of.minimize else low] * len(reasons), reasons)
+    ends = [math.log10(low), math.log10(high)] if of.is_wide else [low, high]
+    kind = "log" if of.is_wide else "linear"
+    figure.update_yaxes(type=kind, range=ends, title=of.objective.name)
+    figure.update_xaxes(title="trial")
+    beyond = sum(of.at(v) != v for v in [*of.values, *last_values])
+    note = "Every trial that has ended, and the best so far."
+    note += f" At the edge: {beyond} worse than the scale." if beyond else ""
+    return Drawing(f"History of {of.objective.name}", note, [figure])
+
+
+def _dots(
+    figure: go.Figure,
+    name: str,
+    trials: Sequence[FrozenTrial],
+    ys: Sequence[float],
+    said: Sequence[float | str],
+) -> None:
+    """Add trials of one state, which say on hovering what they came to."""
+    if not trials:
+        return
+    texts = [escape(s[:LONGEST]) if isinstance(s, str) else f"{s:.4g}" for s in said]
+    hover = [f"trial {t.number}, {name}<br>{x}" for t, x in zip(trials, texts, strict=True)]
+    marker = MARKERS[trials[0].state]
+    style = {"mode": "markers", "marker": marker, "cliponaxis": False, "hoverinfo": "text"}
+    xs = [t.number for t in trials]
+    figure.add_scatter(x=xs, y=ys, name=name, hovertext=hover, **style)
 
 
 def _zoom(figure: go.Figure, of: Drawn) -> str:
@@ -142,7 +202,7 @@ def _pareto(study: optuna.Study, objectives: Sequence[Objective], every: list[Dr
             update(range=[low - room, high + room])
             far = far or list(values) != of.values
         note += FAR if far else ""
-    return Drawing("Trade-offs", note, figure)
+    return Drawing("Trade-offs", note, [figure])
 
 
 def _curves(study: optuna.Study, of: Drawn) -> Iterator[Drawing]:
@@ -154,7 +214,7 @@ def _curves(study: optuna.Study, of: Drawn) -> Iterator[Drawing]:
     log = min(reported) > 0 and max(reported) > 30 * min(reported)
     figure.update_yaxes(title=of.objective.name, type="log" if log else "linear")
     figure.update_xaxes(title="epoch")
-    yield Drawing("Learning curves", "Each trial by epoch; pruned ones end early.", figure)
+    yield Drawing("Learning curves", "Each trial by epoch; pruned ones end early.", [figure])
 
 
 def _timeline(ran: Clock) -> go.Figure:

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from litlab.report.words import counted, listed, number
 from litlab.tuning.objectives import COSTS, Objective
-from litlab.tuning.outcome import OUTSIDE, Finalist, Outcome
+from litlab.tuning.outcome import OUTSIDE, Finalist, Outcome, failed_label
 from litlab.tuning.report.interactive import drawings, html
 from litlab.tuning.report.paired import as_it_was, difference
 
@@ -61,8 +61,12 @@ def write(
         finals=[_finals(objective, outcome.finalists) for objective in objectives],
         seeds=counted(len(outcome.finalists[0].seeds), "seed") if outcome.finalists else "",
         front=_front(objectives, outcome),
-        figures=[(d.title, d.note, html(d, f"figure-{i}")) for i, d in enumerate(drawn)],
+        figures=[
+            (d.title, d.note, html(d, f"figure-{i}"), len(d.figures) > 1)
+            for i, d in enumerate(drawn)
+        ],
         trials=_trials(study, objectives),
+        failed=_failed(outcome),
         plotly=get_plotlyjs() if drawn else "",
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,6 +165,11 @@ def _front(objectives: Sequence[Objective], outcome: Outcome) -> _Table | None:
         for point in outcome.pareto
     ]
     return _Table("Trade-offs", ["Trial", *(o.name for o in objectives), *paths], rows)
+
+
+def _failed(outcome: Outcome) -> _Table | None:
+    rows = [_Row(failed_label(f).capitalize(), [str(f["reason"])]) for f in outcome.failed]
+    return _Table("Trainings that failed", ["Training", "Reason"], rows) if rows else None
 
 
 def _trials(study: optuna.Study, objectives: Sequence[Objective]) -> _Table:
