@@ -113,6 +113,7 @@ class Hub:
         parts, left_out = name_parts(load(found, scratch), *self.splits)
         features = next(iter(parts.values())).features
         target = columns.find_target(features, self.target)
+        columns.check_target(features[target], target, self.path)
         kind, column = columns.find_input(features, self.kind, self.input, target)
         readers = {"image": self._images, "text": self._texts}
         if kind == "tabular":

@@ -6,6 +6,7 @@ from litlab.data.files import user_path
 from litlab.data.raw import Raw
 from litlab.data.sources.class_numbers import number_classes
 from litlab.data.sources.npz_members import NpzFile
+from litlab.data.sources.text_labels import SINGLE
 from litlab.data.spec import Array
 from litlab.errors import DataError, nearest
 
@@ -131,7 +132,8 @@ class Npz:
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]  # as Keras keeps CIFAR-10's
         if y.ndim != 1:
-            fix = "give class numbers (N,); of one-hot rows: y.argmax(1)"
+            one_hot = y.ndim == 2 and y.dtype.kind in "iufb" and bool((y.sum(1) == 1).all())
+            fix = "save class numbers (N,): y.argmax(1)" if one_hot else SINGLE
             raise self._misfit(name, f"labels of shape {y.shape}", fix)
         if y.dtype.kind == "f":
             fix = "give integers: y.astype(int); or set data.source.task=regression task=regression"

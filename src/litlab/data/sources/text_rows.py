@@ -26,6 +26,7 @@ REFUSED = {
 }
 LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters
 PARQUET_ROWS = 256
+LABEL = "__label__"  # fastText's mark
 
 Row = tuple[Path, int, list[Any]]  # where it is: the file, and its line's number
 
@@ -83,7 +84,8 @@ def read_rows(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Ro
 
     Memory holds one row at a time, of Parquet some more. Blank lines are passed over. In the format
     `lines` a row is the label up to the first white space, and the text after it: two columns of
-    these names, whatever they are called.
+    these names, whatever they are called. A word that fastText would take for a label is refused
+    there: as a word of the text it would give the label away.
 
     Raises:
         DataError: The file is not what it should be; the message names the line.
@@ -100,8 +102,21 @@ def _labelled(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Ro
         raise DataError(what, str(path), "use CSV, JSON lines or Parquet")
     for number, line in lines_of(path, layout.encoding):
         label, *text = line.split(None, 1) or [""]
+        if LABEL in line:
+            _check_marks(path, number, line.split())
         if label:
-            yield path, number, ["".join(text), label.removeprefix("__label__")]  # fastText's mark
+            yield path, number, ["".join(text), label.removeprefix(LABEL)]
+
+
+def _check_marks(path: Path, number: int, words: list[str]) -> None:
+    marked = [word for word in words if word.startswith(LABEL)]
+    if len(marked) > 1:
+        what = f"line {number} has {len(marked)} labels ({', '.join(marked)[:60]})"
+        fix = "several labels per text are not supported: keep one label in each line"
+        raise DataError(what, str(path), fix)
+    if marked and words[0] != marked[0]:
+        what = f"line {number} has its label '{marked[0][:60]}' inside the text"
+        raise DataError(what, str(path), "put the label at the start of the line")
 
 
 def _jsonl(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
