@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, nearest
-from litlab.paths import project_root, runs_folder
+from litlab.paths import not_a_file, project_root, runs_folder
 
 RUN_FILE = "run.json"
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -73,12 +73,25 @@ class RunRecord:
             CheckpointError: The folder is not a run's.
         """
         try:
-            content: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
+            content: dict[str, Any] = read_json(folder / RUN_FILE)
             return cls(**content)
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"not the folder of a run ({error})", str(folder), "name a folder under runs/"
             ) from None
+
+
+def read_json(path: Path) -> Any:
+    """Return a file's content.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe or device, which might never end.
+        ValueError: It is not JSON.
+    """
+    found = not_a_file(path)
+    if found:
+        raise OSError(f"{path.name} is {found}, not a file")
+    return json.loads(path.read_text())
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -160,6 +173,9 @@ def find(reference: str) -> Found:
         return Found(path.resolve().parent, path.resolve())
     if path.is_dir():
         return _with_checkpoint(path.resolve())
+    if not_a_file(path):
+        what = f"is {not_a_file(path)}, not a checkpoint"
+        raise CheckpointError(what, reference, "name a run or a .ckpt file")
     runs = _all_runs()
     if reference == "last" and runs:
         own = {f: r for f, r in runs.items() if f.parent == runs_folder()}
@@ -195,6 +211,9 @@ def _is_called(record: RunRecord, reference: str) -> bool:
 
 def _with_checkpoint(folder: Path) -> Found:
     checkpoint = folder / BEST
+    if not_a_file(checkpoint):
+        what = f"is {not_a_file(checkpoint)}, not a checkpoint"
+        raise CheckpointError(what, str(checkpoint), "name another run, or train it again")
     if not checkpoint.is_file():
         fix = "wait for its first epoch if it is running, else train it again"
         raise CheckpointError(f"this run has no {BEST}", str(folder), fix)
@@ -223,7 +242,7 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         CheckpointError: The run has not been evaluated.
     """
     try:
-        read = [json.loads((folder / name).read_text()) for name in ("metrics.json", RUN_FILE)]
+        read = [read_json(folder / name) for name in ("metrics.json", RUN_FILE)]
     except (OSError, ValueError):
         raise CheckpointError(
             "no results there", str(folder), "run `litlab evaluate RUN` (or `dvc repro`) first"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from litlab.data.files import require_file
 from litlab.data.images import MODES, Form, count_conversions, decode, in_threads, is_image
 from litlab.data.images import SUFFIXES as IMAGES
 from litlab.data.read_text import read_texts, read_words
@@ -31,6 +32,8 @@ def read_input(
     if not path.exists():
         raise DataError("there is no such input", str(path), "name a file or a folder")
     suffix = path.suffix.lower()
+    if not path.is_dir() or suffix in (".npy", ".npz"):
+        require_file(path)
     if suffix in (".npy", ".npz"):
         _refuse_codes(path, spec)
         names, values = _numbered(path, _read_numpy(path))

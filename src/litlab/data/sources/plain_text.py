@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from litlab.data.encode.stream import StreamEncoder
-from litlab.data.files import user_path
+from litlab.data.files import require_file, user_path
 from litlab.data.raw import Raw
 from litlab.data.spec import Array
 from litlab.errors import DataError
@@ -148,7 +148,7 @@ def _text(file: Path, encoding: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(encoding)()
     lines = IncrementalNewlineDecoder(None, translate=True)
     done, first = 0, True
-    with file.open("rb") as opened:
+    with require_file(file).open("rb") as opened:
         while True:
             content = opened.read(READ_BYTES)
             pending = len(decoder.getstate()[0])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from litlab.data.files import require_file
 from litlab.data.sources.table_format import BLOCK, TableFile, TableFormat, clean, unreadable
 from litlab.data.sources.table_text import Delimited
 from litlab.errors import DataError
@@ -17,8 +18,7 @@ def open_table(path: Path, style: TableFormat) -> TableFile:
     Raises:
         DataError: It cannot be read as a table.
     """
-    if path.is_dir():
-        raise DataError("is a folder, not a table", str(path), "name the file")
+    require_file(path)
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise DataError("is a spreadsheet", str(path), "save it as CSV")
     if path.suffix.lower() in (".parquet", ".pq"):

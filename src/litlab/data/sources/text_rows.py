@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from litlab.data.files import require_file
 from litlab.data.sources.text_files import BLOCK, lines_of, open_text, readable
 from litlab.errors import DataError, nearest
 
@@ -187,6 +188,7 @@ def _numbered(path: Path, rows: Any) -> Iterator[tuple[int, list[str]]]:
 def _parquet(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
     from pyarrow.parquet import ParquetFile
 
+    require_file(path)
     try:
         with ParquetFile(path, pre_buffer=False, buffer_size=BLOCK) as file:
             find_columns(path, columns, file.schema_arrow.names)
