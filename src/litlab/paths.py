@@ -70,7 +70,7 @@ def short(path: Path) -> str:
 def not_a_file(path: Path) -> str | None:
     """Return what a path is where opening it as a file would fail, wait or never end.
 
-    None for a regular file, and where there is nothing or no permission to look: opening it says so.
+    None for a regular file, and where nothing is found: opening it says why.
     """
     kinds = {
         stat.S_ISDIR: "a folder",

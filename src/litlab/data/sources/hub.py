@@ -121,12 +121,20 @@ class Hub:
         else:
             raw = readers[kind](parts, column, target, found, scratch)
         notes = [f"splits left out: {', '.join(left_out)}"] if left_out else []
+        given = {part: f"split '{data.split}'" for part, data in parts.items() if data.split}
+        unread = [name for name in features if kind != "tabular" and name not in (column, target)]
+        reading = {
+            "target": target,
+            "parts": given,
+            "left_out": dict.fromkeys(unread, "not the input") | raw.reading.left_out,
+        }
         return replace(
             raw,
             licence=found.licence,
             origin=found.origin,
             files=[found.path] if found.is_users else [],
             notes=lambda: [*notes, *raw.notes()],
+            reading=raw.reading.model_copy(update=reading),
         )
 
     def _images(

@@ -3,7 +3,7 @@ from typing import Literal
 import numpy as np
 
 from litlab.data.files import user_path
-from litlab.data.raw import Raw
+from litlab.data.raw import Raw, Reading
 from litlab.data.sources.class_numbers import number_classes
 from litlab.data.sources.npz_members import NpzFile
 from litlab.data.sources.text_labels import SINGLE
@@ -78,6 +78,9 @@ class Npz:
             licence=self.licence,
             origin=self.origin,
             files=[path],
+            reading=Reading(
+                target=self.y, parts={part: f"array '{name}'" for part, (name, _) in names.items()}
+            ),
         )
 
     def _names(self, file: NpzFile) -> dict[str, tuple[str, str]]:

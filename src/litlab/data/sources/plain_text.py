@@ -8,7 +8,7 @@ import numpy as np
 
 from litlab.data.encode.stream import StreamEncoder
 from litlab.data.files import require_file, user_path
-from litlab.data.raw import Raw
+from litlab.data.raw import Raw, Reading
 from litlab.data.spec import Array
 from litlab.errors import DataError
 from litlab.hyperparameters import Count
@@ -94,6 +94,9 @@ class PlainText:
             origin=path.name,
             encoder=self.encoder,
             files=[file for group in files.values() for file in group],
+            reading=Reading(
+                parts={p: ", ".join(f.name for f in group[:3]) for p, group in files.items()}
+            ),
         )
 
 

@@ -1,11 +1,13 @@
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from litlab.data.encode.table import TableEncoder
 from litlab.data.files import user_path
-from litlab.data.raw import Raw
+from litlab.data.raw import Raw, Reading
 from litlab.data.sources.table_columns import MOST_CATEGORIES, Survey, kinds, missing_cells
+from litlab.data.sources.table_doubts import doubts
 from litlab.data.sources.table_file import open_table
 from litlab.data.sources.table_format import TableFile, TableFormat
 from litlab.data.sources.table_rows import Features, Rows
@@ -14,7 +16,8 @@ from litlab.data.spec import Array
 from litlab.errors import DataError, nearest
 from litlab.hyperparameters import Count
 
-INDEX = ("", "__index_level_0__")  # what pandas calls the index that it writes beside the columns
+# What pandas calls the index that it writes beside the columns, in CSV and Parquet, and reads back.
+INDEX = re.compile(r"|__index_level_0__|Unnamed: 0(\.\d+)?")
 FEW_CLASSES = 20
 
 T = TypeVar("T")
@@ -154,7 +157,25 @@ class Table:
             columns=_alone({part: self._columns(r, surveys) for part, r in rows.items()}),
             files=[table.path for table in tables.values()],
             notes=lambda: notes,
+            reading=Reading(
+                target=", ".join(self.targets),
+                roles={role: name for role in ("group", "time") for name in self.options[role]},
+                left_out=self._left_out(tables["train"]),
+                parts={part: table.path.name for part, table in tables.items()},
+                doubts=doubts(of_features, numeric, self._sure()),
+            ),
         )
+
+    def _sure(self) -> list[str]:
+        """The columns of which the user said what they are."""
+        return [*self.options["numeric"], *self.options["categorical"]]
+
+    def _left_out(self, table: TableFile) -> dict[str, str]:
+        """The columns that nothing is learnt from, with the reason."""
+        known = {*self.targets, *self.options["group"], *self.options["time"], *self._sure()}
+        index = {name: "an index" for name in table.names if INDEX.fullmatch(name)}
+        index |= {name: "data.source.drop" for name in self.options["drop"]}
+        return {name: why for name, why in index.items() if name not in known}
 
     def _features(self, tables: Mapping[str, TableFile]) -> list[str]:
         """The columns that are features, after a look at all the names."""
@@ -162,8 +183,9 @@ class Table:
         for option, names in self.options.items():
             setting = f"data.{option}" if option in ("group", "time") else f"data.source.{option}"
             _require(names, first, f", {setting}")
-        used = {n for o in ("target", "drop", "group", "time") for n in self.options[o]}
-        features = [n for n in dict.fromkeys(first.names) if n not in used and n not in INDEX]
+        used = {n for o in ("target", "group", "time") for n in self.options[o]}
+        used |= self._left_out(first).keys()
+        features = [name for name in dict.fromkeys(first.names) if name not in used]
         if not features:
             raise DataError("no column is left to learn from", str(first.path), "drop fewer")
         kept = [*features, *self.targets, *self.options["group"], *self.options["time"]]

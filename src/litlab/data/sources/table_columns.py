@@ -14,6 +14,7 @@ DATE = (
     r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})"
     r"([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)? ?(Z|UTC|[+-]\d{2}:?\d{2})?$"
 )
+LEADING_ZERO = r"^[+-]?0\d+$"
 COMMAS = r"^[+-]?\d+(,\d+)+(\.\d+)?$"
 SHOWN = 5
 MOST_CATEGORIES = 100_000
@@ -36,6 +37,9 @@ class Survey:
         self.odd: list[str] = []  # cells that are no numbers
         self.infinite: list[str] = []
         self.num_infinite = 0
+        self.rising = True  # so far, each number is larger than the one before it
+        self.zeros = ""  # a number with leading zeros, if there is one
+        self._last = -np.inf
 
     @property
     def present(self) -> int:
@@ -57,6 +61,7 @@ class Survey:
         self._count_values(cells)
         numbers = as_numbers(cells, self.decimal)
         self.numbers += len(numbers) - numbers.null_count
+        self._see_codes(cells, numbers, first=start == 0)
         self.whole = (
             self.whole and pc.all(pc.equal(pc.floor(numbers), numbers)).as_py() is not False
         )
@@ -69,6 +74,17 @@ class Survey:
             texts, counts = cells.filter(odd).value_counts().flatten()
             self.dates += _count(texts, counts, DATE)
             self.commas += _count(texts, counts, COMMAS)
+
+    def _see_codes(self, cells: Any, numbers: Any, *, first: bool) -> None:
+        """Look for what numbers are that are no amounts: row numbers, and codes with zeros."""
+        if self.rising:
+            values = numbers.to_numpy(zero_copy_only=False)
+            before = [-np.inf if first else self._last]
+            self.rising = bool((np.diff(values, prepend=before) > 0).all())  # not with NaN
+            self._last = values[-1] if len(values) else self._last
+        if not self.zeros and pa.types.is_string(cells.type):
+            found = cells.filter(pc.match_substring_regex(cells, LEADING_ZERO))
+            self.zeros = found[0].as_py() if len(found) else ""
 
     def _count_values(self, cells: Any) -> None:
         if self.values is not None:
@@ -96,17 +112,21 @@ class Survey:
         if self.num_infinite:
             what = f"column '{name}' has {self.num_infinite} infinite numbers"
             return f"{what} ({', '.join(self.infinite)})", "mend or drop these rows"
+        amounts = self.numbers + self.commas
+        if self.commas and not numeric and amounts > self.present / 2:
+            more = self.present - amounts
+            other = f", and {more} cells that are no numbers" if more else ""
+            advice = "write 1234.5, or set data.source.decimal=',' if that is what they are"
+            what = f"column '{name}' has {self.commas} numbers with commas"
+            return f"{what} ({', '.join(self.odd)}){other}", advice
         if numeric or self.present / 2 < self.numbers < self.present:
             number = self.present - self.numbers
             if not number:
                 return None
             what = f"column '{name}' has {number} cells that are no numbers"
-            categories = f"data.source.categorical=[{_quoted(name)}]"
+            categories = f"data.source.categorical=[{quoted(name)}]"
             advice = f"mend them, list them in data.source.na_values, or set {categories}"
             return f"{what} ({', '.join(self.odd)})", advice
-        if self.commas == self.present:
-            advice = "write 1234.5, or set data.source.decimal=',' if that is what they are"
-            return f"column '{name}' has numbers with commas ({self.odd[0]})", advice
         return None
 
     def is_text(self) -> bool:
@@ -151,7 +171,7 @@ def _free_text(texts: Sequence[Survey]) -> DataError:
         f"in {t.present} cells)"
         for t in texts[:SHOWN]
     )
-    names = ",".join(_quoted(t.name) for t in texts)
+    names = ",".join(quoted(t.name) for t in texts)
     fix = f"drop them: data.source.drop=[{names}], or keep them: data.source.categorical=[{names}]"
     return DataError(f"free text or identifiers, not categories: {shown}", texts[0].where, fix)
 
@@ -180,9 +200,9 @@ def _note(into: list[str], mask: Any, say: Callable[[int], str]) -> None:
 
 
 def _drop(name: str) -> str:
-    return f"data.source.drop=[{_quoted(name)}]"
+    return f"data.source.drop=[{quoted(name)}]"
 
 
-def _quoted(name: str) -> str:
-    """A name as an override's list takes it."""
+def quoted(name: str) -> str:
+    """Return a name as an override's list takes it."""
     return name if name.replace("_", "").isalnum() else f"'{name}'"
