@@ -86,7 +86,7 @@ UNITS = {
 }
 MOMENTS = {
     "month": [f"2016-{1 + i % 12:02}" for i in range(ROWS)],
-    "short": [f"{'Jan Feb Mar Apr May'.split()[i % 5]}-16" for i in range(ROWS)],
+    "short": [f"{['Jan', 'Feb', 'Mar', 'Apr', 'May'][i % 5]}-16" for i in range(ROWS)],
     "hour": [f"{i % 20:02}.00.00" for i in range(ROWS)],
 }
 CODES = {
@@ -190,16 +190,23 @@ def pictures(root: Path, *folders: str, name: str = "{}.png") -> Path:
     [
         (("training_set/a", "training_set/b", "test_set/a"), "training_set to train"),
         (("seg_train/a", "seg_test/a", "seg_pred/a"), "move seg_pred away"),
-        (("Training/a", "Validate/a", "dev-set/a"), "dev-set to val"),
+        (
+            ("Train_images/a", "Validate/a", "dev-set/a"),
+            "rename Train_images to train, dev-set to val",
+        ),
     ],
 )
 def test_splits_of_the_publisher_are_no_classes(tmp_path: Path, folders: Any, fix: str) -> None:
-    renamed = [folder.replace("Training/", "Train_images/") for folder in folders]
     with pytest.raises(DataError, match="named like splits") as caught:
-        find_pictures(pictures(tmp_path, *renamed))
-    assert fix.replace("Training", "Train_images") in caught.value.fix
+        find_pictures(pictures(tmp_path, *folders))
+    assert fix in caught.value.fix
     with pytest.raises(DataError, match="named like splits"):
         folders_of(tmp_path)
+
+
+def test_classes_that_end_like_splits_are_classes(tmp_path: Path) -> None:
+    found = find_pictures(pictures(tmp_path, "blood_test", "strength_training"))
+    assert set(found.labels["all"]) == {"blood_test", "strength_training"}
 
 
 @pytest.mark.parametrize("parts", [("",), ("train/", "test/")])

@@ -14,8 +14,8 @@ LONGEST_NAME = 40
 MANY_UNKNOWN, NEARLY_ALL = 0.2, 0.95  # shares of the tokens
 DARK = 32  # of 255
 SPLIT_WORDS = "train|training|test|testing|val|valid|validation|dev|eval"
-SPLIT_NAME = re.compile(rf"(.*[\W_])?({SPLIT_WORDS})([\W_]?(set|data|images|split))?", re.I)
-MASK_NAME = re.compile(r"(.*[\W_])?(masks?|annotations?|segmentations?|labels?)", re.I)
+SPLIT_NAME = re.compile(rf"({SPLIT_WORDS})([\W_]?(set|data|images|split))?", re.I)
+MASK_NAME = re.compile(r"masks?|annotations?|segmentations?|labels?", re.I)
 
 
 def overview(spec: DataSpec, reading: Reading) -> list[str]:
@@ -55,10 +55,9 @@ def _category(column: Column) -> str:
 
 def _inputs(spec: DataSpec) -> str:
     if spec.kind == "image":
-        channels, height, width = spec.shape
-        return f"images: {channels} channels, {height} pixels high, {width} wide"
+        return f"images: {' x '.join(map(str, spec.shape))} (channels x height x width)"
     if spec.kind == "sequence":
-        return f"sequences: {spec.shape[0]} channels of {spec.shape[1]} steps"
+        return f"sequences: {spec.shape[0]} x {spec.shape[1]} (channels x steps)"
     unit = _source(spec).get("tokenizer")
     tokens = f"texts: {spec.vocab_size:,} different tokens" if spec.vocab_size else "texts"
     return f"{tokens}{f' (tokenizer={unit})' if unit else ''}, at most {spec.shape[0]:,} at once"

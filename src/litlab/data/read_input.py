@@ -42,13 +42,15 @@ def read_input(
     elif spec.kind == "image":
         names, values = _read_images(path, spec, resize)
     elif spec.kind == "text" and path.is_file():
-        names, values = _numbered(path, read_words(path, spec))
+        names, values = _numbered(path, read_words(path, spec), first=1)
     elif spec.kind != "text" and _is_table(path, spec):
         from litlab.data import read_table
 
         by_name = spec.kind == "tabular" and spec.features
-        values = read_table.read_features(path, spec) if by_name else read_table.read_rows(path)
-        names, values = _numbered(path, values)
+        if by_name:
+            names, values = read_table.read_features(path, spec)
+        else:
+            names, values = read_table.read_rows(path)
     else:
         known = "a text file" if spec.kind == "text" else ", ".join((".npy", ".npz", *TABLES))
         raise DataError(f"cannot read {spec.kind} data from it", str(path), f"use {known}")
@@ -96,8 +98,9 @@ def _refuse_codes(path: Path, spec: DataSpec) -> None:
         )
 
 
-def _numbered(path: Path, values: Array) -> tuple[list[str], Array]:
-    return [f"{path.name}:{row}" for row in range(len(values))], values
+def _numbered(path: Path, values: Array, first: int = 0) -> tuple[list[str], Array]:
+    """Name samples by their place: rows of an array from 0, lines of a text from 1."""
+    return [f"{path.name}:{first + row}" for row in range(len(values))], values
 
 
 def _check_ids(values: Array, spec: DataSpec, path: Path) -> None:

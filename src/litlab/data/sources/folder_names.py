@@ -7,11 +7,10 @@ from pathlib import PurePosixPath
 from litlab.errors import DataError
 
 SPLIT = re.compile(
-    r"(?:.*[\W_])?(?:(train|training)|(val|valid|validation|dev|eval)|(test|testing|pred))"
-    r"(?:[\W_]?(?:set|data|images|imgs|split))?",
+    r"(?P<prefix>.*[\W_])?(?:(?P<train>train|training)|(?P<val>val|valid|validation|dev|eval)"
+    r"|(?P<test>test|testing|pred))(?:[\W_]?(?:set|data|images|imgs|split))?",
     re.IGNORECASE,
 )
-KINDS = ("train", "val", "test")
 MASK = re.compile(r"(?:.*[\W_])?(masks?|annotations?|segmentations?|labels?|gt)", re.IGNORECASE)
 ENDING = re.compile(r"[\W_]*(masks?|gt|label|seg(mentation)?)$", re.IGNORECASE)
 ALIKE = 0.5  # of the pictures have a mask
@@ -23,18 +22,24 @@ def refuse_splits(names: Iterable[str], where: str) -> None:
     Raises:
         DataError: One is named like a train split and another one like val or test.
     """
-    kinds: dict[str, list[str]] = {}
-    for name in names:
+    # What begins alike belongs together: seg_train, seg_test. seg_pred has no labels: last.
+    found: dict[str, dict[str, list[str]]] = {}
+    for name in sorted(names, key=lambda name: (name.lower().endswith("pred"), name)):
         match = SPLIT.fullmatch(name)
         if match:
-            kinds.setdefault(KINDS[(match.lastindex or 1) - 1], []).append(name)
-    if "train" not in kinds or len(kinds) < 2:
-        return
+            kind = next(kind for kind in ("train", "val", "test") if match[kind])
+            found.setdefault(match["prefix"] or "", {}).setdefault(kind, []).append(name)
+    for kinds in found.values():
+        if "train" in kinds and len(kinds) > 1:
+            raise _splits(kinds, where)
+
+
+def _splits(kinds: Mapping[str, Sequence[str]], where: str) -> DataError:
     shown = ", ".join(f"'{name}'" for found in kinds.values() for name in found)
     renamed = ", ".join(f"{found[0]} to {kind}" for kind, found in kinds.items())
     others = ", ".join(name for found in kinds.values() for name in found[1:])
     fix = f"rename {renamed}" + (f"; move {others} away" if others else "")
-    raise DataError(f"folders named like splits would be classes: {shown}", where, fix)
+    return DataError(f"folders named like splits would be classes: {shown}", where, fix)
 
 
 def refuse_masks(names: Mapping[str, Sequence[str]], where: str) -> None:

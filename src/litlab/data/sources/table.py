@@ -9,7 +9,7 @@ from litlab.data.raw import Raw, Reading
 from litlab.data.sources.table_columns import MOST_CATEGORIES, Survey, kinds, missing_cells
 from litlab.data.sources.table_doubts import doubts
 from litlab.data.sources.table_file import open_table
-from litlab.data.sources.table_format import TableFile, TableFormat
+from litlab.data.sources.table_format import TableFile, TableFormat, lacks_columns
 from litlab.data.sources.table_rows import Features, Rows
 from litlab.data.sources.table_targets import amounts, groups, labels, times
 from litlab.data.spec import Array
@@ -190,7 +190,7 @@ class Table:
             raise DataError("no column is left to learn from", str(first.path), "drop fewer")
         kept = [*features, *self.targets, *self.options["group"], *self.options["time"]]
         for table in tables.values():
-            _require(kept, table)
+            _require_all(kept, table, first)
             twice = [name for name in kept if table.names.count(name) > 1]
             if twice:
                 raise DataError(f"column '{twice[0]}' is there twice", str(table.path), "rename it")
@@ -206,9 +206,8 @@ class Table:
         for part in rows.values():
             start = 0
             for batch in part.batches(names):
-                place = f"{part.path.name}:", start
                 for name in names:
-                    surveys[name].see(batch[name], *place)
+                    surveys[name].see(batch[name], part.place, start)
                 start += batch.num_rows
         return surveys
 
@@ -246,6 +245,13 @@ class Table:
 def _alone(parts: dict[str, T]) -> dict[str, T]:
     """A table without files of its own for validation and test is the whole of the data."""
     return {"all": parts["train"]} if list(parts) == ["train"] else parts
+
+
+def _require_all(names: Sequence[str], table: TableFile, first: TableFile) -> None:
+    """Refuse a file that lacks columns of the first one."""
+    lacking = [name for name in names if name not in table.names]
+    if lacking:
+        raise lacks_columns(lacking, names, table, f"'{first.path.name}' has")
 
 
 def _require(names: Iterable[str], table: TableFile, setting: str = "") -> None:

@@ -1,7 +1,7 @@
 """What a table's columns are: numbers, categories, or what no network should be fed as it is."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,22 @@ FEW = 20  # different values that are categories, however few rows there are
 LARGEST = float(np.finfo(np.float32).max)
 
 
+class Cell(NamedTuple):
+    """A cell to be named in a message; its line is looked for when it is."""
+
+    place: Callable[[int], str]
+    row: int
+    content: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place(self.row)}{self.content}"
+
+
+def listed(cells: Iterable[Cell]) -> str:
+    """Return cells as a message lists them."""
+    return ", ".join(map(str, cells))
+
+
 class Survey:
     """What the cells of one column look like, gathered batch by batch.
 
@@ -33,9 +49,9 @@ class Survey:
         self.rows = self.missing = self.numbers = self.dates = self.commas = 0
         self.whole = True
         self.values: set[str] | None = set()  # None: more than `most`
-        self.lacking: list[str] = []
-        self.odd: list[str] = []  # cells that are no numbers
-        self.infinite: list[str] = []
+        self.lacking: list[Cell] = []
+        self.odd: list[Cell] = []  # cells that are no numbers
+        self.infinite: list[Cell] = []
         self.num_infinite = 0
         self.rising = True  # so far, each number is larger than the one before it
         self.zeros = ""  # a number with leading zeros, if there is one
@@ -46,15 +62,15 @@ class Survey:
         """How many cells hold something."""
         return self.rows - self.missing
 
-    def see(self, cells: Any, file: str, start: int) -> None:
-        """Look at some more cells, of which the first is `start` of this file."""
+    def see(self, cells: Any, place: Callable[[int], str], start: int) -> None:
+        """Look at some more cells of a file, from its row `start` on; `place` finds a row in it."""
 
-        def row(place: int) -> str:
-            return f"{file}{start + place}"
+        def cell(row: int, content: str = "") -> Cell:
+            return Cell(place, start + row, content)
 
         self.rows += len(cells)
         self.missing += cells.null_count
-        _note(self.lacking, pc.is_null(cells), row)
+        _note(self.lacking, pc.is_null(cells), cell)
         if pa.types.is_temporal(cells.type):
             self.dates += len(cells) - cells.null_count
             return
@@ -67,10 +83,10 @@ class Survey:
         )
         beyond = pc.fill_null(pc.greater(pc.abs(numbers), LARGEST), False)
         self.num_infinite += beyond.true_count
-        _note(self.infinite, beyond, lambda place: f"{row(place)} {cells[place]}")
+        _note(self.infinite, beyond, lambda row: cell(row, f" {cells[row]}"))
         odd = pc.and_(pc.is_valid(cells), pc.is_null(numbers))
         if odd.true_count:
-            _note(self.odd, odd, lambda place: f"{row(place)} '{str(cells[place])[:30]}'")
+            _note(self.odd, odd, lambda row: cell(row, f" '{str(cells[row])[:30]}'"))
             texts, counts = cells.filter(odd).value_counts().flatten()
             self.dates += _count(texts, counts, DATE)
             self.commas += _count(texts, counts, COMMAS)
@@ -111,14 +127,14 @@ class Survey:
             return f"column '{name}' holds dates", f"{advice}{_drop(name)}{order}{name}"
         if self.num_infinite:
             what = f"column '{name}' has {self.num_infinite} infinite numbers"
-            return f"{what} ({', '.join(self.infinite)})", "mend or drop these rows"
+            return f"{what} ({listed(self.infinite)})", "mend or drop these rows"
         amounts = self.numbers + self.commas
         if self.commas and not numeric and amounts > self.present / 2:
             more = self.present - amounts
             other = f", and {more} cells that are no numbers" if more else ""
             advice = "write 1234.5, or set data.source.decimal=',' if that is what they are"
             what = f"column '{name}' has {self.commas} numbers with commas"
-            return f"{what} ({', '.join(self.odd)}){other}", advice
+            return f"{what} ({listed(self.odd)}){other}", advice
         if numeric or self.present / 2 < self.numbers < self.present:
             number = self.present - self.numbers
             if not number:
@@ -126,7 +142,7 @@ class Survey:
             what = f"column '{name}' has {number} cells that are no numbers"
             categories = f"data.source.categorical=[{quoted(name)}]"
             advice = f"mend them, list them in data.source.na_values, or set {categories}"
-            return f"{what} ({', '.join(self.odd)})", advice
+            return f"{what} ({listed(self.odd)})", advice
         return None
 
     def is_text(self) -> bool:
@@ -193,7 +209,7 @@ def _count(texts: Any, counts: Any, pattern: str) -> int:
     return pc.sum(counts.filter(pc.match_substring_regex(texts, pattern))).as_py() or 0
 
 
-def _note(into: list[str], mask: Any, say: Callable[[int], str]) -> None:
+def _note(into: list[Cell], mask: Any, say: Callable[[int], Cell]) -> None:
     """Remember the first few places where a mask is true."""
     if len(into) < SHOWN and mask.true_count:
         into += [say(place) for place in np.flatnonzero(mask)[: SHOWN - len(into)].tolist()]

@@ -41,6 +41,10 @@ class _Parquet:
         width = sum(group.total_byte_size for group in groups) / max(metadata.num_rows, 1)
         self.rows_at_once = max(1, min(int(BLOCK / max(width, 1)), 65_536))
 
+    def place(self, row: int) -> str:
+        """Return a row's number, from 0: the format has no lines."""
+        return f"{self.path.name}:{row}"
+
     def batches(self) -> Iterator[list[Any]]:
         import pyarrow.parquet as pq
 

@@ -2,14 +2,14 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from litlab.data.files import require_file
 from litlab.data.sources.text_files import BLOCK, lines_of, open_text, readable
-from litlab.errors import DataError, nearest
+from litlab.errors import DataError, closest, nearest
 
 FORMAT_OF = {
     ".csv": "csv",
@@ -62,6 +62,14 @@ class Layout:
         if suffix in REFUSED:
             raise DataError(f"{suffix} files are not read", str(path), REFUSED[suffix])
         return FORMAT_OF.get(suffix, "lines")
+
+
+class MissingColumn(DataError):
+    """A file lacks a column; `close` is the one whose name is most like it."""
+
+    def __init__(self, what: str, path: Path, name: str, known: Iterable[str]) -> None:
+        super().__init__(what, str(path), nearest(name, known))
+        self.close = closest(name, known)
 
 
 def check_layout(layout: Layout) -> None:
@@ -135,8 +143,7 @@ def _jsonl(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
             raise DataError(f"line {number} is not a JSON object", str(path), fix)
         missing = [name for name in columns if name not in row]
         if missing:
-            what = f"line {number} has no '{missing[0]}'"
-            raise DataError(what, str(path), nearest(missing[0], row))
+            raise MissingColumn(f"line {number} has no '{missing[0]}'", path, missing[0], row)
         yield path, number, [row[name] for name in columns]
 
 
@@ -209,7 +216,7 @@ def find_columns(path: Path, columns: Sequence[str], names: Sequence[str]) -> li
     """
     for name in columns:
         if name not in names:
-            raise DataError(f"column '{name}' is missing", str(path), nearest(name, names))
+            raise MissingColumn(f"column '{name}' is missing", path, name, names)
         if list(names).count(name) > 1:
             raise DataError(f"column '{name}' is there twice", str(path), "rename or drop one")
     return [names.index(name) for name in columns]
