@@ -65,6 +65,14 @@ def test_a_folder_of_pictures_in_the_order_of_their_names(tmp_path) -> None:
     np.testing.assert_array_equal(values, images[[3, 2, 1, 0]])
 
 
+def test_hidden_pictures_are_passed_over_as_in_training(tmp_path) -> None:
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    for name in ("a.png", ".ipynb_checkpoints/a.png"):
+        to_image(pixels(1, 1)[0]).save(tmp_path / name)
+    (tmp_path / "._a.png").write_bytes(b"what macOS leaves")
+    assert read_input(tmp_path, make_spec("image", (1, 6, 5)))[0] == ["a.png"]
+
+
 def test_colour_is_made_grey_as_pillow_does_and_counted(tmp_path) -> None:
     for number, image in enumerate(pixels(2, 3)):
         to_image(image).save(tmp_path / f"{number}.png")

@@ -1,6 +1,7 @@
 """Reads a user's new data, of the kind and shape a network was trained on."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -133,12 +134,19 @@ def _read_images(path: Path, spec: DataSpec, resize: bool) -> tuple[list[str], A
         raise DataError("not an image", str(path), f"use {', '.join(IMAGES)}, .npy, .npz or IDX")
     if path.is_file() and path.suffix.lower() not in IMAGES:
         return _numbered(path, read_idx(path))
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if is_image(f))
+    files = [path] if path.is_file() else sorted(filter(is_image, _not_hidden(path)))
     if not files:
         raise DataError("there are no images in it", str(path), f"use {', '.join(IMAGES)}")
     root = path.parent if path.is_file() else path
     images = _decode(files, spec, resize)
     return [file.relative_to(root).as_posix() for file in files], images
+
+
+def _not_hidden(folder: Path) -> Iterator[Path]:
+    """What lies in a folder and below it; hidden files are passed over, as `prepare` does."""
+    for path in folder.rglob("*"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def _decode(files: list[Path], spec: DataSpec, resize: bool) -> Array:
