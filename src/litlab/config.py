@@ -8,7 +8,7 @@ from typing import Any
 
 from litlab.check import check_config
 from litlab.errors import ConfigError, EnvironmentFault, nearest
-from litlab.paths import project_root
+from litlab.paths import not_a_file, project_root
 from litlab.schema import Config
 from litlab.tracking.redact import redact
 
@@ -41,7 +41,9 @@ def read(path: Path) -> dict[str, Any]:
     from yaml import YAMLError
 
     if not path.is_file():
-        raise ConfigError("there is no such file", str(path), "run `litlab params` to write one")
+        found = not_a_file(path)
+        what = f"is {found}, not a file" if found else "there is no such file"
+        raise ConfigError(what, str(path), "run `litlab params` to write one")
     try:
         return _plain(OmegaConf.load(path), str(path))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:

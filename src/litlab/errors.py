@@ -76,13 +76,19 @@ class Interrupted(LitlabError):
         self.exit_code = exit_code
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is most like a name, whatever the case; None without any."""
+    by_lower = {word.lower(): word for word in sorted(set(known))}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the closest known word, or lists them when none is close."""
     known = sorted(set(known))
-    by_lower = {word.lower(): word for word in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{by_lower[close[0]]}'?"
+    close = closest(name, known)
+    if close is not None:
+        return f"did you mean '{close}'?"
     more = ", ..." if len(known) > MOST_LISTED else ""
     listed = ", ".join(known[:MOST_LISTED]) + more
     return f"one of: {listed}" if known else "there is nothing to choose from"

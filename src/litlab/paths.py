@@ -1,6 +1,7 @@
 """Where a project lies, whatever the working directory."""
 
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -64,6 +65,25 @@ def short(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def not_a_file(path: Path) -> str | None:
+    """Return what a path is where opening it as a file would fail, wait or never end.
+
+    None for a regular file, and where nothing is found: opening it says why.
+    """
+    kinds = {
+        stat.S_ISDIR: "a folder",
+        stat.S_ISFIFO: "a named pipe",
+        stat.S_ISSOCK: "a socket",
+        stat.S_ISCHR: "a device",
+        stat.S_ISBLK: "a device",
+    }
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return next((kind for is_kind, kind in kinds.items() if is_kind(mode)), None)
 
 
 def prepared_folder(name: str) -> Path:

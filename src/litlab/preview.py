@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from litlab import decode, seeding
 from litlab.assemble import build_augmentations
 from litlab.data.datamodule import ArrayDataModule
+from litlab.data.files import require_file
 from litlab.data.guard.report import GuardReport
 from litlab.data.open import open_or_prepare
 from litlab.data.preprocess import Key
 from litlab.data.spec import DataSpec
 from litlab.describe import by_name, describe
-from litlab.errors import ConfigError, EnvironmentFault, LitlabError
+from litlab.errors import ConfigError, DataError, EnvironmentFault, LitlabError
 from litlab.paths import project_root
 from litlab.report.batch import BatchStatistics, Range, Samples, Statistics
 from litlab.report.preview import draw, png, shown
@@ -168,7 +169,7 @@ def _range(x: torch.Tensor) -> Range:
 def _guard(folder: Path) -> tuple[str, ...]:
     """What the split guard said when the data were prepared; nothing if it was not asked then."""
     try:
-        text = (folder / "guard.json").read_text(encoding="utf-8")
+        text = require_file(folder / "guard.json").read_text(encoding="utf-8")
         return tuple(GuardReport.model_validate_json(text).lines())
-    except (OSError, ValidationError):
+    except (DataError, OSError, ValidationError):
         return ()

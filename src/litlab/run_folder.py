@@ -1,6 +1,5 @@
 """One run, one folder: its configuration, history, checkpoints and what it says of itself."""
 
-import json
 import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -10,7 +9,7 @@ from typing import Any
 
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, nearest
 from litlab.paths import project_root, runs_folder
-from litlab.strict_json import write_json
+from litlab.strict_json import read_json, write_json
 
 RUN_FILE = "run.json"
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -77,7 +76,7 @@ class RunRecord:
             CheckpointError: The folder is not a run's.
         """
         try:
-            content: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
+            content: dict[str, Any] = read_json(folder / RUN_FILE)
             record = cls(**content)
             # JSON has null for a metric that is NaN.
             values = {k: math.nan if v is None else v for k, v in record.metrics.items()}
@@ -160,6 +159,9 @@ def find(reference: str) -> Found:
         return Found(path.resolve().parent, path.resolve())
     if path.is_dir():
         return _with_checkpoint(path.resolve())
+    if not_a_file(path):
+        what = f"is {not_a_file(path)}, not a checkpoint"
+        raise CheckpointError(what, reference, "name a run or a .ckpt file")
     runs = _all_runs()
     if reference == "last" and runs:
         own = {f: r for f, r in runs.items() if f.parent == runs_folder()}
@@ -195,6 +197,9 @@ def _is_called(record: RunRecord, reference: str) -> bool:
 
 def _with_checkpoint(folder: Path) -> Found:
     checkpoint = folder / BEST
+    if not_a_file(checkpoint):
+        what = f"is {not_a_file(checkpoint)}, not a checkpoint"
+        raise CheckpointError(what, str(checkpoint), "name another run, or train it again")
     if not checkpoint.is_file():
         fix = "wait for its first epoch if it is running, else train it again"
         raise CheckpointError(f"this run has no {BEST}", str(folder), fix)
@@ -231,7 +236,7 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         CheckpointError: The run has not been evaluated.
     """
     try:
-        read = [json.loads((folder / name).read_text()) for name in ("metrics.json", RUN_FILE)]
+        read = [read_json(folder / name) for name in ("metrics.json", RUN_FILE)]
     except (OSError, ValueError):
         raise CheckpointError(
             "no results there", str(folder), "run `litlab evaluate RUN` (or `dvc repro`) first"

@@ -7,6 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from litlab.paths import not_a_file
+
+MAX_BYTES = 2**24  # of a file that litlab itself wrote
+
 
 def dumps(content: Any, **layout: Any) -> str:
     """Return plain values as JSON text; non-finite numbers become null.
@@ -27,6 +31,34 @@ def write_json(path: Path, content: Any) -> None:
     if names:
         what = f"{path.name}: NaN or infinite, written as null: {', '.join(names)}"
         warnings.warn(what, stacklevel=2)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: It is not JSON, or nested more deeply than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a small JSON file, one that litlab itself writes.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe or device, which might never end.
+        ValueError: It is not JSON, or too large to be one of litlab's.
+    """
+    found = not_a_file(path)
+    if found:
+        raise OSError(f"{path.name} is {found}, not a file")
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"{path.name} has {size:,} bytes, which is too large")
+    return parse_json(path.read_bytes())
 
 
 def _with_null(value: Any) -> Any:

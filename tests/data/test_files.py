@@ -80,7 +80,7 @@ def test_unchanged_files_are_not_read_again(project, photos, monkeypatch) -> Non
 
 def test_a_run_refuses_data_whose_files_changed(project) -> None:
     (project / "table.csv").write_text(
-        "a,b,y\n" + "".join(f"{i},{i * i},{i % 2}\n" for i in range(60))
+        "a,b,y\n" + "".join(f"{i * 7 % 60},{i * i % 61},{i % 2}\n" for i in range(60))
     )
     config = load(["data=table", "data.path=table.csv", "data.source.target=y"]).data
     open_or_prepare(config, [])

@@ -227,6 +227,17 @@ def test_missing_labels_are_refused_with_their_rows(tmp_path: Path) -> None:
     assert raw.notes() == ["splits left out: test"]
 
 
+@pytest.mark.parametrize("kind", ["text", "tabular", "auto"])
+@pytest.mark.parametrize("feature", [List(Value("string")), List(ClassLabel(names=["x", "y"]))])
+def test_several_labels_are_refused(tmp_path: Path, kind: str, feature: Any) -> None:
+    features = Features({"text": Value("string"), "label": feature})
+    dataset = Dataset.from_dict({"text": ["a", "b"], "label": [["x"], ["x", "y"]]}, features)
+    path = write_parquet(tmp_path / "x", train=dataset)
+    with pytest.raises(DataError, match="the target 'label' holds lists") as caught:
+        read(path, tmp_path / "scratch", kind=kind)
+    assert "several labels" in caught.value.fix
+
+
 def test_empty_texts_are_refused_or_kept(tmp_path: Path) -> None:
     train = texts(10).map(lambda row, i: {"text": ["", None, "  "][i] if i < 3 else row["text"]},
                           with_indices=True)  # fmt: skip

@@ -43,7 +43,7 @@ def refused(path, spec: DataSpec = SPEC) -> DataError:
 def test_a_text_a_line(tmp_path) -> None:
     (tmp_path / "x.txt").write_text("\n".join(TEXTS), encoding="utf-8-sig")
     names, values = read_input(tmp_path / "x.txt", SPEC)
-    assert names == ["x.txt:0", "x.txt:1", "x.txt:2"]
+    assert names == ["x.txt:1", "x.txt:2", "x.txt:3"]
     assert same(values)
 
 
@@ -59,7 +59,8 @@ def test_a_column_of_the_training_datas_name(tmp_path, suffix) -> None:
     else:
         table.to_csv(path, sep="\t" if suffix == ".tsv" else ",", index=False)
     names, values = read_input(path, SPEC)
-    assert names == [f"x{suffix}:{row}" for row in range(3)]
+    first = {".parquet": 0, ".jsonl": 1}.get(suffix, 2)  # a header is line 1
+    assert names == [f"x{suffix}:{first + row}" for row in range(3)]
     assert same(values)
 
 
@@ -82,8 +83,8 @@ def test_a_folder_of_texts(tmp_path) -> None:
 def test_a_wrong_column(tmp_path) -> None:
     (tmp_path / "x.csv").write_text("reviews\na\n")
     error = refused(tmp_path / "x.csv")
-    assert error.what == "column 'review' is missing"
-    assert error.fix == "did you mean 'reviews'?"
+    assert error.what == "column 'review' is missing, the model was trained with it"
+    assert error.fix == "rename 'reviews' to 'review'"
 
 
 def test_text_that_is_not_utf8(tmp_path) -> None:

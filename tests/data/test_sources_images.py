@@ -579,6 +579,7 @@ def test_regression(tmp_path: Path, shape: tuple[int, ...]) -> None:
         (noise(4, 5), [0, 1, 0, 1], {}, "shape (4, 5)", "data.source.kind"),
         (noise(4, 5, 5), [0.0, 1.0, 0.0, 1.0], {}, "labels of float64", "y.astype(int)"),
         (noise(4, 5, 5), np.eye(4, dtype=int), {}, "labels of shape (4, 4)", "y.argmax(1)"),
+        (noise(4, 5, 5), np.ones((4, 4), int), {}, "labels of shape (4, 4)", "several labels"),
         (noise(4, 5, 5), [0, 1, 2], {}, "4 inputs and 3 targets", ""),
         (noise(4, 5, 5), [1j] * 4, {}, "labels of complex128", "integers or strings"),
         (noise(4, 5, 5), [7, 7, 7, 7], {}, "1 class", ""),

@@ -109,6 +109,16 @@ def test_a_wrong_column_is_named_with_the_nearest(tmp_path, option, setting) -> 
     assert caught.value.fix == "did you mean 'rich'?"
 
 
+def test_a_further_file_that_lacks_a_column_is_the_one_to_change(tmp_path) -> None:
+    path = save(PEOPLE, tmp_path)
+    late = save(PEOPLE.rename(columns={"age": "Age"}), tmp_path, "late.csv")
+    with pytest.raises(DataError) as caught:
+        read(path, test_path=str(late))
+    assert caught.value.what == "the file has 'Age', 'x.csv' has 'age'"
+    assert caught.value.where == str(late)
+    assert caught.value.fix == "rename it to 'age'"
+
+
 def test_a_column_twice(tmp_path) -> None:
     twice = pd.concat([PEOPLE, PEOPLE[["age"]]], axis=1)
     assert refused(twice, tmp_path).what == "column 'age' is there twice"
@@ -192,7 +202,7 @@ def test_more_categories_than_a_network_should_have(tmp_path, monkeypatch) -> No
 def test_numbers_but_for_a_few_cells(tmp_path) -> None:
     ages = PEOPLE.assign(age=["39", "50", "unknown", "53", "28"])
     error = refused(ages, tmp_path)
-    assert error.what == "column 'age' has 1 cells that are no numbers (x.csv:2 'unknown')"
+    assert error.what == "column 'age' has 1 cells that are no numbers (x.csv:4 'unknown')"
     assert "na_values" in error.fix
     assert "data.source.categorical=[age]" in error.fix
     na_values = ("", "unknown")
@@ -200,13 +210,15 @@ def test_numbers_but_for_a_few_cells(tmp_path) -> None:
     assert raw.encoder.numeric == ["age", "hours"]
     assert "age" in read(save(ages, tmp_path), categorical=("age",)).encoder.categorical
     error = refused(PEOPLE, tmp_path, numeric=("job",))
-    assert "5 cells that are no numbers (x.csv:0 'clerk', x.csv:1 'boss', " in error.what
+    assert "5 cells that are no numbers (x.csv:2 'clerk', x.csv:3 'boss', " in error.what
 
 
 @pytest.mark.parametrize("cells", [["1,5", "2,25", "3,0", "4,5", "5,0"], ["1,234"] * 5])
 def test_numbers_with_commas(tmp_path, cells) -> None:
     error = refused(PEOPLE.assign(price=cells), tmp_path)
-    assert error.what == f"column 'price' has numbers with commas (x.csv:0 '{cells[0]}')"
+    assert error.what.startswith(
+        f"column 'price' has 5 numbers with commas (x.csv:2 '{cells[0]}', "
+    )
     assert "data.source.decimal=','" in error.fix
     hours = PEOPLE["hours"].astype(str).str.replace(".", ",")
     path = save(PEOPLE.assign(hours=hours), tmp_path, sep=";")
@@ -218,7 +230,7 @@ def test_numbers_with_commas(tmp_path, cells) -> None:
 def test_infinite_numbers(tmp_path, cell) -> None:
     hours = [str(hours) for hours in PEOPLE["hours"]]
     error = refused(PEOPLE.assign(hours=[*hours[:4], cell]), tmp_path)
-    assert error.what.startswith("column 'hours' has 1 infinite numbers (x.csv:4 ")
+    assert error.what.startswith("column 'hours' has 1 infinite numbers (x.csv:6 ")
 
 
 @pytest.mark.parametrize("impute", ["refuse", "median"])
@@ -248,11 +260,11 @@ def test_missing_cells_are_counted_unless_imputed(tmp_path) -> None:
 
 def test_missing_targets_are_named(tmp_path) -> None:
     error = refused(PEOPLE.assign(rich=["no", None, "no", "", "?"]), tmp_path, impute="median")
-    assert error.what == "3 rows lack the target 'rich', first x.csv:1, x.csv:3, x.csv:4"
+    assert error.what == "3 rows lack the target 'rich', first x.csv:3, x.csv:5, x.csv:6"
     many = PEOPLE.sample(40, replace=True, random_state=0).assign(rich=[None] * 30 + ["no"] * 10)
     error = refused(many, tmp_path)
     assert error.what == (
-        "30 rows lack the target 'rich', first x.csv:0, x.csv:1, x.csv:2, x.csv:3, x.csv:4"
+        "30 rows lack the target 'rich', first x.csv:2, x.csv:3, x.csv:4, x.csv:5, x.csv:6"
     )
 
 
@@ -303,9 +315,9 @@ def test_numbers_to_predict(tmp_path, name) -> None:
 @pytest.mark.parametrize(
     ("cells", "settings", "message"),
     [
-        (["1.5", "2", "three", "4", "5"], {"task": "regression"}, "no numbers (x.csv:2 'three')"),
-        (["1.5", "2", "inf", "4", "5"], {}, "1 targets 'rich' are infinite (x.csv:2 inf)"),
-        (["1.5", "", "3", "4", "5"], {}, "1 rows lack the target 'rich', first x.csv:1"),
+        (["1.5", "2", "three", "4", "5"], {"task": "regression"}, "no numbers (x.csv:4 'three')"),
+        (["1.5", "2", "inf", "4", "5"], {}, "1 targets 'rich' are infinite (x.csv:4 inf)"),
+        (["1.5", "", "3", "4", "5"], {}, "1 rows lack the target 'rich', first x.csv:3"),
         (["a", "b", "c", "d", "e"], {"max_categories": 4}, "over 4 different labels"),
     ],
 )
@@ -342,7 +354,7 @@ def test_a_column_is_numeric_if_it_is_in_every_part(tmp_path) -> None:
     train = save(PEOPLE, tmp_path)
     odd = PEOPLE.assign(age=["39", "x", "1", "2", "3"])
     test = save(odd, tmp_path, "test.csv")
-    with pytest.raises(DataError, match=r"1 cells that are no numbers \(test.csv:1 'x'\)"):
+    with pytest.raises(DataError, match=r"1 cells that are no numbers \(test.csv:3 'x'\)"):
         read(train, test_path=str(test))
 
 
@@ -365,9 +377,9 @@ def test_groups_and_times_are_handed_to_the_split(tmp_path, name) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"group": "job"}, "1 rows lack the data.group 'job', first x.csv:1"),
+        ({"group": "job"}, "1 rows lack the data.group 'job', first x.csv:3"),
         ({"time": "job"}, "data.time: column 'job' cannot be ordered"),
-        ({"time": "age"}, "1 rows lack the data.time 'age', first x.csv:2"),
+        ({"time": "age"}, "1 rows lack the data.time 'age', first x.csv:4"),
     ],
 )
 def test_what_cannot_be_split_by(tmp_path, settings, message) -> None:

@@ -70,6 +70,26 @@ def test_text_in_the_forms_people_save(tmp_path, content, name, style) -> None:
     assert rows == [("1", "x y"), ("2", None)]
 
 
+@pytest.mark.parametrize(
+    ("content", "style", "lines"),
+    [
+        ("a,b\n1,2\n3,4\n", {}, [2, 3]),
+        ("1,2\n3,4\n", {"header": False}, [1, 2]),
+        ("a,b\n1,2\n3,4\n", {"names": ("c", "d")}, [2, 3]),
+        ('a,b\n"x\ny",2\n\n3,"4\n\n4"\n5,6\n', {}, [2, 5, 8]),
+        ("# note\n\na,b\n1,2\n# more\r\n3,4\r\n", {"comment": "#"}, [4, 6]),
+        ("\ufeffa;b\r1;2\r3;4\r", {}, [2, 3]),
+        ("a,b\n" + "x" * 200_000 + ",2\n3,4\n", {}, [2, 3]),
+    ],
+)
+def test_rows_are_placed_by_their_lines(tmp_path, content, style, lines) -> None:
+    table = open_table(written(tmp_path, content), TableFormat(**style))
+    assert sum(len(columns[0]) for columns in table.batches()) == len(lines)
+    places = [f"x.csv:{line}" for line in lines]
+    assert [table.place(row) for row in range(len(lines))] == places
+    assert [table.place(row) for row in reversed(range(len(lines)))] == places[::-1]
+
+
 def test_columns_without_names_are_numbered(tmp_path) -> None:
     names, rows = rows_of(written(tmp_path, "1,2\n3,4\n"), header=False)
     assert names == ["column0", "column1"]

@@ -204,6 +204,24 @@ def test_a_missing_label(tmp_path, scratch, name, content, line) -> None:
     assert error.where == str(path)
 
 
+@pytest.mark.parametrize("label", ['["x", "y"]', '["x"]', "[]", '{"x": 1}'])
+def test_several_labels_in_json_are_refused(tmp_path, scratch, label) -> None:
+    row = '{"text": "b", "label": ' + label + "}"
+    path = lines(tmp_path, f'{{"text": "a", "label": "x"}}\n{row}\n', "x.jsonl")
+    error = refused(path, scratch)
+    assert error.exit_code == 3
+    assert error.what.startswith("line 2: the label 'label' is ")
+    assert "several labels" in error.fix
+
+
+def test_several_labels_in_parquet_are_refused(tmp_path, scratch) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": ["a", "b"], "label": [["x"], ["x", "y"]]})
+    frame.to_parquet(tmp_path / "x.parquet")
+    assert "several labels" in refused(tmp_path / "x.parquet", scratch).fix
+
+
 def test_numbers_in_parquet(tmp_path, scratch) -> None:
     import pandas as pd
 

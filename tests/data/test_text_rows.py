@@ -136,6 +136,22 @@ def test_a_label_and_a_text_a_line(tmp_path) -> None:
     assert places == [1, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("__label__a __label__b good film", "line 2 has 2 labels (__label__a, __label__b)"),
+        ("__label__a good __label__b film", "line 2 has 2 labels (__label__a, __label__b)"),
+        ("a good film\t__label__b", "line 2 has its label '__label__b' inside the text"),
+    ],
+)
+def test_a_label_among_the_words_is_refused(tmp_path, line, what) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text(f"__label__a a word__label__ed film\n{line}\n")
+    error = refused(path)
+    assert error.what == what
+    assert "label" in error.fix
+
+
 def test_lines_have_no_further_columns(tmp_path) -> None:
     (tmp_path / "x.txt").write_text("a b\n")
     assert "no column 'author'" in refused(tmp_path / "x.txt", [*COLUMNS, "author"]).what

@@ -18,6 +18,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from litlab.errors import CheckpointError, EnvironmentFault
+from litlab.paths import not_a_file
 from litlab.strict_json import dumps
 
 KEY = "litlab"
@@ -167,8 +168,9 @@ def verify(path: Path) -> Manifest:
         CheckpointError: It is missing, cut off, altered, or was not written by litlab.
     """
     if not path.is_file():
-        fix = "name a run or a .ckpt file"
-        raise CheckpointError("there is no such checkpoint", str(path), fix)
+        found = not_a_file(path)
+        what = f"is {found}, not a checkpoint" if found else "there is no such checkpoint"
+        raise CheckpointError(what, str(path), "name a run or a .ckpt file")
     try:
         with path.open("rb") as file:
             manifest = _verify(file, path.stat().st_size)

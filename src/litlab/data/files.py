@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from litlab.data.dvc_files import how_to_get
-from litlab.errors import EnvironmentFault
+from litlab.errors import DataError, EnvironmentFault
 from litlab.output import say
-from litlab.paths import project_root, relative
+from litlab.paths import not_a_file, project_root, relative
 from litlab.signals import cleaning_up
 from litlab.strict_json import dumps
 
@@ -26,12 +26,39 @@ def user_path(path: str) -> Path:
 
     Raises:
         EnvironmentFault: There is nothing there.
+        DataError: It is neither a file nor a folder.
     """
     found = Path(path).expanduser()
     found = found if found.is_absolute() else project_root() / found
     if not found.exists():
         raise EnvironmentFault("there is no such file or folder", path, how_to_get(found))
-    return found
+    return found if found.is_dir() else require_file(found)
+
+
+def require_file(path: Path) -> Path:
+    """Return a path that is about to be opened, unless it is a folder, a pipe or a device.
+
+    Every reader of a user's files asks here first: opening a named pipe waits for a writer that may
+    never come, and reading a device may never end.
+
+    Raises:
+        DataError: It is one of these.
+    """
+    found = not_a_file(path)
+    if found:
+        raise DataError(f"is {found}, not a file", str(path), "give a regular file")
+    return path
+
+
+def require_files_below(folder: Path) -> None:
+    """Refuse a folder that holds a pipe, a socket or a device, for readers that are not litlab's.
+
+    Raises:
+        DataError: It holds one.
+    """
+    for path in folder.rglob("*"):
+        if not path.is_dir():
+            require_file(path)
 
 
 def fingerprints(paths: Iterable[Path]) -> dict[str, str]:
@@ -64,7 +91,9 @@ def changed(recorded: Mapping[str, str], memo: Path) -> str | None:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return [require_file(path)]
 
 
 def _content(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from litlab.data.files import require_file
 from litlab.data.spec import Array
 from litlab.errors import DataError
 
@@ -53,8 +54,8 @@ class Header:
 
 
 def is_image(path: Path) -> bool:
-    """Whether it is a file with a picture's suffix."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    """Whether it has a picture's suffix and is no folder."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 def read_header(path: Path) -> Header:
@@ -112,6 +113,8 @@ def _opened(path: Path) -> Iterator[Any]:
     """Open a picture; whatever goes wrong with it inside the block is told in one way."""
     from PIL import Image, UnidentifiedImageError
 
+    if isinstance(path, Path):  # a cell of a data set stands for a path, too
+        require_file(path)
     try:
         # Given a path, Pillow 13 maps uncompressed TIFFs and garbles those taken upright.
         with path.open("rb") as file, Image.open(file) as image:

@@ -14,6 +14,7 @@ from litlab.data.arrays import file_of, num_windows, sha256
 from litlab.data.files import alone, cannot_write, fingerprints, staged_folder
 from litlab.data.guard.guard import Guard
 from litlab.data.moments import Moments
+from litlab.data.overview import doubts, overview, refuse_unknown
 from litlab.data.raw import Raw
 from litlab.data.spec import Array, Column, DataSpec
 from litlab.data.split import cut, split_hash
@@ -82,6 +83,8 @@ class _Preparation:
         self.moments = Moments(255.0 if raw.kind == "image" else 1.0)
         self.lengths: dict[str, int] = {}
         self.shape: tuple[int, ...] = ()
+        self.unknown: dict[str, float] = {}
+        self.brightest = 0
 
     def run(self) -> DataSpec:
         """Write every split, then the spec; refuse what the guard finds."""
@@ -95,6 +98,8 @@ class _Preparation:
             self._write(split, guard)
             path = file_of(self.folder, split)
             checksums[path.name] = sha256(path)
+        spec = DataSpec.model_validate(self._describe(checksums))
+        self._show(spec)
         for note in (*self.raw.notes(), *(encoder.notes() if encoder else ())):
             say(note)
         report = guard.finish()
@@ -102,14 +107,31 @@ class _Preparation:
             say(line)
         report.refuse(list(self.config.allow))
         (self.folder / "guard.json").write_text(report.model_dump_json(indent=2) + "\n")
-        spec = DataSpec.model_validate(self._describe(checksums))
         if spec.tokenizer is not None:
             (self.folder / "tokenizer.json").write_text(spec.tokenizer, encoding="utf-8")
         spec.save(self.folder)
         return spec
 
+    def _show(self, spec: DataSpec) -> None:
+        """Say what the data were taken for, and keep it beside the arrays."""
+        filled = {
+            "own": tuple(
+                split for split, rows in self.rows.items() if rows.part == split != "train"
+            ),
+            "unknown": self.unknown,
+            "brightest": self.brightest if self.raw.kind == "image" else None,
+        }
+        reading = self.raw.reading.model_copy(update=filled)
+        for line in overview(spec, reading):
+            say(line)
+        refuse_unknown(spec, reading)
+        for doubt in doubts(spec, reading):
+            warnings.warn(doubt, stacklevel=5)
+        (self.folder / "reading.json").write_text(reading.model_dump_json(indent=2) + "\n")
+
     def _write(self, split: str, guard: Guard) -> None:
         rows, encoder = self.rows[split], self.raw.encoder
+        before = _token_counts(encoder)
         y = self._targets(split)
         group = self.config.group
         groups = self.raw.columns[rows.part][group] if group else None
@@ -126,6 +148,7 @@ class _Preparation:
                     self.shape = x.shape[1:]
                     if split == "train":
                         self.moments.add(x.astype(self.dtype, copy=False))
+                        self.brightest = max(self.brightest, int(x.max()) if x.dtype == "u1" else 0)
                 guard.add(
                     split,
                     rows.index[here],
@@ -135,6 +158,9 @@ class _Preparation:
                     group=None if groups is None else groups[places],
                 )
             self.lengths[split] = file.number
+        unknown, tokens = _token_counts(encoder) - before
+        if tokens:
+            self.unknown[split] = float(unknown / tokens)
 
     def _guard(self) -> Guard:
         described = self.raw.encoder.describe() if self.raw.encoder else {}
@@ -225,6 +251,11 @@ class _Preparation:
                     f"lower it, raise data.{split}_fraction, or give more text",
                 )
         return sizes
+
+
+def _token_counts(encoder: Any) -> Array:
+    """How many unknown tokens, and how many in all, a tokenizer has given so far."""
+    return np.array([getattr(encoder, name, 0) for name in ("unknown", "tokens")])
 
 
 def _with_codes_as_they_are(described: dict[str, Any]) -> dict[str, Any]:

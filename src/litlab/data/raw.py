@@ -2,6 +2,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from pydantic import BaseModel, ConfigDict
+
 from litlab.data.spec import Array, Kind, TaskKind
 
 
@@ -34,6 +36,32 @@ class Encoder(Protocol):
         """Return what the user should know: cells filled, texts cut, values not seen in train."""
 
 
+class Reading(BaseModel):
+    """How a source was read, for people; the model is told nothing of it.
+
+    Attributes:
+        target: Column of the labels.
+        roles: What the remaining columns that were read are for: group, time.
+        left_out: Columns that were not, with the reason.
+        parts: File, folder or array that each of the source's parts comes from.
+        doubts: What was probably meant otherwise, each a warning.
+        own: The splits that the source brought along; filled in by `prepare`, as the rest.
+        unknown: Share of the tokens that the tokenizer does not know, by split.
+        brightest: The largest value of the images of train.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: str = ""
+    roles: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    parts: dict[str, str] = {}
+    doubts: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    unknown: dict[str, float] = {}
+    brightest: int | None = None
+
+
 @dataclass
 class Raw:
     """What a source hands to `prepare`.
@@ -54,6 +82,7 @@ class Raw:
         image_fit: How images were brought into one shape; new ones will be too.
         files: Files read, for noticing that they have changed since.
         notes: What the user should know of the reading: images converted, files left out.
+        reading: What was read as what.
     """
 
     kind: Kind
@@ -71,3 +100,4 @@ class Raw:
     image_fit: Literal["resize", "crop"] | None = None
     files: Sequence[Any] = ()
     notes: Callable[[], list[str]] = list
+    reading: Reading = Reading()

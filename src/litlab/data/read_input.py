@@ -1,10 +1,12 @@
 """Reads a user's new data, of the kind and shape a network was trained on."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from litlab.data.files import require_file
 from litlab.data.images import MODES, Form, count_conversions, decode, in_threads, is_image
 from litlab.data.images import SUFFIXES as IMAGES
 from litlab.data.read_text import read_texts, read_words
@@ -31,6 +33,8 @@ def read_input(
     if not path.exists():
         raise DataError("there is no such input", str(path), "name a file or a folder")
     suffix = path.suffix.lower()
+    if not path.is_dir() or suffix in (".npy", ".npz"):
+        require_file(path)
     if suffix in (".npy", ".npz"):
         _refuse_codes(path, spec)
         names, values = _numbered(path, _read_numpy(path))
@@ -39,13 +43,15 @@ def read_input(
     elif spec.kind == "image":
         names, values = _read_images(path, spec, resize)
     elif spec.kind == "text" and path.is_file():
-        names, values = _numbered(path, read_words(path, spec))
+        names, values = _numbered(path, read_words(path, spec), first=1)
     elif spec.kind != "text" and _is_table(path, spec):
         from litlab.data import read_table
 
         by_name = spec.kind == "tabular" and spec.features
-        values = read_table.read_features(path, spec) if by_name else read_table.read_rows(path)
-        names, values = _numbered(path, values)
+        if by_name:
+            names, values = read_table.read_features(path, spec)
+        else:
+            names, values = read_table.read_rows(path)
     else:
         known = "a text file" if spec.kind == "text" else ", ".join((".npy", ".npz", *TABLES))
         raise DataError(f"cannot read {spec.kind} data from it", str(path), f"use {known}")
@@ -93,8 +99,9 @@ def _refuse_codes(path: Path, spec: DataSpec) -> None:
         )
 
 
-def _numbered(path: Path, values: Array) -> tuple[list[str], Array]:
-    return [f"{path.name}:{row}" for row in range(len(values))], values
+def _numbered(path: Path, values: Array, first: int = 0) -> tuple[list[str], Array]:
+    """Name samples by their place: rows of an array from 0, lines of a text from 1."""
+    return [f"{path.name}:{first + row}" for row in range(len(values))], values
 
 
 def _check_ids(values: Array, spec: DataSpec, path: Path) -> None:
@@ -127,12 +134,19 @@ def _read_images(path: Path, spec: DataSpec, resize: bool) -> tuple[list[str], A
         raise DataError("not an image", str(path), f"use {', '.join(IMAGES)}, .npy, .npz or IDX")
     if path.is_file() and path.suffix.lower() not in IMAGES:
         return _numbered(path, read_idx(path))
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if is_image(f))
+    files = [path] if path.is_file() else sorted(filter(is_image, _not_hidden(path)))
     if not files:
         raise DataError("there are no images in it", str(path), f"use {', '.join(IMAGES)}")
     root = path.parent if path.is_file() else path
     images = _decode(files, spec, resize)
     return [file.relative_to(root).as_posix() for file in files], images
+
+
+def _not_hidden(folder: Path) -> Iterator[Path]:
+    """What lies in a folder and below it; hidden files are passed over, as `prepare` does."""
+    for path in folder.rglob("*"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def _decode(files: list[Path], spec: DataSpec, resize: bool) -> Array:

@@ -12,16 +12,16 @@ import pyarrow.compute as pc
 
 from litlab.data.encode.table import TableEncoder
 from litlab.data.sources.table_file import open_table
-from litlab.data.sources.table_format import TableFile, TableFormat
+from litlab.data.sources.table_format import TableFile, TableFormat, lacks_columns
 from litlab.data.sources.table_rows import as_numbers, typed
 from litlab.data.spec import Array, Column, DataSpec
-from litlab.errors import DataError, nearest
+from litlab.errors import DataError
 
 SHOWN = 5
 
 
-def read_features(path: Path, spec: DataSpec) -> Array:
-    """Return the feature columns, found by name, as `prepare` would store them: `(N, F)`.
+def read_features(path: Path, spec: DataSpec) -> tuple[list[str], Array]:
+    """Return each row's place, and the feature columns, as `prepare` would store them `(N, F)`.
 
     Other columns, the target among them, are left alone. What was fitted on train holds: fills of
     missing cells, quantiles, categories; values that train lacks are counted in a warning.
@@ -43,7 +43,7 @@ def read_features(path: Path, spec: DataSpec) -> Array:
         batch = pa.table([columns[place] for place in places], names=list(spec.features))
         cells = typed(batch, numeric, categorical, decimal)
         for name in numeric:
-            _require_numbers(name, batch[name], cells[name], path, done)
+            _require_numbers(name, batch[name], cells[name], table, done)
         frame = cells.to_pandas()
         try:
             parts.append(encoder.encode(frame) if spec.columns else frame.to_numpy(np.float64))
@@ -52,7 +52,7 @@ def read_features(path: Path, spec: DataSpec) -> Array:
         done += len(frame)
     for note in encoder.notes():
         warnings.warn(f"{path.name}: {note}", stacklevel=3)
-    return np.concatenate(parts)
+    return [table.place(row) for row in range(done)], np.concatenate(parts)
 
 
 def _open(
@@ -72,39 +72,41 @@ def _open(
 def _require_columns(table: TableFile, features: Sequence[str]) -> None:
     missing = [name for name in features if name not in table.names]
     if missing:
-        what = f"column '{missing[0]}' is missing ({len(missing)} of {len(features)} are)"
-        raise DataError(what, str(table.path), nearest(missing[0], table.names))
+        raise lacks_columns(missing, features, table, "the model was trained with")
     twice = [name for name in features if table.names.count(name) > 1]
     if twice:
         raise DataError(f"column '{twice[0]}' is there twice", str(table.path), "rename or drop it")
 
 
-def _require_numbers(name: str, cells: Any, numbers: Any, path: Path, start: int) -> None:
+def _require_numbers(name: str, cells: Any, numbers: Any, table: TableFile, start: int) -> None:
     odd = pc.and_(pc.is_valid(cells), pc.invert(pc.fill_null(pc.is_finite(numbers), False)))
     places = np.flatnonzero(odd.to_numpy(zero_copy_only=False))
     if len(places):
-        shown = [f"{path.name}:{start + place} '{cells[int(place)]}'" for place in places[:SHOWN]]
+        first = places[:SHOWN].tolist()
+        shown = [f"{table.place(start + row)} '{cells[row]}'" for row in first]
         what = f"column '{name}' has cells that are not finite numbers: {', '.join(shown)}"
-        raise DataError(what, str(path), "mend the cells")
+        raise DataError(what, str(table.path), "mend the cells")
 
 
-def read_rows(path: Path) -> Array:
-    """Return a table's numbers, all columns `(N, L)`; a first line that holds others is a header.
+def read_rows(path: Path) -> tuple[list[str], Array]:
+    """Return each row's place, and all columns as numbers `(N, L)`.
+
+    A first line that holds something else is a header.
 
     Raises:
         DataError: A cell is no number.
     """
     table = open_table(path, TableFormat(header=False))
-    parts, done = [np.empty((0, len(table.names)))], 0
+    parts, first, done = [np.empty((0, len(table.names)))], 0, 0
     for columns in table.batches():
         if not done and path.suffix.lower() != ".parquet" and _is_header(columns, path):
-            columns = [column[1:] for column in columns]
+            columns, first, done = [column[1:] for column in columns], 1, 1
         numbers = [as_numbers(column, ".") for column in columns]
         for name, cells, values in zip(table.names, columns, numbers, strict=True):
-            _require_numbers(name, cells, values, path, done)
+            _require_numbers(name, cells, values, table, done)
         parts.append(np.column_stack([v.to_numpy(zero_copy_only=False) for v in numbers]))
         done += len(parts[-1])
-    return np.concatenate(parts)
+    return [table.place(row) for row in range(first, done)], np.concatenate(parts)
 
 
 def _is_header(columns: Sequence[Any], path: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from litlab.data.encode.text import TextEncoder
 from litlab.data.sources.text_files import lines_of, read_whole
-from litlab.data.sources.text_rows import FORMAT_OF, Layout, read_rows
+from litlab.data.sources.text_rows import FORMAT_OF, Layout, MissingColumn, read_rows
 from litlab.data.spec import Array, DataSpec
 from litlab.errors import DataError, nearest
 
@@ -62,19 +62,24 @@ def _read(path: Path, source: Mapping[str, Any], encoding: str) -> list[tuple[st
             for file in files
         ]
     if path.suffix.lower() not in FORMAT_OF:
-        return [(f"{path.name}:{n - 1}", line.strip()) for n, line in lines_of(path, encoding)]
+        return [(f"{path.name}:{n}", line.strip()) for n, line in lines_of(path, encoding)]
     layout = Layout(
         encoding=encoding,
         delimiter=source.get("delimiter"),
         header=source.get("header", True),
         quotes=source.get("quotes", True),
     )
-    rows = read_rows(path, [str(source.get("text", "text"))], layout)
-    cells = (row[0] for _, _, row in rows)
-    return [
-        (f"{path.name}:{n}", "" if cell is None else str(cell).strip())
-        for n, cell in enumerate(cells)
-    ]
+    first = 1 if layout.format_of(path) == "parquet" else 0  # it has rows, from 0, and no lines
+    column = str(source.get("text", "text"))
+    try:
+        return [
+            (f"{path.name}:{number - first}", "" if cell is None else str(cell).strip())
+            for _, number, (cell,) in read_rows(path, [column], layout)
+        ]
+    except MissingColumn as error:
+        what = f"{error.what}, the model was trained with it"
+        fix = f"rename '{error.close}' to '{column}'" if error.close else error.fix
+        raise DataError(what, error.where, fix) from None
 
 
 def read_words(path: Path, spec: DataSpec) -> Array:

@@ -153,9 +153,9 @@ def check_splits(raw: Raw, targets: dict[str, Array], allow: Sequence[str] = ())
         unseen = sorted(present[split] - present["train"])
         if unseen:
             names = ", ".join(raw.classes[label] for label in unseen)
-            raise DataError(
-                f"{split} has classes that train lacks: {names}", "data", "set data.stratify=true"
-            )
+            own = "name the classes alike in both, or leave these samples out"
+            fix = own if split in raw.parts else "set data.stratify=true"
+            raise DataError(f"{split} has classes that train lacks: {names}", "data", fix)
     messages = ["train has a single class: there is nothing to tell apart"] if single else []
     absent = sorted(present["train"] - present["val"])
     if absent:

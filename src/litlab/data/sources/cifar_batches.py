@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from litlab.data.files import require_file
 from litlab.data.spec import Array
 from litlab.errors import DataError
 
@@ -29,6 +30,7 @@ def read_binary(path: Path, kinds: Sequence[str]) -> Batch:
     Raises:
         DataError: It is missing or cut short.
     """
+    require_file(path)
     record = np.dtype([*((kind, "u1") for kind in kinds), ("image", "u1", SHAPE)])
     try:
         size = path.stat().st_size
@@ -85,6 +87,7 @@ def text(value: object) -> str:
 
 
 def _content(path: Path) -> bytes:
+    require_file(path)
     try:
         return path.read_bytes()
     except OSError as error:

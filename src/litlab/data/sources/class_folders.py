@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from litlab.data.images import SUFFIXES
+from litlab.data.sources.folder_names import refuse_masks, refuse_splits
 from litlab.errors import DataError, EnvironmentFault
 
 PARTS = {
@@ -60,6 +61,14 @@ class ClassFolders:
             names += pictures
             labels += [of_class.name] * len(pictures)
 
+    def folders(self) -> dict[str, str]:
+        """Return the folder of each part, seen from the root's parent."""
+        top = {part: self.root / Path(names[0]).parts[0] for part, names in self.names.items()}
+        folders = {part: self.root if part == "all" else folder for part, folder in top.items()}
+        return {
+            part: f"{p.relative_to(self.root.parent).as_posix()}/" for part, p in folders.items()
+        }
+
     def _name(self, entry: Entry) -> str:
         return Path(entry.path).relative_to(self.root).as_posix()
 
@@ -75,7 +84,8 @@ def find_pictures(root: Path) -> ClassFolders:
     may not lead out of the root; what is hidden is passed over.
 
     Raises:
-        DataError: There are no pictures, an empty class, or a link that leads out of the root.
+        DataError: There are no pictures, an empty class, a link that leads out of the root, or
+            folders that are splits or masks and not classes.
         EnvironmentFault: A folder cannot be read.
     """
     found = ClassFolders(root)
@@ -83,15 +93,21 @@ def find_pictures(root: Path) -> ClassFolders:
         folders = [entry for entry in _entries(str(root), root) if entry.is_dir()]
         parts = {entry.path: PARTS.get(entry.name.lower(), "") for entry in folders}
         if "train" not in parts.values():
+            refuse_splits((entry.name for entry in folders), str(root))
             found.add(str(root), "all")
-            return found
-        _check_parts(parts, root)
-        for part in ("train", "val", "test"):
-            for path in (path for path, name in parts.items() if name == part):
-                found.add(path, part if len(parts) > 1 else "all")
+        else:
+            _check_parts(parts, root)
+            for part in ("train", "val", "test"):
+                for path in (path for path, name in parts.items() if name == part):
+                    found.add(path, part if len(parts) > 1 else "all")
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
         raise EnvironmentFault(what, str(error.filename), "mend its permissions") from None
+    for part, names in found.names.items():
+        by_class: dict[str, list[str]] = {}
+        for label, name in zip(found.labels[part], names, strict=True):
+            by_class.setdefault(label, []).append(name)
+        refuse_masks(by_class, str(root))
     return found
 
 

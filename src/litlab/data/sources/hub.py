@@ -113,6 +113,7 @@ class Hub:
         parts, left_out = name_parts(load(found, scratch), *self.splits)
         features = next(iter(parts.values())).features
         target = columns.find_target(features, self.target)
+        columns.check_target(features[target], target, self.path)
         kind, column = columns.find_input(features, self.kind, self.input, target)
         readers = {"image": self._images, "text": self._texts}
         if kind == "tabular":
@@ -120,12 +121,20 @@ class Hub:
         else:
             raw = readers[kind](parts, column, target, found, scratch)
         notes = [f"splits left out: {', '.join(left_out)}"] if left_out else []
+        given = {part: f"split '{data.split}'" for part, data in parts.items() if data.split}
+        unread = [name for name in features if kind != "tabular" and name not in (column, target)]
+        reading = {
+            "target": target,
+            "parts": given,
+            "left_out": dict.fromkeys(unread, "not the input") | raw.reading.left_out,
+        }
         return replace(
             raw,
             licence=found.licence,
             origin=found.origin,
             files=[found.path] if found.is_users else [],
             notes=lambda: [*notes, *raw.notes()],
+            reading=raw.reading.model_copy(update=reading),
         )
 
     def _images(

@@ -7,6 +7,7 @@ import numpy as np
 
 from litlab.data.sources.class_numbers import number_classes
 from litlab.data.sources.hub_rows import ArrowRows
+from litlab.data.sources.text_labels import SINGLE
 from litlab.data.spec import Array
 from litlab.errors import ConfigError, DataError, nearest
 
@@ -45,6 +46,20 @@ def find_target(features: Mapping[str, Any], target: str | None) -> str:
         "data.source.target",
         "name it",
     )
+
+
+def check_target(feature: Any, target: str, where: str) -> None:
+    """Refuse a target whose cells are not single values, such as several labels per sample.
+
+    Raises:
+        DataError: They are not.
+    """
+    name = type(feature).__name__
+    if name in ("list", "List", "LargeList", "Sequence"):  # the first: `datasets` before 4
+        raise DataError(f"the target '{target}' holds lists", where, SINGLE)
+    if name not in ("ClassLabel", "Value"):
+        fix = "set data.source.target to a column of classes or numbers"
+        raise DataError(f"the target '{target}' holds {name} values", where, fix)
 
 
 def find_input(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from litlab.data.files import user_path
+from litlab.data.files import require_files_below, user_path
 from litlab.data.sources.hub_card import README, Chosen, choose, licence_of, read_card
 from litlab.errors import ConfigError, DataError, EnvironmentFault
 
@@ -57,7 +57,7 @@ def find(path: str, config: str | None, revision: str | None) -> Found:
 
     Raises:
         ConfigError: It has no such configuration or revision, or several and none is chosen.
-        DataError: It cannot be loaded without code of its own.
+        DataError: It cannot be loaded without code of its own, or holds a pipe or a device.
         EnvironmentFault: It is neither here nor to be had.
     """
     quieten()
@@ -69,6 +69,8 @@ def find(path: str, config: str | None, revision: str | None) -> Found:
         return _from_hub(path, config, revision)
     if revision is not None:
         warnings.warn(f"data.source.revision is ignored: {path} is on this machine", stacklevel=2)
+    if local.is_dir():
+        require_files_below(local)
     card = read_card(local) if local.is_dir() else {}
     return Found(local, choose(card, config), licence_of(card), path, is_users=True)
 

@@ -1,6 +1,7 @@
 """Splits of a data set -> Parquet, for the source of tables to read."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,14 @@ def read_as_table(
         except OSError as error:
             raise cannot_write(error, scratch) from None
     try:
-        return Table(**paths, target=target, **options).read(folder)
+        raw = Table(**paths, target=target, **options).read(folder)
     except DataError as error:  # says where in files of which the user knows nothing
         place = error.where.replace(f"{folder}/", f"{where}, ").removesuffix(".parquet")
         raise DataError(error.what.replace(".parquet:", ":"), place, error.fix) from None
     except ValueError as error:
         raise ConfigError(str(error), "data.source", "change one of the two") from None
+    left_out = raw.reading.left_out | dict.fromkeys(drop, "data.source.drop")
+    return replace(raw, reading=raw.reading.model_copy(update={"left_out": left_out}))
 
 
 def _check_columns(features: Mapping[str, Any], where: str) -> None:

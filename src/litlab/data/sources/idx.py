@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from litlab.data.files import require_file
 from litlab.data.spec import Array
 from litlab.errors import DataError
 
@@ -25,6 +26,7 @@ def read_idx(path: Path, dimensions: int | None = None) -> Array:
         DataError: The file is not an IDX file of bytes, its length is not what it announces, or it
             holds labels in the place of images.
     """
+    require_file(path)
     zipped = path.suffix == ".gz"
     try:
         with gzip.open(path) if zipped else path.open("rb") as file:

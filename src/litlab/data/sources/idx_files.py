@@ -75,7 +75,7 @@ class Idx:
         sets: dict[str, Files] = {}
         for path in sorted(folder.iterdir()):  # a plain file comes before its gzipped form
             match = NAME.fullmatch(path.name)
-            if match and path.is_file():
+            if match:
                 prefix, part, content = match.groups()
                 sets.setdefault(prefix, {}).setdefault((PARTS[part], content), path)
         if self.prefix is None and len(sets) > 1:

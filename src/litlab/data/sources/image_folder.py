@@ -18,7 +18,7 @@ from litlab.data.images import (
     in_threads,
     read_header,
 )
-from litlab.data.raw import Raw
+from litlab.data.raw import Raw, Reading
 from litlab.data.sources.class_folders import ClassFolders, find_pictures
 from litlab.data.spec import Array
 from litlab.errors import DataError
@@ -104,6 +104,7 @@ class ImageFolder:
             origin=self.origin,
             files=[root],
             notes=lambda: notes,
+            reading=Reading(parts=found.folders()),
         )
 
     def _look(self, found: ClassFolders) -> tuple[Headers, list[str]]:

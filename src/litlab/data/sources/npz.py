@@ -3,9 +3,10 @@ from typing import Literal
 import numpy as np
 
 from litlab.data.files import user_path
-from litlab.data.raw import Raw
+from litlab.data.raw import Raw, Reading
 from litlab.data.sources.class_numbers import number_classes
 from litlab.data.sources.npz_members import NpzFile
+from litlab.data.sources.text_labels import SINGLE
 from litlab.data.spec import Array
 from litlab.errors import DataError, nearest
 
@@ -77,6 +78,9 @@ class Npz:
             licence=self.licence,
             origin=self.origin,
             files=[path],
+            reading=Reading(
+                target=self.y, parts={part: f"array '{name}'" for part, (name, _) in names.items()}
+            ),
         )
 
     def _names(self, file: NpzFile) -> dict[str, tuple[str, str]]:
@@ -131,7 +135,8 @@ class Npz:
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]  # as Keras keeps CIFAR-10's
         if y.ndim != 1:
-            fix = "give class numbers (N,); of one-hot rows: y.argmax(1)"
+            one_hot = y.ndim == 2 and y.dtype.kind in "iufb" and bool((y.sum(1) == 1).all())
+            fix = "save class numbers (N,): y.argmax(1)" if one_hot else SINGLE
             raise self._misfit(name, f"labels of shape {y.shape}", fix)
         if y.dtype.kind == "f":
             fix = "give integers: y.astype(int); or set data.source.task=regression task=regression"

@@ -9,6 +9,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.lib import format as npy
 
+from litlab.data.files import require_file
 from litlab.data.spec import Array
 from litlab.errors import DataError
 
@@ -27,11 +28,11 @@ class NpzFile:
     numpy.savez_compressed are unpacked into memory. Python objects (pickles) are refused.
 
     Raises:
-        DataError: It is no such file.
+        DataError: It is no such file, or no file at all.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = require_file(path)
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()

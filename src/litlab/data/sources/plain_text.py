@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from litlab.data.encode.stream import StreamEncoder
-from litlab.data.files import user_path
-from litlab.data.raw import Raw
+from litlab.data.files import require_file, user_path
+from litlab.data.raw import Raw, Reading
 from litlab.data.spec import Array
 from litlab.errors import DataError
 from litlab.hyperparameters import Count
@@ -94,6 +94,9 @@ class PlainText:
             origin=path.name,
             encoder=self.encoder,
             files=[file for group in files.values() for file in group],
+            reading=Reading(
+                parts={p: ", ".join(f.name for f in group[:3]) for p, group in files.items()}
+            ),
         )
 
 
@@ -148,7 +151,7 @@ def _text(file: Path, encoding: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(encoding)()
     lines = IncrementalNewlineDecoder(None, translate=True)
     done, first = 0, True
-    with file.open("rb") as opened:
+    with require_file(file).open("rb") as opened:
         while True:
             content = opened.read(READ_BYTES)
             pending = len(decoder.getstate()[0])

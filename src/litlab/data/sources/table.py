@@ -1,20 +1,23 @@
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from litlab.data.encode.table import TableEncoder
 from litlab.data.files import user_path
-from litlab.data.raw import Raw
+from litlab.data.raw import Raw, Reading
 from litlab.data.sources.table_columns import MOST_CATEGORIES, Survey, kinds, missing_cells
+from litlab.data.sources.table_doubts import doubts
 from litlab.data.sources.table_file import open_table
-from litlab.data.sources.table_format import TableFile, TableFormat
+from litlab.data.sources.table_format import TableFile, TableFormat, lacks_columns
 from litlab.data.sources.table_rows import Features, Rows
 from litlab.data.sources.table_targets import amounts, groups, labels, times
 from litlab.data.spec import Array
 from litlab.errors import DataError, nearest
 from litlab.hyperparameters import Count
 
-INDEX = ("", "__index_level_0__")  # what pandas calls the index that it writes beside the columns
+# What pandas calls the index that it writes beside the columns, in CSV and Parquet, and reads back.
+INDEX = re.compile(r"|__index_level_0__|Unnamed: 0(\.\d+)?")
 FEW_CLASSES = 20
 
 T = TypeVar("T")
@@ -154,7 +157,25 @@ class Table:
             columns=_alone({part: self._columns(r, surveys) for part, r in rows.items()}),
             files=[table.path for table in tables.values()],
             notes=lambda: notes,
+            reading=Reading(
+                target=", ".join(self.targets),
+                roles={role: name for role in ("group", "time") for name in self.options[role]},
+                left_out=self._left_out(tables["train"]),
+                parts={part: table.path.name for part, table in tables.items()},
+                doubts=doubts(of_features, numeric, self._sure()),
+            ),
         )
+
+    def _sure(self) -> list[str]:
+        """The columns of which the user said what they are."""
+        return [*self.options["numeric"], *self.options["categorical"]]
+
+    def _left_out(self, table: TableFile) -> dict[str, str]:
+        """The columns that nothing is learnt from, with the reason."""
+        known = {*self.targets, *self.options["group"], *self.options["time"], *self._sure()}
+        index = {name: "an index" for name in table.names if INDEX.fullmatch(name)}
+        index |= {name: "data.source.drop" for name in self.options["drop"]}
+        return {name: why for name, why in index.items() if name not in known}
 
     def _features(self, tables: Mapping[str, TableFile]) -> list[str]:
         """The columns that are features, after a look at all the names."""
@@ -162,13 +183,14 @@ class Table:
         for option, names in self.options.items():
             setting = f"data.{option}" if option in ("group", "time") else f"data.source.{option}"
             _require(names, first, f", {setting}")
-        used = {n for o in ("target", "drop", "group", "time") for n in self.options[o]}
-        features = [n for n in dict.fromkeys(first.names) if n not in used and n not in INDEX]
+        used = {n for o in ("target", "group", "time") for n in self.options[o]}
+        used |= self._left_out(first).keys()
+        features = [name for name in dict.fromkeys(first.names) if name not in used]
         if not features:
             raise DataError("no column is left to learn from", str(first.path), "drop fewer")
         kept = [*features, *self.targets, *self.options["group"], *self.options["time"]]
         for table in tables.values():
-            _require(kept, table)
+            _require_all(kept, table, first)
             twice = [name for name in kept if table.names.count(name) > 1]
             if twice:
                 raise DataError(f"column '{twice[0]}' is there twice", str(table.path), "rename it")
@@ -184,9 +206,8 @@ class Table:
         for part in rows.values():
             start = 0
             for batch in part.batches(names):
-                place = f"{part.path.name}:", start
                 for name in names:
-                    surveys[name].see(batch[name], *place)
+                    surveys[name].see(batch[name], part.place, start)
                 start += batch.num_rows
         return surveys
 
@@ -224,6 +245,13 @@ class Table:
 def _alone(parts: dict[str, T]) -> dict[str, T]:
     """A table without files of its own for validation and test is the whole of the data."""
     return {"all": parts["train"]} if list(parts) == ["train"] else parts
+
+
+def _require_all(names: Sequence[str], table: TableFile, first: TableFile) -> None:
+    """Refuse a file that lacks columns of the first one."""
+    lacking = [name for name in names if name not in table.names]
+    if lacking:
+        raise lacks_columns(lacking, names, table, f"'{first.path.name}' has")
 
 
 def _require(names: Iterable[str], table: TableFile, setting: str = "") -> None:

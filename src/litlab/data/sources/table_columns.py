@@ -1,7 +1,7 @@
 """What a table's columns are: numbers, categories, or what no network should be fed as it is."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +14,28 @@ DATE = (
     r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})"
     r"([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)? ?(Z|UTC|[+-]\d{2}:?\d{2})?$"
 )
+LEADING_ZERO = r"^[+-]?0\d+$"
 COMMAS = r"^[+-]?\d+(,\d+)+(\.\d+)?$"
 SHOWN = 5
 MOST_CATEGORIES = 100_000
 FEW = 20  # different values that are categories, however few rows there are
 LARGEST = float(np.finfo(np.float32).max)
+
+
+class Cell(NamedTuple):
+    """A cell to be named in a message; its line is looked for when it is."""
+
+    place: Callable[[int], str]
+    row: int
+    content: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place(self.row)}{self.content}"
+
+
+def listed(cells: Iterable[Cell]) -> str:
+    """Return cells as a message lists them."""
+    return ", ".join(map(str, cells))
 
 
 class Survey:
@@ -32,43 +49,58 @@ class Survey:
         self.rows = self.missing = self.numbers = self.dates = self.commas = 0
         self.whole = True
         self.values: set[str] | None = set()  # None: more than `most`
-        self.lacking: list[str] = []
-        self.odd: list[str] = []  # cells that are no numbers
-        self.infinite: list[str] = []
+        self.lacking: list[Cell] = []
+        self.odd: list[Cell] = []  # cells that are no numbers
+        self.infinite: list[Cell] = []
         self.num_infinite = 0
+        self.rising = True  # so far, each number is larger than the one before it
+        self.zeros = ""  # a number with leading zeros, if there is one
+        self._last = -np.inf
 
     @property
     def present(self) -> int:
         """How many cells hold something."""
         return self.rows - self.missing
 
-    def see(self, cells: Any, file: str, start: int) -> None:
-        """Look at some more cells, of which the first is `start` of this file."""
+    def see(self, cells: Any, place: Callable[[int], str], start: int) -> None:
+        """Look at some more cells of a file, from its row `start` on; `place` finds a row in it."""
 
-        def row(place: int) -> str:
-            return f"{file}{start + place}"
+        def cell(row: int, content: str = "") -> Cell:
+            return Cell(place, start + row, content)
 
         self.rows += len(cells)
         self.missing += cells.null_count
-        _note(self.lacking, pc.is_null(cells), row)
+        _note(self.lacking, pc.is_null(cells), cell)
         if pa.types.is_temporal(cells.type):
             self.dates += len(cells) - cells.null_count
             return
         self._count_values(cells)
         numbers = as_numbers(cells, self.decimal)
         self.numbers += len(numbers) - numbers.null_count
+        self._see_codes(cells, numbers, first=start == 0)
         self.whole = (
             self.whole and pc.all(pc.equal(pc.floor(numbers), numbers)).as_py() is not False
         )
         beyond = pc.fill_null(pc.greater(pc.abs(numbers), LARGEST), False)
         self.num_infinite += beyond.true_count
-        _note(self.infinite, beyond, lambda place: f"{row(place)} {cells[place]}")
+        _note(self.infinite, beyond, lambda row: cell(row, f" {cells[row]}"))
         odd = pc.and_(pc.is_valid(cells), pc.is_null(numbers))
         if odd.true_count:
-            _note(self.odd, odd, lambda place: f"{row(place)} '{str(cells[place])[:30]}'")
+            _note(self.odd, odd, lambda row: cell(row, f" '{str(cells[row])[:30]}'"))
             texts, counts = cells.filter(odd).value_counts().flatten()
             self.dates += _count(texts, counts, DATE)
             self.commas += _count(texts, counts, COMMAS)
+
+    def _see_codes(self, cells: Any, numbers: Any, *, first: bool) -> None:
+        """Look for what numbers are that are no amounts: row numbers, and codes with zeros."""
+        if self.rising:
+            values = numbers.to_numpy(zero_copy_only=False)
+            before = [-np.inf if first else self._last]
+            self.rising = bool((np.diff(values, prepend=before) > 0).all())  # not with NaN
+            self._last = values[-1] if len(values) else self._last
+        if not self.zeros and pa.types.is_string(cells.type):
+            found = cells.filter(pc.match_substring_regex(cells, LEADING_ZERO))
+            self.zeros = found[0].as_py() if len(found) else ""
 
     def _count_values(self, cells: Any) -> None:
         if self.values is not None:
@@ -95,18 +127,22 @@ class Survey:
             return f"column '{name}' holds dates", f"{advice}{_drop(name)}{order}{name}"
         if self.num_infinite:
             what = f"column '{name}' has {self.num_infinite} infinite numbers"
-            return f"{what} ({', '.join(self.infinite)})", "mend or drop these rows"
+            return f"{what} ({listed(self.infinite)})", "mend or drop these rows"
+        amounts = self.numbers + self.commas
+        if self.commas and not numeric and amounts > self.present / 2:
+            more = self.present - amounts
+            other = f", and {more} cells that are no numbers" if more else ""
+            advice = "write 1234.5, or set data.source.decimal=',' if that is what they are"
+            what = f"column '{name}' has {self.commas} numbers with commas"
+            return f"{what} ({listed(self.odd)}){other}", advice
         if numeric or self.present / 2 < self.numbers < self.present:
             number = self.present - self.numbers
             if not number:
                 return None
             what = f"column '{name}' has {number} cells that are no numbers"
-            categories = f"data.source.categorical=[{_quoted(name)}]"
+            categories = f"data.source.categorical=[{quoted(name)}]"
             advice = f"mend them, list them in data.source.na_values, or set {categories}"
-            return f"{what} ({', '.join(self.odd)})", advice
-        if self.commas == self.present:
-            advice = "write 1234.5, or set data.source.decimal=',' if that is what they are"
-            return f"column '{name}' has numbers with commas ({self.odd[0]})", advice
+            return f"{what} ({listed(self.odd)})", advice
         return None
 
     def is_text(self) -> bool:
@@ -151,7 +187,7 @@ def _free_text(texts: Sequence[Survey]) -> DataError:
         f"in {t.present} cells)"
         for t in texts[:SHOWN]
     )
-    names = ",".join(_quoted(t.name) for t in texts)
+    names = ",".join(quoted(t.name) for t in texts)
     fix = f"drop them: data.source.drop=[{names}], or keep them: data.source.categorical=[{names}]"
     return DataError(f"free text or identifiers, not categories: {shown}", texts[0].where, fix)
 
@@ -173,16 +209,16 @@ def _count(texts: Any, counts: Any, pattern: str) -> int:
     return pc.sum(counts.filter(pc.match_substring_regex(texts, pattern))).as_py() or 0
 
 
-def _note(into: list[str], mask: Any, say: Callable[[int], str]) -> None:
+def _note(into: list[Cell], mask: Any, say: Callable[[int], Cell]) -> None:
     """Remember the first few places where a mask is true."""
     if len(into) < SHOWN and mask.true_count:
         into += [say(place) for place in np.flatnonzero(mask)[: SHOWN - len(into)].tolist()]
 
 
 def _drop(name: str) -> str:
-    return f"data.source.drop=[{_quoted(name)}]"
+    return f"data.source.drop=[{quoted(name)}]"
 
 
-def _quoted(name: str) -> str:
-    """A name as an override's list takes it."""
+def quoted(name: str) -> str:
+    """Return a name as an override's list takes it."""
     return name if name.replace("_", "").isalnum() else f"'{name}'"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from litlab.data.files import require_file
 from litlab.data.sources.table_format import BLOCK, TableFile, TableFormat, clean, unreadable
 from litlab.data.sources.table_text import Delimited
 from litlab.errors import DataError
@@ -17,8 +18,7 @@ def open_table(path: Path, style: TableFormat) -> TableFile:
     Raises:
         DataError: It cannot be read as a table.
     """
-    if path.is_dir():
-        raise DataError("is a folder, not a table", str(path), "name the file")
+    require_file(path)
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise DataError("is a spreadsheet", str(path), "save it as CSV")
     if path.suffix.lower() in (".parquet", ".pq"):
@@ -40,6 +40,10 @@ class _Parquet:
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         width = sum(group.total_byte_size for group in groups) / max(metadata.num_rows, 1)
         self.rows_at_once = max(1, min(int(BLOCK / max(width, 1)), 65_536))
+
+    def place(self, row: int) -> str:
+        """Return a row's number, from 0: the format has no lines."""
+        return f"{self.path.name}:{row}"
 
     def batches(self) -> Iterator[list[Any]]:
         import pyarrow.parquet as pq

@@ -1,6 +1,6 @@
 """What all tables have in common, whatever file they come from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from litlab.errors import DataError
+from litlab.errors import DataError, closest
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")
 BLOCK = 2**20  # bytes read at once (pyarrow has some 30 blocks in hand); a row must fit
+SHOWN = 10  # names in a message
 MEND = "mend the file"
 
 
@@ -51,6 +52,12 @@ class TableFile(Protocol):
     def batches(self) -> Iterator[list[Any]]:
         """Go through the rows; of each batch, the columns' arrays."""
 
+    def place(self, row: int) -> str:
+        """Return where a row is, its number counted from 0: `name:line`.
+
+        Rows in ascending order are found in a single pass.
+        """
+
 
 def clean(column: Any, missing: tuple[str, ...]) -> Any:
     """Return a column as strings without blanks around them, int64, float64 or dates.
@@ -77,6 +84,31 @@ def clean(column: Any, missing: tuple[str, ...]) -> Any:
     if types.is_null(kind):
         return column.cast(pa.string())
     raise TypeError(str(kind))
+
+
+def lacks_columns(
+    lacking: Sequence[str], wanted: Sequence[str], table: TableFile, whose: str
+) -> DataError:
+    """Return the refusal of a file without columns that it should have.
+
+    Args:
+        lacking: Their names.
+        wanted: All columns that it should have.
+        table: The file: its own names are what has to be changed.
+        whose: Who has them, to begin a sentence with: "the model was trained with".
+    """
+    name = lacking[0]
+    own = closest(name, set(table.names) - set(wanted))
+    more = f" ({len(lacking)} of {len(wanted)} columns are missing)" if len(lacking) > 1 else ""
+    if own is not None:
+        what = f"the file has '{own}', {whose} '{name}'{more}"
+        return DataError(what, str(table.path), f"rename it to '{name}'")
+    what = f"the file has no column '{name}', {whose} it{more}"
+    return DataError(what, str(table.path), f"add it; the file has {_some(table.names)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def unreadable(path: Path, error: Exception) -> DataError:

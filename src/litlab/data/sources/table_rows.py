@@ -25,6 +25,7 @@ class Rows:
 
     def __init__(self, table: TableFile, names: Sequence[str], spool: Path) -> None:
         self.path, self.spool, self.names = table.path, spool, list(names)
+        self.place = table.place
         places = [table.names.index(name) for name in names]
         starts, writer = [0], None
         try:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from litlab.data.sources.table_columns import Survey
+from litlab.data.sources.table_columns import Survey, listed
 from litlab.data.sources.table_rows import Rows, as_numbers, as_text
 from litlab.data.spec import Array
 from litlab.errors import DataError
@@ -23,12 +23,12 @@ def amounts(rows: Mapping[str, Rows], surveys: Sequence[Survey]) -> dict[str, Ar
         _require_cells(survey, "target")
         number = survey.present - survey.numbers
         if number:
-            what = f"{number} targets '{survey.name}' are no numbers ({', '.join(survey.odd)})"
+            what = f"{number} targets '{survey.name}' are no numbers ({listed(survey.odd)})"
             fix = "mend them, or set data.source.task=classification task=classification"
             raise DataError(what, survey.where, fix)
         if survey.num_infinite:
             what = f"{survey.num_infinite} targets '{survey.name}' are infinite"
-            raise DataError(f"{what} ({', '.join(survey.infinite)})", survey.where, "mend them")
+            raise DataError(f"{what} ({listed(survey.infinite)})", survey.where, "mend them")
     return {
         part: np.column_stack([_numbers(r, survey) for survey in surveys])
         for part, r in rows.items()
@@ -108,7 +108,7 @@ def _nanoseconds(cells: pa.Array) -> Array:
 def _require_cells(survey: Survey, what: str) -> None:
     if survey.missing:
         shown = f"{survey.missing} rows lack the {what} '{survey.name}', first "
-        raise DataError(shown + ", ".join(survey.lacking), survey.where, "drop or complete them")
+        raise DataError(shown + listed(survey.lacking), survey.where, "drop or complete them")
 
 
 def _numbers(rows: Rows, survey: Survey) -> Array:

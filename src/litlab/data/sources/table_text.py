@@ -16,6 +16,7 @@ from litlab.data.sources.table_format import BLOCK, MEND, TableFormat, clean, un
 from litlab.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
+LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters
 GATHERED = 8 * 2**20  # bytes
 FAULTS = (OSError, UnicodeError, LookupError, csv.Error, pa.ArrowException)
 
@@ -30,9 +31,11 @@ class Delimited:
     def __init__(self, path: Path, style: TableFormat) -> None:
         self.path, self.style = path, style
         self.names: list[str] = []
+        self._lines: Iterator[int] | None = None  # of the rows from number `_counted` on
+        self._counted = 0
         try:
             self.delimiter = style.delimiter or _sniff(path, style)
-            cells, end = next(_rows(path, style, self.delimiter), ([], 0))
+            cells, _, end = next(_rows(path, style, self.delimiter), ([], 0, 0))
         except FAULTS as error:
             raise self._complaint(error) from None
         if not cells:
@@ -60,6 +63,16 @@ class Delimited:
         if "\n" in last and not self._ends_with_a_quote():
             what = f"a quote opened before '{last.splitlines()[0][:40]}' is never closed"
             raise DataError(what, str(self.path), MEND)
+
+    def place(self, row: int) -> str:
+        """Return the line that a row starts in, counted as an editor does: `x.csv:2`."""
+        if self._lines is None or row < self._counted:
+            rows = _rows(self.path, self.style, self.delimiter)
+            self._lines = (start for _, start, _ in islice(rows, int(self.style.header), None))
+            self._counted = 0
+        skipped = row - self._counted
+        self._counted = row + 1
+        return f"{self.path.name}:{next(islice(self._lines, skipped, None), '?')}"
 
     def _clean(self, batch: Any) -> list[Any]:
         if self.style.comment:
@@ -104,7 +117,7 @@ class Delimited:
             if place is not None:
                 return not_text(self.path, encoding, place)
             width = len(self.names)
-            for cells, line in _rows(self.path, self.style, self.delimiter) if width else ():
+            for cells, line, _ in _rows(self.path, self.style, self.delimiter) if width else ():
                 if len(cells) != width:
                     what = f"line {line} has {len(cells)} cells, the others {width}"
                     shown = self.delimiter.join(cells)[:60]
@@ -148,14 +161,17 @@ def _is_comment(line: str, style: TableFormat) -> bool:
     return style.comment is not None and line.lstrip().startswith(style.comment)
 
 
-def _rows(path: Path, style: TableFormat, delimiter: str) -> Iterator[tuple[list[str], int]]:
-    """The slow way through a file: each row's cells, and the line it ends in, from 1."""
+def _rows(path: Path, style: TableFormat, delimiter: str) -> Iterator[tuple[list[str], int, int]]:
+    """The slow way through a file: each row's cells, and its first and last line, from 1."""
+    csv.field_size_limit(LONGEST_CELL)
     with _text(path, style) as text:
         reader = csv.reader(text, delimiter=delimiter)
+        start = 1
         for row in reader:
             cells = [cell.strip() for cell in row]
             if cells and not _is_comment(cells[0], style):
-                yield cells, reader.line_num
+                yield cells, start, reader.line_num
+            start = reader.line_num + 1
 
 
 def _sniff(path: Path, style: TableFormat) -> str:

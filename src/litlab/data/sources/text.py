@@ -7,7 +7,7 @@ import numpy as np
 
 from litlab.data.encode.text import TextEncoder
 from litlab.data.files import cannot_write, user_path
-from litlab.data.raw import Raw
+from litlab.data.raw import Raw, Reading
 from litlab.data.sources.text_folder import folders_of, read_folder
 from litlab.data.sources.text_labels import Labels
 from litlab.data.sources.text_rows import Layout, Row, check_layout, read_rows
@@ -126,6 +126,10 @@ class Text:
             encoder=self.encoder,
             columns=columns,
             files=list(paths.values()),
+            reading=Reading(
+                target="" if paths["train"].is_dir() else self.columns[1],
+                parts={part: path.name for part, path in paths.items()},
+            ),
         )
 
     def _rows(self, paths: dict[str, Path]) -> dict[str, Iterator[Row]]:

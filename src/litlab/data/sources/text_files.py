@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from litlab.data.files import require_file
 from litlab.errors import DataError
 
 BLOCK = 2**16
@@ -27,7 +28,12 @@ def readable(path: Path, encoding: str) -> Iterator[None]:
 
 
 def open_text(path: Path, encoding: str, newline: str | None) -> TextIO:
-    """Open a file; a byte order mark is no part of its text."""
+    """Open a file; a byte order mark is no part of its text.
+
+    Raises:
+        DataError: It is a folder, a pipe or a device.
+    """
+    require_file(path)
     is_utf8 = codecs.lookup(encoding).name == "utf-8"
     return path.open(encoding="utf-8-sig" if is_utf8 else encoding, newline=newline)
 

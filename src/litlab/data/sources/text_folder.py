@@ -1,6 +1,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from litlab.data.sources.folder_names import refuse_splits
 from litlab.data.sources.text_files import read_whole
 from litlab.data.sources.text_rows import Row
 from litlab.errors import DataError, nearest
@@ -12,10 +13,12 @@ def folders_of(root: Path) -> dict[str, Path]:
     """Return the folder of each part: `root/train` and so on where they are there, else the root.
 
     Raises:
-        DataError: There is a test or val split without one for training.
+        DataError: There is a test or val split without one for training, or folders named like
+            splits in another way.
     """
     parts = {name: root / name for name in SPLITS if (root / name).is_dir()}
     if not parts:
+        refuse_splits((entry.name for entry in root.iterdir() if entry.is_dir()), str(root))
         return {"all": root}
     if "train" not in parts:
         raise DataError("there is no folder 'train' in it", str(root), "add it, or name its parent")

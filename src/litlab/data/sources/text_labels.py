@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from litlab.errors import DataError
 
 SHOWN = 5  # in messages
 FEW = 100  # labels that are never too many
+SINGLE = "several labels per sample are not supported: give each sample one text or number"
 
 
 class Labels:
@@ -35,8 +36,11 @@ class Labels:
         """Take one label and return its preliminary number.
 
         Raises:
-            DataError: It is missing.
+            DataError: It is missing, or not a single value.
         """
+        if isinstance(cell, Collection) and not isinstance(cell, str | bytes):
+            what = f"line {number}: the label '{self.column}' is {cell!r:.60}"
+            raise DataError(what, str(path), SINGLE)
         label = label_of(cell)
         if not label:
             what = f"line {number} has no label ('{self.column}')"

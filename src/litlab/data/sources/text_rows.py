@@ -2,13 +2,14 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from litlab.data.files import require_file
 from litlab.data.sources.text_files import BLOCK, lines_of, open_text, readable
-from litlab.errors import DataError, nearest
+from litlab.errors import DataError, closest, nearest
 
 FORMAT_OF = {
     ".csv": "csv",
@@ -26,6 +27,7 @@ REFUSED = {
 }
 LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters
 PARQUET_ROWS = 256
+LABEL = "__label__"  # fastText's mark
 
 Row = tuple[Path, int, list[Any]]  # where it is: the file, and its line's number
 
@@ -62,6 +64,14 @@ class Layout:
         return FORMAT_OF.get(suffix, "lines")
 
 
+class MissingColumn(DataError):
+    """A file lacks a column; `close` is the one whose name is most like it."""
+
+    def __init__(self, what: str, path: Path, name: str, known: Iterable[str]) -> None:
+        super().__init__(what, str(path), nearest(name, known))
+        self.close = closest(name, known)
+
+
 def check_layout(layout: Layout) -> None:
     """Refuse what is no encoding of text, and delimiters of more than one character.
 
@@ -83,7 +93,8 @@ def read_rows(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Ro
 
     Memory holds one row at a time, of Parquet some more. Blank lines are passed over. In the format
     `lines` a row is the label up to the first white space, and the text after it: two columns of
-    these names, whatever they are called.
+    these names, whatever they are called. A word that fastText would take for a label is refused
+    there: as a word of the text it would give the label away.
 
     Raises:
         DataError: The file is not what it should be; the message names the line.
@@ -100,8 +111,21 @@ def _labelled(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Ro
         raise DataError(what, str(path), "use CSV, JSON lines or Parquet")
     for number, line in lines_of(path, layout.encoding):
         label, *text = line.split(None, 1) or [""]
+        if LABEL in line:
+            _check_marks(path, number, line.split())
         if label:
-            yield path, number, ["".join(text), label.removeprefix("__label__")]  # fastText's mark
+            yield path, number, ["".join(text), label.removeprefix(LABEL)]
+
+
+def _check_marks(path: Path, number: int, words: list[str]) -> None:
+    marked = [word for word in words if word.startswith(LABEL)]
+    if len(marked) > 1:
+        what = f"line {number} has {len(marked)} labels ({', '.join(marked)[:60]})"
+        fix = "several labels per text are not supported: keep one label in each line"
+        raise DataError(what, str(path), fix)
+    if marked and words[0] != marked[0]:
+        what = f"line {number} has its label '{marked[0][:60]}' inside the text"
+        raise DataError(what, str(path), "put the label at the start of the line")
 
 
 def _jsonl(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
@@ -119,8 +143,7 @@ def _jsonl(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
             raise DataError(f"line {number} is not a JSON object", str(path), fix)
         missing = [name for name in columns if name not in row]
         if missing:
-            what = f"line {number} has no '{missing[0]}'"
-            raise DataError(what, str(path), nearest(missing[0], row))
+            raise MissingColumn(f"line {number} has no '{missing[0]}'", path, missing[0], row)
         yield path, number, [row[name] for name in columns]
 
 
@@ -172,6 +195,7 @@ def _numbered(path: Path, rows: Any) -> Iterator[tuple[int, list[str]]]:
 def _parquet(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
     from pyarrow.parquet import ParquetFile
 
+    require_file(path)
     try:
         with ParquetFile(path, pre_buffer=False, buffer_size=BLOCK) as file:
             find_columns(path, columns, file.schema_arrow.names)
@@ -192,7 +216,7 @@ def find_columns(path: Path, columns: Sequence[str], names: Sequence[str]) -> li
     """
     for name in columns:
         if name not in names:
-            raise DataError(f"column '{name}' is missing", str(path), nearest(name, names))
+            raise MissingColumn(f"column '{name}' is missing", path, name, names)
         if list(names).count(name) > 1:
             raise DataError(f"column '{name}' is there twice", str(path), "rename or drop one")
     return [names.index(name) for name in columns]

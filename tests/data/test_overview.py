@@ -1,0 +1,256 @@
+"""What `prepare` says that data were taken for; what was probably meant otherwise is a warning."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_data import make_raw, make_spec, prepare_raw
+from PIL import Image
+
+from litlab.config import load
+from litlab.data.overview import MOST_COLUMNS, doubts, overview
+from litlab.data.prepare import prepare
+from litlab.data.raw import Reading
+from litlab.data.sources.class_folders import find_pictures
+from litlab.data.sources.text_folder import folders_of
+from litlab.data.spec import Column
+from litlab.errors import DataError
+
+ROWS = 60
+RNG = np.random.default_rng(0)
+NOISE = RNG.normal(size=ROWS).round(3)
+LABELS = ["yes", "no"] * (ROWS // 2)
+
+
+@pytest.fixture
+def said(project: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Prepare a source; return the warnings, and the lines that were said."""
+
+    def run(*overrides: str) -> tuple[str, str]:
+        config = load([*overrides, "data.name=made"])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            prepare(config.data, project / "data" / "prepared" / "made")
+        return "\n".join(str(w.message) for w in caught), capsys.readouterr().err
+
+    return run
+
+
+def save(folder: Path, name: str = "x.csv", **columns: Any) -> list[str]:
+    pd.DataFrame({"noise": NOISE, **columns, "y": LABELS}).to_csv(folder / name, index=False)
+    return ["data=table", f"data.path={folder / name}", "data.source.target=y"]
+
+
+def test_columns_target_and_splits_of_a_table(project: Path, said: Any) -> None:
+    colours = RNG.choice(["red", "green", "blue"], ROWS)
+    people = [f"p{i // 3}" for i in range(ROWS)]
+    given = save(project, colour=colours, note=LABELS, person=people)
+    warned, lines = said(*given, "data.source.drop=[note]", "data.group=person")
+    assert warned == ""
+    assert "  numbers (1): noise\n" in lines
+    assert "  categories (1): colour (3 values, such as 'blue')\n" in lines
+    assert "  group: person\n" in lines
+    assert "  left out (1): note (data.source.drop)\n" in lines
+    assert "  target y: 2 classes (in train): no (" in lines
+    assert "from x.csv, cut by the groups of 'person'" in lines
+
+
+def test_the_files_of_the_splits_are_named(project: Path, said: Any) -> None:
+    given = save(project)
+    RNG.shuffle(NOISE)
+    (project / "x.csv").rename(project / "old.csv")
+    pd.DataFrame({"noise": RNG.normal(size=9).round(3), "y": LABELS[:9]}).to_csv("late.csv")
+    given[1] = f"data.path={project / 'old.csv'}"
+    more = [f"data.source.test_path={project / 'late.csv'}", "data.test_fraction=null"]
+    _, lines = said(*given, *more)
+    assert "from old.csv, cut at random (data.split_seed=0); test 9 from late.csv\n" in lines
+
+
+@pytest.mark.parametrize("name", ["Unnamed: 0", "", "Unnamed: 0.1"])
+def test_an_index_is_left_out_and_said(project: Path, said: Any, name: str) -> None:
+    warned, lines = said(*save(project, **{name: range(ROWS)}))
+    assert f"left out (1): {name or '(no name)'} (an index)\n" in lines
+    assert "numbers (1): noise\n" in lines
+    assert warned == ""
+
+
+UNITS = {
+    "price": [f"${i % 20}.50" for i in range(ROWS)],
+    "discount": [f"{i % 20}%" for i in range(ROWS)],
+    "weight": [f"{i % 20} kg" for i in range(ROWS)],
+    "population": [f"{1 + i % 20}\u202f000" for i in range(ROWS)],
+    "loss": [f"({10 + i % 20})" for i in range(ROWS)],
+}
+MOMENTS = {
+    "month": [f"2016-{1 + i % 12:02}" for i in range(ROWS)],
+    "short": [f"{['Jan', 'Feb', 'Mar', 'Apr', 'May'][i % 5]}-16" for i in range(ROWS)],
+    "hour": [f"{i % 20:02}.00.00" for i in range(ROWS)],
+}
+CODES = {
+    "grade": [f"{1 + i % 6}{'abc'[i % 3]}" for i in range(ROWS)],
+    "quarter": [f"Q{1 + i % 4}" for i in range(ROWS)],
+    "range": [f"{i % 5}-{i % 5 + 9}" for i in range(ROWS)],
+    "yes": ["0", "1a"] * (ROWS // 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "what"),
+    [
+        *((name, cells, "numbers with a unit") for name, cells in UNITS.items()),
+        *((name, cells, "dates or times") for name, cells in MOMENTS.items()),
+        *((name, cells, "") for name, cells in CODES.items()),
+        ("zip", [f"{1000 + i % 40:05}" for i in range(ROWS)], "leading zeros"),
+        ("day", [f"201608{1 + i % 28:02}" for i in range(ROWS)], "numbers that look like dates"),
+        ("id", [7 + 3 * i for i in range(ROWS)], "grow from row to row"),
+        ("age", [20 + i % 50 for i in range(ROWS)], ""),
+        ("level", [i / 8 for i in range(ROWS)], ""),
+    ],
+)
+def test_a_column_that_is_probably_something_else(
+    project: Path, said: Any, name: str, cells: Any, what: str
+) -> None:
+    given = save(project, **{name: cells})
+    warned, _ = said(*given)
+    assert (what in warned and f"'{name}'" in warned) if what else warned == ""
+    kind = "numeric" if name == "id" else "categorical"
+    silent, _ = said(*given, f"data.source.{kind}=[{name}]")
+    assert silent == ""
+
+
+@pytest.mark.parametrize("cells", [["2", "1,5", "-200,25"], ["1,5", "2,5", "x"], ["2", "3", "1,5"]])
+def test_decimal_commas_beside_other_cells_are_refused(
+    project: Path, said: Any, cells: list[str]
+) -> None:
+    with pytest.raises(DataError, match="column 't' has .* numbers with commas") as caught:
+        said(*save(project, t=cells * (ROWS // 3)))
+    assert "data.source.decimal=','" in caught.value.fix
+
+
+def test_many_columns_are_few_lines() -> None:
+    names = tuple(f"column {i}" for i in range(300))
+    columns = [Column(name=name, kind="numeric") for name in names[:150]]
+    columns += [Column(name=n, kind="categorical", categories=("a\n", "b")) for n in names[150:]]
+    spec = make_spec("tabular", shape=(300,), features=names, columns=tuple(columns))
+    lines = overview(spec, Reading(left_out={f"x{i}": "an index" for i in range(300)}))
+    assert len(lines) < 10
+    assert max(map(len, lines)) < 100 * MOST_COLUMNS
+    assert not any("\n" in line for line in lines)
+    assert "  numbers (150): column 0, " in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "what"),
+    [
+        (("0", "0.0", "1", "1.0"), "'0' and '0.0', '1' and '1.0'"),
+        (("Spam", "ham", "spam"), "'Spam' and 'spam'"),
+        (("<=50K", "<=50K.", ">50K"), "'<=50K' and '<=50K.'"),
+        (("-1", "0", "1"), "'no label'"),
+        (("-1", "1"), ""),
+        (("a", "a|b", "b"), "'a|b' is made of other classes"),
+        (("0.5", "1.0", "2.5"), "if they are amounts"),
+        (("test_set", "training_set"), "named like splits"),
+        (("images", "masks"), "named like masks"),
+        (("cat", "contest", "dog"), ""),
+        (("1", "2", "3"), ""),
+    ],
+)
+def test_classes_that_are_probably_none(classes: tuple[str, ...], what: str) -> None:
+    found = "\n".join(doubts(make_spec("tabular", classes=classes), Reading()))
+    assert what in found if what else found == ""
+
+
+def test_classes_are_named_where_they_are_few() -> None:
+    few = overview(make_spec("image", classes=tuple(f"c{i}" for i in range(20))), Reading())
+    assert "c19" in "\n".join(few)
+    many = overview(make_spec("image", classes=tuple(f"c{i}" for i in range(21))), Reading())
+    assert "21 classes, from 'c0' to 'c20'" in "\n".join(many)
+    assert "c19" not in "\n".join(many)
+
+
+def test_more_channels_than_steps() -> None:
+    assert "channels=last" in doubts(make_spec("sequence", shape=(100, 9)), Reading())[0]
+    assert doubts(make_spec("sequence", shape=(9, 100)), Reading()) == []
+
+
+def pictures(root: Path, *folders: str, name: str = "{}.png") -> Path:
+    for place, folder in enumerate(folders):
+        (root / folder).mkdir(parents=True)
+        for number in range(4):
+            image = np.full((4, 4), 10 * place + number, np.uint8)
+            Image.fromarray(image).save(root / folder / name.format(number))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("folders", "fix"),
+    [
+        (("training_set/a", "training_set/b", "test_set/a"), "training_set to train"),
+        (("seg_train/a", "seg_test/a", "seg_pred/a"), "move seg_pred away"),
+        (
+            ("Train_images/a", "Validate/a", "dev-set/a"),
+            "rename Train_images to train, dev-set to val",
+        ),
+    ],
+)
+def test_splits_of_the_publisher_are_no_classes(tmp_path: Path, folders: Any, fix: str) -> None:
+    with pytest.raises(DataError, match="named like splits") as caught:
+        find_pictures(pictures(tmp_path, *folders))
+    assert fix in caught.value.fix
+    with pytest.raises(DataError, match="named like splits"):
+        folders_of(tmp_path)
+
+
+def test_classes_that_end_like_splits_are_classes(tmp_path: Path) -> None:
+    found = find_pictures(pictures(tmp_path, "blood_test", "strength_training"))
+    assert set(found.labels["all"]) == {"blood_test", "strength_training"}
+
+
+@pytest.mark.parametrize("parts", [("",), ("train/", "test/")])
+def test_masks_are_no_class(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        pictures(tmp_path / part, "images")
+        pictures(tmp_path / part, "masks", name="{}_mask.png")
+    with pytest.raises(DataError, match="'masks' holds a file for each of 'images'") as caught:
+        find_pictures(tmp_path)
+    assert "segmentation is not supported" in caught.value.fix
+    find_pictures(pictures(tmp_path / "other", "cats", "dogs"))  # the same names
+
+
+@pytest.mark.filterwarnings("ignore:.*validation|.*test")
+def test_texts_without_spaces(project: Path, said: Any) -> None:
+    letters = list("他很不好电影我是欢坏")
+    texts = ["".join(RNG.choice(letters, 12)) for _ in range(ROWS)]
+    pd.DataFrame({"text": texts, "label": LABELS}).to_csv("zh.csv", index=False)
+    given = ["data=text", f"data.path={project / 'zh.csv'}"]
+    with pytest.raises(DataError, match="of the tokens of train are unknown") as caught:
+        said(*given)
+    assert "data.source.tokenizer=char" in caught.value.fix
+    warned, lines = said(*given, "data.source.tokenizer=char")
+    assert "unknown" not in warned
+    assert "unknown tokens: train 0.0%" in lines
+    assert "target label: 2 classes" in lines
+
+
+def test_many_unknown_tokens_are_a_warning(project: Path, said: Any) -> None:
+    texts = [f"a good {'film' if i % 2 else 'book'} {i} {i + 1000}" for i in range(ROWS)]
+    pd.DataFrame({"text": texts, "label": LABELS}).to_csv("x.csv", index=False)
+    warned, lines = said("data=text", f"data.path={project / 'x.csv'}")
+    assert "many tokens are unknown (train 40%, val 40%, test 40%)" in warned
+    assert "data.source.tokenizer=char or bpe" in warned
+    assert "unknown tokens: train 40.0%, val 40.0%, test 40.0%" in lines
+
+
+def test_dark_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dark = (make_raw("image").parts["all"][0] // 16, np.arange(60) % 3)
+    with pytest.warns(UserWarning, match="the brightest pixel of train is 15 of 255"):
+        prepare_raw(make_raw("image", parts={"all": dark}), tmp_path / "made", monkeypatch)
+
+
+def test_what_was_read_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = prepare_raw(make_raw(), tmp_path / "made", monkeypatch)
+    kept = Reading.model_validate_json((tmp_path / "made" / "reading.json").read_text())
+    assert overview(spec, kept)[1] == "  numbers (4): f0, f1, f2, f3"
