@@ -15,6 +15,7 @@ from litlab.checkpoint.card import Loaded
 from litlab.data.arrays import Split
 from litlab.generate import Sampling, write
 from litlab.inference import Outputs
+from litlab.names import file_name
 from litlab.paths import relative
 from litlab.report import figures
 from litlab.report.intervals import bootstrap_interval, wilson
@@ -153,7 +154,7 @@ def _figures(results: Results) -> list[Path]:
         drawn["confusion_matrix"] = figures.confusion_matrix(actual, predicted, spec.classes)
     else:
         for i, target in enumerate(spec.targets):
-            drawn[f"predicted_{target}"] = figures.predicted_against_true(
+            drawn[file_name(f"predicted_{target}", drawn)] = figures.predicted_against_true(
                 actual[:, i], predicted[:, i], target
             )
     paths = []

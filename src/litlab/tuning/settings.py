@@ -1,13 +1,14 @@
 """What a study may ask for, read from conf/study and checked before anything runs."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from litlab.errors import ConfigError, nearest
 from litlab.hyperparameters import Count, Index
+from litlab.names import StudyName
 from litlab.paths import project_root
 from litlab.schema import Duration
 from litlab.tracking.redact import redact
@@ -18,7 +19,6 @@ WANTED = {
     "time_limit": "a time such as 90s, 10m or 1h30m",
     "stale_after": "a time such as 90s, 10m or 1h30m",
 }
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$", max_length=60)]
 
 
 class StudySettings(BaseModel):
@@ -42,7 +42,7 @@ class StudySettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Name
+    name: StudyName
     space: dict[str, Any]
     objectives: list[str] = []
     sampler: Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"] = "tpe"
