@@ -1,12 +1,16 @@
 """One run, one folder: its configuration, history, checkpoints and what it says of itself."""
 
 import json
+import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from litlab import limits
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, nearest
 from litlab.paths import project_root, runs_folder
 
@@ -73,12 +77,18 @@ class RunRecord:
             CheckpointError: The folder is not a run's.
         """
         try:
-            content: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
-            return cls(**content)
+            content = asdict(cls(**limits.read_json(folder / RUN_FILE)))  # no field more, none less
+            if isinstance(content["metrics"], dict):  # JSON has no NaN
+                values = content["metrics"].items()
+                content["metrics"] = {k: math.nan if v is None else v for k, v in values}
+            return TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{RUN_FILE}: {first['loc'][0]}: {first['msg']}"
         except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(
-                f"not the folder of a run ({error})", str(folder), "name a folder under runs/"
-            ) from None
+            reason = str(error)
+        fix = "name a folder under runs/"
+        raise CheckpointError(f"not the folder of a run ({reason})", str(folder), fix)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -223,7 +233,7 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         CheckpointError: The run has not been evaluated.
     """
     try:
-        read = [json.loads((folder / name).read_text()) for name in ("metrics.json", RUN_FILE)]
+        read = [limits.read_json(folder / name) for name in ("metrics.json", RUN_FILE)]
     except (OSError, ValueError):
         raise CheckpointError(
             "no results there", str(folder), "run `litlab evaluate RUN` (or `dvc repro`) first"

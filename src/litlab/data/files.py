@@ -10,6 +10,7 @@ from pathlib import Path
 
 from litlab.data.dvc_files import how_to_get
 from litlab.errors import EnvironmentFault
+from litlab.limits import read_json
 from litlab.output import say
 from litlab.paths import project_root, relative
 
@@ -44,9 +45,10 @@ def changed(recorded: Mapping[str, str], memo: Path) -> str | None:
     are read again only where a size or a time differs from those noted in `memo`.
     """
     try:
-        seen = json.loads(memo.read_text())
+        seen = read_json(memo)
     except (OSError, ValueError):
         seen = {}
+    seen = seen if isinstance(seen, dict) else {}
     now = {}
     for name, content in recorded.items():
         path = project_root() / name
