@@ -102,7 +102,7 @@ class Recording:
         self.record.started, self.record.resumed = tracked["started"], tracked["resumed"] + 1
         self._seconds_before, self._resumed_at = tracked["seconds"], found.manifest["step"]
         self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
-        changed = {"resume.changed": "; ".join(found.changed)} if found.changed else {}
+        changed = {"resume.changed": "; ".join(map(str, found.changed))} if found.changed else {}
         self.mlflow.go_on({"resumed": str(self.record.resumed), **changed}, self.history.rows)
         self.record.experiment = self.mlflow.name
         content = redact(self.config.model_dump(mode="json"))
