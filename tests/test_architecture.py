@@ -97,7 +97,7 @@ ARROWS = {
     },
     "litlab.depth": set(),
     "litlab.schedules": {"litlab.hyperparameters"},
-    "litlab.data.spec": {"litlab.errors"},
+    "litlab.data.spec": {"litlab.errors", "litlab.names"},
     "litlab.data.datamodule": {
         "litlab.data.arrays",
         "litlab.data.augment.base",

@@ -122,7 +122,7 @@ def test_spelling_and_order_do_not_matter(project: Path) -> None:
     [
         ("a: [", "not valid YAML"),
         ("a: 1\na: 2", "not valid YAML"),
-        ("a: ${b}", "Interpolation key 'b' not found"),
+        ("a: ${b}", "a refers to something else"),
         ("- a", "not a mapping"),
         ("3", "cannot be read"),
         ("", "name has no value"),

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_sc
 
 from litlab.assemble import build_augmentations
 from litlab.checkpoint.card import load
-from litlab.checkpoint.io import write
+from litlab.checkpoint.io import KEY, read, write
 from litlab.config import load as load_config
 from litlab.data.arrays import open_split
 from litlab.data.augment.draws import Draws
@@ -89,6 +89,18 @@ def test_regression_is_measured_in_its_own_unit(project):
     assert result.metrics["mae"] == pytest.approx(mean_absolute_error(actual, predicted), rel=1e-5)
     assert result.metrics["r2"] == pytest.approx(r2_score(actual, predicted), abs=1e-4)
     assert "loss" in result.metrics
+
+
+@pytest.mark.parametrize("target", ["rent/m2", "../../../outside"])
+def test_a_targets_name_is_no_path(project, target):
+    run = small_run(project, *REGRESSION)
+    content = read(run.checkpoint)
+    content[KEY]["spec"]["targets"] = [target]
+    write(content, run.checkpoint)
+    result = evaluate("last")
+    drawn = {path.name for path in (result.folder / "figures").iterdir()}
+    assert drawn == {"learning_curves.png", f"predicted_{target.replace('/', '_')}.png"}
+    assert not list(project.glob("**/outside.png"))
 
 
 @pytest.mark.parametrize("model", MODELS)

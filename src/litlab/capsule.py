@@ -4,13 +4,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from litlab.checkpoint.card import Card, Loaded, card_of, unpack
-from litlab.checkpoint.io import KEY, read, write
+from litlab.checkpoint.io import KEY, OTHER, read, write
 from litlab.errors import CheckpointError, LitlabError
 from litlab.loop.guard import Moment
 from litlab.output import command
@@ -94,7 +95,7 @@ def _of_run(folder: Path) -> Path:
     if not found:
         fix = "a run leaves one when it ends with exit code 6"
         raise CheckpointError("this run has no capsule", short(folder), fix)
-    own = [path for path in found if "loss" in str(read(path)[CONTENT]["what"])]
+    own = [path for path in found if "loss" in str(_kept(read(path), path).get("what"))]
     return (own or found)[0]
 
 
@@ -113,9 +114,38 @@ def open_capsule(path: Path, trust: Sequence[str] = ()) -> Capsule:
     file = _of_run(path) if path.is_dir() else path
     content = read(file)
     loaded = unpack(content, file, trust)
-    kept: Any = content.get(CONTENT)
+    try:
+        kept = _Kept.model_validate(_kept(content, file))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))[:100]
+        what = f"not a whole capsule: {place}: {first['msg']}"
+        raise CheckpointError(what, str(file), OTHER) from None
+    batches = [(x, y) for x, y in kept.batches]
+    return Capsule(loaded, kept.what, content[KEY]["step"], batches, kept.rng)
+
+
+def _kept(content: dict[str, Any], file: Path) -> dict[str, Any]:
+    kept = content.get(CONTENT)
     if not isinstance(kept, dict):
         fix = f"name a {NAME}, which a run leaves that ended with exit code 6"
         raise CheckpointError("a checkpoint, not a capsule", str(file), fix)
-    batches = [(x, y) for x, y in kept["batches"]]
-    return Capsule(loaded, str(kept["what"]), content[KEY]["step"], batches, kept["rng"])
+    return kept
+
+
+class _Kept(BaseModel):
+    """A capsule's content as it lies in the file."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, strict=True)
+
+    what: str
+    batches: list[Annotated[list[torch.Tensor], Field(min_length=2, max_length=2)]] = Field(
+        min_length=1
+    )
+    rng: list[Annotated[list[torch.Tensor], Field(min_length=1)]]
+
+    @model_validator(mode="after")
+    def _as_many(self) -> "_Kept":
+        if len(self.rng) != len(self.batches):
+            raise ValueError("as many random states as batches are needed")
+        return self

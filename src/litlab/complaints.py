@@ -115,5 +115,7 @@ def _shown(value: object) -> str:
     known = {None: "null", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
         return known[value]
+    if isinstance(value, int) and value.bit_length() > 1000:  # Python refuses to write it out
+        return "a huge number"
     text = str(value) if isinstance(value, str | int | float) and value != "" else repr(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."

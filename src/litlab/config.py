@@ -3,9 +3,11 @@
 import os
 import re
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from litlab import limits
 from litlab.check import check_config
 from litlab.errors import ConfigError, EnvironmentFault, nearest
 from litlab.paths import not_a_file, project_root
@@ -44,12 +46,30 @@ def read(path: Path) -> dict[str, Any]:
         found = not_a_file(path)
         what = f"is {found}, not a file" if found else "there is no such file"
         raise ConfigError(what, str(path), "run `litlab params` to write one")
+    text = limits.read_text(path)
+    limits.check_yaml(text, str(path))
     try:
-        return _plain(OmegaConf.load(path), str(path))
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError(f"not valid YAML: {error}", str(path), "mend the file") from None
-    except OSError as error:  # also OmegaConf's, of a file that holds a bare number
+        loaded = OmegaConf.load(StringIO(text))
+        _refuse_references(OmegaConf.to_container(loaded), str(path))
+        return _plain(loaded, str(path))
+    except (YAMLError, OmegaConfBaseException, *limits.UNREADABLE) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"not valid YAML: {reason}", str(path), "correct the file") from None
+    except OSError as error:  # OmegaConf's, of a file that holds a bare number
         raise ConfigError(f"cannot be read: {error}", str(path), "run `litlab params`") from None
+
+
+def _refuse_references(content: Any, where: str, key: str = "") -> None:
+    """Refuse `${...}`: a few of them that refer to each other are gigabytes of text."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            _refuse_references(value, where, f"{key}.{name}" if key else str(name))
+    elif isinstance(content, list):
+        for value in content:
+            _refuse_references(value, where, key)
+    elif isinstance(content, str) and "${" in content:
+        fix = "write the value itself; only files of conf/ may refer to other settings"
+        raise ConfigError(f"{key} refers to something else with ${{...}}", where, fix)
 
 
 def _plain(loaded: Any, where: str) -> dict[str, Any]:
@@ -82,11 +102,14 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     if useless:
         raise ConfigError("Hydra's own settings do nothing here", useless[0], "leave it out")
     folder = project_root() / "conf"
+    for override in overrides:
+        limits.check_override(override)
+    limits.check_folder(folder)
     try:
         with initialize_config_dir(str(folder), version_base="1.3", job_name="litlab"):
             composed = hydra_compose("config", overrides=list(overrides))
         return _plain(composed, " ".join(overrides) or str(folder))
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, *limits.UNREADABLE) as error:
         raise _explain(error, list(overrides)) from error
 
 

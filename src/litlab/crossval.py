@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 
 from litlab.errors import ConfigError
 from litlab.feasible import num_processes
+from litlab.names import extended
 from litlab.run_folder import find
 from litlab.schema import Config
 from litlab.train import Result, train
@@ -43,7 +44,8 @@ def cross_validate(config: Config, command: list[str] | None = None) -> CrossVal
     if config.init_from is not None:  # once for all: "last" would be the fold before
         checkpoint = str(find(config.init_from).checkpoint)
         config = config.model_copy(update={"init_from": checkpoint})
-    runs = [train(_of_fold(config, fold, folds), command=command) for fold in range(folds)]
+    configs = [_of_fold(config, fold, folds) for fold in range(folds)]
+    runs = [train(of_fold, command=command) for of_fold in configs]
     names = [name for name in runs[0].record.metrics if name.startswith("val/")]
     scores = {name: [run.record.metrics[name] for run in runs] for name in names}
     return CrossValidation(runs, {name: _spread(found) for name, found in scores.items()})
@@ -60,9 +62,13 @@ def _of_fold(config: Config, fold: int, folds: int) -> Config:
     """Return the configuration of one fold, whose data and run have names of their own."""
     number = f"fold{fold + 1}of{folds}"
     data = config.data.model_copy(
-        update={"name": f"{config.data.name}-{number}", "num_folds": folds, "fold": fold}
+        update={
+            "name": extended(config.data.name, number, "data.name"),
+            "num_folds": folds,
+            "fold": fold,
+        }
     )
     tags = {**config.tracking.tags, "cv": config.run_name, "cv.fold": str(fold)}
     tracking = config.tracking.model_copy(update={"tags": tags})
-    name = f"{config.run_name}-{number}"
+    name = extended(config.run_name, number, "name")
     return config.model_copy(update={"data": data, "tracking": tracking, "name": name})

@@ -1,5 +1,6 @@
 """A trained network, run over data without training it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,14 @@ import torch
 
 from litlab.assemble import build_augmentations, build_task
 from litlab.checkpoint.card import Loaded, load, load_weights
+from litlab.checkpoint.held import require_held
+from litlab.checkpoint.io import OTHER
 from litlab.data.arrays import Split
 from litlab.data.augment.base import Augmentation
 from litlab.data.loader import BatchLoader
 from litlab.data.preprocess import Key, Preprocess
 from litlab.data.spec import DataSpec
-from litlab.errors import CheckpointError, ConfigError
+from litlab.errors import CheckpointError, ConfigError, LitlabError
 from litlab.schema import Config
 from litlab.task import Task
 
@@ -79,12 +82,31 @@ def rebuild(loaded: Loaded, path: Path) -> Task:
         CheckpointError: It is of another model, or names code that is not trusted.
     """
     try:
+        require_held(loaded, path)
         task = build_task(loaded.card.config, loaded.card.spec, trial=False)
+        load_weights(task, loaded.weights, path)
+        _try(task, loaded.card.spec)
     except ConfigError as error:
         where = f"{path}: {error.where}"
         raise CheckpointError(f"its card does not fit: {error.what}", where, error.fix) from error
-    load_weights(task, loaded.weights, path)
+    except LitlabError:
+        raise
+    except Exception as error:  # what a card says may be anything, and raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(f"its card does not fit: {reason}", str(path), OTHER) from error
     return task
+
+
+@torch.no_grad()
+def _try(task: Task, spec: DataSpec) -> None:
+    """Run three made-up samples through: a card may describe data of another shape or scale."""
+    shape = (min(spec.shape[0], 64),) if spec.kind == "text" else spec.shape
+    if math.prod(shape) > 2**24:  # nor does what a card claims choose how much memory is used
+        return
+    kind = torch.uint8 if spec.dtype == "uint8" else torch.float32
+    x = torch.zeros(3, *shape, dtype=torch.long if spec.kind == "text" else kind)
+    task.predict(task.eval()(Preprocess(spec)(x)).float())
+    task.train()
 
 
 def device() -> torch.device:

@@ -5,7 +5,7 @@ import stat
 import sys
 from pathlib import Path
 
-from litlab.errors import ConfigError
+from litlab.errors import ConfigError, DataError
 
 MARK = Path("conf/config.yaml")
 
@@ -87,8 +87,20 @@ def not_a_file(path: Path) -> str | None:
 
 
 def prepared_folder(name: str) -> Path:
-    """Return the folder of one data set's prepared arrays."""
-    return project_root() / "data" / "prepared" / name
+    """Return the folder of one data set's prepared arrays.
+
+    Args:
+        name: A `litlab.names.Name`.
+
+    Raises:
+        DataError: It is a link that leads elsewhere.
+    """
+    parent = project_root() / "data" / "prepared"
+    folder = parent / name
+    if folder.is_symlink() and not folder.resolve().is_relative_to(parent.resolve()):
+        what = f"a link that leads out of {relative(parent)}"
+        raise DataError(what, str(folder), "remove it; to use another disk, link data/prepared")
+    return folder
 
 
 def runs_folder() -> Path:

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from litlab.capsule import Capsule, open_capsule
+from litlab.checkpoint.io import OTHER
+from litlab.errors import CheckpointError, LitlabError
 from litlab.freeze import frozen_names, frozen_norms
 from litlab.inference import rebuild
 
@@ -59,8 +61,18 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
         CheckpointError: It cannot be read.
     """
     capsule = open_capsule(path, trust)
+    task = rebuild(capsule.loaded, path)
+    try:
+        return _take_again(task, capsule)
+    except LitlabError:
+        raise
+    except Exception as error:  # a capsule may hold batches of any shape
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(f"its step cannot be taken: {reason}", str(path), OTHER) from error
+
+
+def _take_again(task: Any, capsule: Capsule) -> Replay:
     loaded = capsule.loaded
-    task: Any = rebuild(loaded, path)
     trainer = loaded.card.config.trainer
     thawed = trainer.unfreeze_epoch is not None and loaded.epoch >= trainer.unfreeze_epoch
     frozen = set() if thawed else frozen_names(task.model, trainer.freeze)

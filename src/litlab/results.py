@@ -19,6 +19,7 @@ from litlab.data.spec import SPLITS
 from litlab.generate import Sampling, write
 from litlab.inference import Outputs
 from litlab.mistakes import surest, worst
+from litlab.names import file_name
 from litlab.output import command
 from litlab.paths import relative
 from litlab.report import figures
@@ -181,7 +182,7 @@ def _figures(results: Results) -> list[Path]:
         drawn["confusion_matrix"] = figures.confusion_matrix(actual, predicted, spec.classes)
     else:
         for i, target in enumerate(spec.targets):
-            drawn[f"predicted_{target}"] = figures.predicted_against_true(
+            drawn[file_name(f"predicted_{target}", drawn)] = figures.predicted_against_true(
                 actual[:, i], predicted[:, i], target
             )
     paths = []

@@ -2,13 +2,15 @@
 
 import math
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, nearest
-from litlab.paths import project_root, runs_folder
+from litlab.paths import not_a_file, project_root, runs_folder
 from litlab.strict_json import read_json, write_json
 
 RUN_FILE = "run.json"
@@ -76,15 +78,18 @@ class RunRecord:
             CheckpointError: The folder is not a run's.
         """
         try:
-            content: dict[str, Any] = read_json(folder / RUN_FILE)
-            record = cls(**content)
-            # JSON has null for a metric that is NaN.
-            values = {k: math.nan if v is None else v for k, v in record.metrics.items()}
-            return replace(record, metrics=values)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"not the folder of a run ({error})", str(folder), "name a folder under runs/"
-            ) from None
+            content = asdict(cls(**read_json(folder / RUN_FILE)))  # no field more, none less
+            if isinstance(content["metrics"], dict):  # JSON has no NaN
+                values = content["metrics"].items()
+                content["metrics"] = {k: math.nan if v is None else v for k, v in values}
+            return TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{RUN_FILE}: {first['loc'][0]}: {first['msg']}"
+        except (OSError, ValueError, TypeError) as error:
+            reason = str(error)
+        fix = "name a folder under runs/"
+        raise CheckpointError(f"not the folder of a run ({reason})", str(folder), fix)
 
 
 def make_folder(out: Path | None, run_name: str) -> Path:

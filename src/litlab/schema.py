@@ -12,6 +12,7 @@ from litlab.hyperparameters import (
     Positive,
     Probability,
 )
+from litlab.names import Name
 
 Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
 Precision = Literal[
@@ -28,14 +29,6 @@ Strategy = Literal[
 ]
 # What stops `prepare`, by the names that `data.allow` takes.
 GuardCheck = Literal["exact_duplicates", "near_duplicates", "group_leak", "single_class"]
-Name = Annotated[
-    str,
-    Field(
-        pattern=r"^[A-Za-z0-9][\w.-]*$",
-        max_length=100,
-        description="a name of at most 100 letters, digits, '_', '-' and '.'",
-    ),
-]
 MetricName = Annotated[
     str, Field(pattern=r"^\w+$", description="a name of letters, digits and '_'")
 ]

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from litlab import seeding, startup
 from litlab.assemble import build_augmentations, build_task
+from litlab.callbacks.optimizer_changes import OptimizerChanges
 from litlab.capsule import CapsuleWriter
 from litlab.checkpoint.card import Card
 from litlab.checkpoint.io import probe
@@ -94,7 +95,7 @@ def train(
     config = config.model_copy(update={"trainer": as_launched(config.trainer)})
     check_devices(config.trainer)
     state = resume.state_folder(config, out) if resume else None
-    found = resume.find(config, out) if resume else None
+    found = resume.find(config, out, command or []) if resume else None
     task, data, taken = _parts(config, found)
     # The other processes of a run write nothing; checkpoints go where the first one's Trainer says.
     run = runs_folder()
@@ -109,6 +110,8 @@ def train(
     if taken is not None and is_first_process():
         say(str(taken))
         files.append(taken.save(run))
+    if found is not None and found.changed:
+        callbacks = [*callbacks, OptimizerChanges(found.changed)]
     recording = Recording(config, data.spec, run, command or [])
     with running(state or run) if is_first_process() else nullcontext():
         fit = _Run(task, data, recording, found, state or run, files, callbacks, preview=preview)
@@ -219,6 +222,8 @@ class _Run:
             shutil.copyfile(best, self.checkpoint)
         where = f"epoch {nth_epoch(found.manifest['epoch'])}, step {found.manifest['step']}"
         say(f"going on with run {recording.record.run_id} in {short(found.folder)} from {where}")
+        for change in found.changed:
+            say(f"  changed: {change}")
 
     def _train(self, signals: Signals) -> None:
         config, recording, task = self.config, self.recording, self.task

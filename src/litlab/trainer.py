@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -18,6 +19,7 @@ from litlab import anomaly, progress, seeding
 from litlab.callbacks import build
 from litlab.checkpoint.io import VerifiedCheckpointIO
 from litlab.checkpoint.keeper import Keeper
+from litlab.checkpoint.parts import restoring
 from litlab.compile import explained
 from litlab.errors import ConfigError
 from litlab.feasible import num_processes
@@ -114,11 +116,24 @@ class _NoSignals(_SignalConnector):
         """Leave them."""
 
 
+class _EarlyStopping(EarlyStopping):
+    """Lightning's, except that a resumed run has the patience that it is given now."""
+
+    @property
+    def state_key(self) -> str:
+        """Lightning's own, by which checkpoints know it."""
+        return f"EarlyStopping{ {'monitor': self.monitor, 'mode': self.mode} }"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what was counted, not what is set."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+
 def _early_stopping(config: Config, mode: str) -> list[Callback]:
     stopping = config.trainer.early_stopping
     if stopping is None:
         return []
-    early = EarlyStopping(
+    early = _EarlyStopping(
         config.monitor,
         mode=mode,
         patience=stopping.patience,
@@ -154,6 +169,8 @@ def fit(
         NonFiniteError: Anomaly detection found the operation that makes a NaN.
     """
     saved = "the same command with --resume goes on from here"
+    if resume is not None:
+        _blame(trainer, resume)
     with _plain_warnings(), signals.noted(), explained(), anomaly.explained():
         try:
             trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -166,6 +183,14 @@ def fit(
                 saved = "the same command with --resume goes on from the last save"
                 raise signals.interrupted(saved, signal.SIGINT) from None
             raise
+
+
+def _blame(trainer: pl.Trainer, checkpoint: Path) -> None:
+    """Let what goes wrong while a checkpoint is taken over be said of the checkpoint."""
+    connector = trainer._checkpoint_connector
+    blamed = restoring(checkpoint, passing=(MisconfigurationException,))
+    for name in ("_restore_modules_and_callbacks", "restore_training_state"):
+        setattr(connector, name, blamed(getattr(connector, name)))
 
 
 def seed_apart(seed: int, trainer: pl.Trainer) -> None:

@@ -199,6 +199,21 @@ def test_hyperparameters_a_card_made_up(project, trained):
     assert "width" in refusal(path)
 
 
+@pytest.mark.parametrize("name", ["../outside", "/outside", "..", "a/../../b", "a\0b", "a" * 101])
+@pytest.mark.parametrize("place", ["spec", "config", "run"])
+def test_a_card_does_not_choose_a_folder(project, trained, place, name):
+    def change(content):
+        card = content[KEY]
+        if place == "spec":
+            card["spec"]["name"] = name
+        elif place == "config":
+            card["config"]["data"]["name"] = name
+        else:
+            card["config"]["name"] = name
+
+    refusal(altered(trained, project, change))
+
+
 def test_passwords_do_not_travel_in_checkpoints(project):
     tags = {"server": "http://me:geheim@host", "api_key": "geheim"}
     tracking = small().tracking.model_copy(update={"tags": tags})

@@ -199,15 +199,16 @@ def test_nothing_to_resume(project) -> None:
 
 def test_other_settings_are_listed(project) -> None:
     folder = cut_run(project)
-    changed = [*RUN, "trainer.gradient_clip_val=1.0", "trainer.max_epochs=5"]
+    changed = [*RUN, "trainer.gradient_clip_val=1.0", "trainer.max_epochs=5", "optimizer.lr=0.02"]
     with pytest.raises(ConfigError) as caught:
         train(small(*changed), resume=Resume())
     assert "trainer.gradient_clip_val: None -> 1.0" in caught.value.what
     assert "trainer.max_epochs: 4 -> 5" in caught.value.what
+    assert "optimizer.lr: 0.01 -> 0.02" in caught.value.what
     assert "--allow-changes" in caught.value.fix
     # What the checkpoint decides is refused in any case: it would only seem to change.
-    for override in ("optimizer.lr=0.02", "loader.batch_size=8", "scheduler=constant"):
-        with pytest.raises(ConfigError, match="keeps these as they were") as caught:
+    for override in ("loader.batch_size=8", "scheduler=constant", "optimizer=sgd", "seed=3"):
+        with pytest.raises(ConfigError, match="fixed by the checkpoint: ") as caught:
             train(small(*RUN, override), resume=Resume(allow_changes=True))
         assert "init_from=" in caught.value.fix
     result = train(small(*changed), resume=Resume(allow_changes=True))
@@ -215,6 +216,8 @@ def test_other_settings_are_listed(project) -> None:
     assert result.record.epochs == 5
     tags = mlflow_run(project, result.record.run_id).data.tags
     assert "trainer.max_epochs: 4 -> 5" in tags["resume.changed"]
+    groups = state_of(folder)["optimizer_states"][0]["param_groups"]
+    assert {group["max_lr"] for group in groups} == {0.02}
 
 
 def flip(path: Path) -> None:

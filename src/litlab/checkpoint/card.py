@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from litlab.check import check_config
-from litlab.checkpoint.io import KEY, SCHEMA, read
+from litlab.checkpoint.io import KEY, OTHER, SCHEMA, read
 from litlab.checkpoint.manifest import manifest
 from litlab.data.spec import DataSpec
 from litlab.errors import CheckpointError, ConfigError
+from litlab.hyperparameters import Index
 from litlab.schema import Config
 from litlab.tracking.redact import redact, redact_spec
 
@@ -43,6 +45,32 @@ def card_of(card: Card, epoch: int, step: int, weights: Any) -> dict[str, Any]:
         "step": step,
         "manifest": manifest(card.config, card.spec, card.run_id, epoch, step, weights),
     }
+
+
+def _plain(value: object) -> torch.Tensor:
+    """Pass on an ordinary tensor of real or whole numbers in memory."""
+    if not isinstance(value, torch.Tensor):
+        raise ValueError("state_dict holds other things than tensors")
+    odd = value.is_quantized or value.is_complex() or value.is_nested
+    if odd or value.layout is not torch.strided or value.device.type != "cpu":
+        raise ValueError("state_dict holds tensors that are no plain numbers")
+    return value
+
+
+Weight = Annotated[torch.Tensor, PlainValidator(_plain)]
+
+
+class _Written(BaseModel):
+    """A card and weights as they lie in a file."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, strict=True)
+
+    config: dict[str, Any]
+    spec: Annotated[DataSpec, Field(strict=False)]
+    run_id: Annotated[str, Field(pattern=r"^[\w-]*$", max_length=256)]
+    epoch: Index
+    step: Index
+    state_dict: dict[str, Weight]
 
 
 @dataclass(frozen=True)
@@ -80,25 +108,25 @@ def unpack(content: Mapping[str, Any], path: Path, trust: Sequence[str] = ()) ->
             "use the litlab version that wrote it",
         )
     try:
-        spec = DataSpec.model_validate(card["spec"])
-        trusted = {**card["config"], "trust": list(trust)}
+        written = _Written.model_validate({**card, "state_dict": content.get("state_dict")})
+        trusted = {**written.config, "trust": list(trust)}
         config = check_config(trusted, origin=str(path), device=False)
-        found = Card(config, spec, str(card["run_id"]))
-        return Loaded(found, int(card["epoch"]), _tensors(content["state_dict"]))
-    except (KeyError, TypeError, ValueError) as error:  # pydantic's error is a ValueError
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"its card does not fit: {reason}", str(path), "retrain") from None
+        found = Card(config, written.spec, written.run_id)
+        return Loaded(found, written.epoch, written.state_dict)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))[:100]
+        raise _misfit(f"{place}: {first['msg']}", path) from None
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise _misfit(f"{type(error).__name__}: {error}", path) from None
     except ConfigError as error:
         fix = "pass --trust PACKAGE if the checkpoint names a package of yours"
         raise CheckpointError(error.what, f"{path}: {error.where}", fix) from None
 
 
-def _tensors(weights: object) -> dict[str, torch.Tensor]:
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
-    ):
-        raise TypeError("state_dict holds other things than tensors")
-    return weights
+def _misfit(reason: str, path: Path) -> CheckpointError:
+    reason = " ".join(reason.split())[:200]
+    return CheckpointError(f"its card does not fit: {reason}", str(path), OTHER)
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:

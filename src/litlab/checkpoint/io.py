@@ -5,10 +5,10 @@ holds a SHA-256 and a manifest: what the checkpoint is of, to be read without un
 """
 
 import hashlib
-import json
 import os
 import struct
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +19,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from litlab.errors import CheckpointError, EnvironmentFault
 from litlab.paths import not_a_file
-from litlab.strict_json import dumps
+from litlab.strict_json import dumps, parse_json
 
 KEY = "litlab"
 RESUME = "resume"  # the part that only resuming needs
@@ -173,7 +173,7 @@ def verify(path: Path) -> Manifest:
         raise CheckpointError(what, str(path), "name a run or a .ckpt file")
     try:
         with path.open("rb") as file:
-            manifest = _verify(file, path.stat().st_size)
+            manifest = _verify(file, path.stat().st_size, path)
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", str(path), OTHER) from None
     if manifest is None:
@@ -189,7 +189,7 @@ def _has_comment(path: Path) -> bool:
     return not (tail.startswith(END) and tail.endswith(b"\0\0"))
 
 
-def _verify(file: BinaryIO, size: int) -> Manifest | None:
+def _verify(file: BinaryIO, size: int, path: Path) -> Manifest | None:
     tail_size = min(size, END_SIZE + 2**16)
     file.seek(size - tail_size)
     tail = file.read()
@@ -213,8 +213,11 @@ def _verify(file: BinaryIO, size: int) -> Manifest | None:
     total.update(b"\0\0" + text)  # when it was summed there was no comment
     if total.hexdigest().encode() != digest:
         return None
-    manifest: Manifest = json.loads(text)
-    return manifest
+    with suppress(ValueError):
+        manifest = parse_json(text)
+        if isinstance(manifest, dict):
+            return manifest
+    raise CheckpointError("its manifest is no JSON object", str(path), OTHER)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -227,6 +230,7 @@ def read(path: Path) -> dict[str, Any]:
     if summed:
         verify(path)
     try:
+        _refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has no one type for what a bad file can do
         what = f"not a weights-only checkpoint ({type(error).__name__})"
@@ -236,6 +240,21 @@ def read(path: Path) -> dict[str, Any]:
     if not summed and _schema(content) == SCHEMA:
         raise CheckpointError("damaged: it has lost its checksum", str(path), OTHER)
     return content
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse what unpacks to more than the file has: torch stores weights as they are.
+
+    Raises:
+        ValueError: An entry is compressed, or several share their bytes.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch says what it is
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("compressed")
 
 
 def _schema(content: dict[str, Any]) -> Any:

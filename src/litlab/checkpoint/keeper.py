@@ -17,6 +17,7 @@ from litlab.callbacks.averaging import WeightAverage
 from litlab.checkpoint import rng
 from litlab.checkpoint.card import Card, card_of
 from litlab.checkpoint.io import KEY, RAW, RESUME, read, sweep
+from litlab.checkpoint.parts import check_moments, restoring
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault
 from litlab.loop.fit_loop import Stopped
 from litlab.run_folder import BEST, LAST
@@ -106,16 +107,21 @@ class Keeper(Callback):
             return
         self._first = False
         self._plan(0.0)
-        rng.restore(_of_rank(self._resume["rng"], trainer.global_rank))
+        with restoring(Path(str(trainer.ckpt_path))):
+            rng.restore(_of_rank(self._resume["rng"], trainer.global_rank))
+            for optimizer in trainer.optimizers:
+                check_moments(optimizer)
 
     # What the loop tells.
 
     def epoch_resumed(self, trainer: pl.Trainer) -> None:
         """In the middle of an epoch: what its hooks drew, they had drawn before."""
         assert self._resume is not None
-        rng.restore(_of_rank(self._resume["rng"], trainer.global_rank))
         meters: Any = trainer.lightning_module
-        meters.load_meter_states(self._resume["meters"], trainer.global_rank, trainer.world_size)
+        with restoring(Path(str(trainer.ckpt_path))):
+            rng.restore(_of_rank(self._resume["rng"], trainer.global_rank))
+            states = self._resume["meters"]
+            meters.load_meter_states(states, trainer.global_rank, trainer.world_size)
         self._resume = None
 
     def batch_done(self, trainer: pl.Trainer) -> None:

@@ -7,32 +7,12 @@ from typing import Any
 
 import torch
 
-from litlab.checkpoint.io import SCHEMA
+from litlab.checkpoint.changes import training_settings
+from litlab.checkpoint.io import OTHER, SCHEMA, Manifest, verify
 from litlab.data.spec import DataSpec
+from litlab.errors import CheckpointError
 from litlab.schema import Config
 from litlab.strict_json import dumps
-
-# What does not change the numbers of a run. Where it runs does not either: a batch is shared out.
-FREE = ("name", "plot", "trust", "tracking")
-FREE_OF_TRAINER = (
-    *("progress", "profiler", "detect_anomaly", "save_every_seconds", "save_every_steps"),
-    *("devices", "num_nodes", "strategy"),
-)
-
-
-def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a configuration that decides the numbers of a run."""
-    kept = {key: value for key, value in config.items() if key not in FREE}
-    trainer = {k: v for k, v in kept["trainer"].items() if k not in FREE_OF_TRAINER}
-    for name in ("lr_find", "batch_size_find"):
-        if trainer.get(name) != "use":  # a suggestion changes nothing
-            trainer.pop(name, None)
-    # What is found when a run begins differs from what was asked for, and is gone on with.
-    if trainer.get("lr_find") == "use":
-        kept["optimizer"] = {k: v for k, v in kept["optimizer"].items() if k != "lr"}
-    if trainer.get("batch_size_find") == "use":
-        kept["loader"] = {k: v for k, v in kept["loader"].items() if k != "batch_size"}
-    return {**kept, "trainer": trainer}
 
 
 def config_hash(config: Config) -> str:
@@ -68,3 +48,20 @@ def manifest(
         "epoch": epoch,
         "step": step,
     }
+
+
+def manifest_of(path: Path) -> Manifest:
+    """Verify a checkpoint and return its manifest, with all that `manifest` puts in.
+
+    Raises:
+        CheckpointError: It is missing or damaged, or its manifest lacks something.
+    """
+    found = verify(path)
+    if found.get("schema") != SCHEMA:
+        what = f"written by checkpoint schema {found.get('schema')}, this is schema {SCHEMA}"
+        raise CheckpointError(what, str(path), "use the litlab version that wrote it")
+    texts = [isinstance(found.get(name), str) for name in ("run_id", "config", "data", "model")]
+    counts = [type(found.get(name)) is int and found[name] >= 0 for name in ("epoch", "step")]
+    if not all(texts + counts):
+        raise CheckpointError("its manifest lacks parts", str(path), OTHER)
+    return found

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from litlab.checkpoint.card import load, refuse_another_model, unpack
-from litlab.checkpoint.io import RAW, RESUME, Manifest, read, verify
-from litlab.checkpoint.manifest import code_hash, config_hash, training_settings
+from litlab.checkpoint.changes import Change, changes, require_allowed
+from litlab.checkpoint.io import RAW, RESUME, Manifest, read
+from litlab.checkpoint.manifest import code_hash, config_hash, manifest_of
+from litlab.checkpoint.parts import require_parts
 from litlab.data.spec import DataSpec
-from litlab.errors import CheckpointError, ConfigError, EnvironmentFault, LitlabError
+from litlab.errors import CheckpointError, EnvironmentFault, LitlabError
 from litlab.paths import runs_folder, short, store_root
 from litlab.ranks import is_first_process
 from litlab.run_folder import LAST, PREVIOUS, RunRecord
 from litlab.run_lock import is_running
 from litlab.schema import Config
-from litlab.tracking.redact import redact
-
-LISTED = 8  # settings in one line
-# Rates, momenta and schedules come from the checkpoint, and so does the place among the batches.
-KEPT = ("optimizer.", "scheduler.", "loader.", "data.")
 
 
 class NothingToResume(CheckpointError):
@@ -51,7 +48,9 @@ class Resume:
         name = hashlib.sha256((config_hash(config) + code_hash()).encode()).hexdigest()[:16]
         return store_root() / ".litlab" / "unfinished" / name
 
-    def find(self, config: Config, out: Path | None) -> "Interruption | None":
+    def find(
+        self, config: Config, out: Path | None, command: Sequence[str] = ()
+    ) -> "Interruption | None":
         """Return the run to go on with; None where a new one may be started instead.
 
         Raises:
@@ -60,7 +59,9 @@ class Resume:
         state = self.state_folder(config, out)
         folders: Iterable[Path] = [state] if state else [out] if out else runs_folder().glob("*")
         try:
-            return find_interrupted(config, folders, config.trust, allow_changes=self.allow_changes)
+            return find_interrupted(
+                config, folders, config.trust, command, allow_changes=self.allow_changes
+            )
         except NothingToResume:
             if self.or_start:
                 return None
@@ -81,7 +82,7 @@ class Interruption:
     folder: Path
     checkpoint: Path
     manifest: Manifest
-    changed: tuple[str, ...] = ()
+    changed: tuple[Change, ...] = ()
 
     def tracked(self) -> Any:
         """Return what the run had recorded when it was saved."""
@@ -89,7 +90,12 @@ class Interruption:
 
 
 def find_interrupted(
-    config: Config, folders: Iterable[Path], trust: list[str], *, allow_changes: bool = False
+    config: Config,
+    folders: Iterable[Path],
+    trust: list[str],
+    command: Sequence[str] = (),
+    *,
+    allow_changes: bool = False,
 ) -> Interruption:
     """Return the newest unfinished run of a configuration.
 
@@ -97,6 +103,7 @@ def find_interrupted(
         config: What is to be trained now.
         folders: Where runs lie.
         trust: Packages of the user's own that a checkpoint may name.
+        command: What the user typed, for the message.
         allow_changes: Whether a run of other settings will do, if there is none of the same.
 
     Raises:
@@ -120,32 +127,17 @@ def find_interrupted(
     newest = max(same or found, key=lambda one: one.checkpoint.stat().st_mtime, default=None)
     if newest is None:
         raise _nothing(damaged, finished)
+    newest = _with_parts(newest)
     # By the first process of this run, as the others see it.
     if is_first_process() and is_running(newest.folder):
         fix = "wait for it, or stop it first"
         raise EnvironmentFault("the run is still going on", short(newest.folder), fix)
-    if same:
+    if newest.manifest["config"] == wanted:
         return newest
-    changed = _changed(newest, config, trust)
-    _refuse_without_effect(newest, changed)
-    if allow_changes or not changed:  # a setting that is newer than the checkpoint changes the hash
-        return Interruption(newest.folder, newest.checkpoint, newest.manifest, changed)
-    more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
-    raise ConfigError(
-        f"the unfinished run has other settings: {', '.join(changed[:LISTED])}{more}",
-        short(newest.folder),
-        "train with its settings, or allow the change with --allow-changes",
-    )
-
-
-def _refuse_without_effect(found: Interruption, changed: Sequence[str]) -> None:
-    """Refuse what a checkpoint decides, and a changed setting would only seem to."""
-    kept = [change for change in changed if change.startswith(KEPT)]
-    if kept:
-        what = f"a run that goes on keeps these as they were: {', '.join(kept[:LISTED])}"
-        where = short(found.folder)
-        fix = f"leave out --resume for a new run (init_from={where} takes its weights along)"
-        raise ConfigError(what, where, fix)
+    changed = tuple(changes(load(newest.checkpoint, trust).card.config, config))
+    require_allowed(changed, newest.folder, command, allow_changes=allow_changes)
+    # Without any, a setting that is newer than the checkpoint has changed the hash.
+    return Interruption(newest.folder, newest.checkpoint, newest.manifest, changed)
 
 
 def newest_valid(folder: Path) -> Interruption:
@@ -159,11 +151,30 @@ def newest_valid(folder: Path) -> Interruption:
         if not path.is_file():
             continue
         try:
-            return Interruption(folder, path, verify(path))
+            return Interruption(folder, path, manifest_of(path))
         except CheckpointError as error:
             warnings.warn(f"{error.what} | {short(path)} | using the one before", stacklevel=2)
     fix = "train again without --resume; nothing in the files was executed"
     raise CheckpointError("every checkpoint of the run is damaged", short(folder), fix)
+
+
+def _with_parts(found: Interruption) -> Interruption:
+    """Return a run with the newest checkpoint that has all a run needs to continue.
+
+    Raises:
+        CheckpointError: The newest has not, and there is none before it.
+    """
+    try:
+        require_parts(read(found.checkpoint), found.checkpoint)
+    except CheckpointError as error:
+        before = found.folder / PREVIOUS
+        if found.checkpoint == before or not before.is_file():
+            raise
+        warnings.warn(f"{error.what} | {error.where} | using the one before", stacklevel=2)
+        earlier = Interruption(found.folder, before, manifest_of(before))
+        require_parts(read(before), before)
+        return earlier
+    return found
 
 
 def check_fits(
@@ -177,6 +188,7 @@ def check_fits(
     """
     content = read(found.checkpoint)
     unpack(content, found.checkpoint, trust)
+    require_parts(content, found.checkpoint)
     if found.manifest["data"] != spec.checksum:
         fix = "prepare the data as they were, or train anew without --resume"
         raise CheckpointError("it was trained on other data", short(found.checkpoint), fix)
@@ -202,22 +214,3 @@ def _nothing(damaged: list[Path], finished: list[Path]) -> CheckpointError:
         return NothingToResume(what, "--resume", "train without --resume for a new run")
     fix = "train without --resume; a run can be resumed once it has saved its first epoch"
     return NothingToResume("nothing to resume", "--resume", fix)
-
-
-def _changed(found: Interruption, config: Config, trust: list[str]) -> tuple[str, ...]:
-    """Return `key: old -> new` for each setting that differs."""
-    card = load(found.checkpoint, trust).card
-    old, new = (
-        dict(_flat(training_settings(redact(c.model_dump(mode="json")))))
-        for c in (card.config, config)
-    )
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return tuple(f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys)
-
-
-def _flat(content: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(content, Mapping) and content:
-        for key, value in content.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, content

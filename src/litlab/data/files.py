@@ -1,7 +1,6 @@
 """Files of the user's and of `prepare`: where they lie, whether they changed, who is at work."""
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ from litlab.errors import DataError, EnvironmentFault
 from litlab.output import say
 from litlab.paths import not_a_file, project_root, relative
 from litlab.signals import cleaning_up
-from litlab.strict_json import dumps
+from litlab.strict_json import dumps, read_json
 
 try:
     import fcntl
@@ -73,9 +72,10 @@ def changed(recorded: Mapping[str, str], memo: Path) -> str | None:
     are read again only where a size or a time differs from those noted in `memo`.
     """
     try:
-        seen = json.loads(memo.read_text())
+        seen = read_json(memo)
     except (OSError, ValueError):
         seen = {}
+    seen = seen if isinstance(seen, dict) else {}
     now = {}
     for name, content in recorded.items():
         path = project_root() / name

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from litlab.errors import DataError
+from litlab.names import Name
 
 SCHEMA = 2
 FILE_NAME = "spec.json"
@@ -50,7 +51,7 @@ class DataSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA
-    name: str
+    name: Name  # of the folder under data/prepared, also where a checkpoint from elsewhere says it
     source: str
     kind: Kind
     task: TaskKind

@@ -107,7 +107,7 @@ class Recording:
         self.record.started, self.record.resumed = tracked["started"], tracked["resumed"] + 1
         self._seconds_before, self._resumed_at = tracked["seconds"], found.manifest["step"]
         self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
-        changed = {"resume.changed": "; ".join(found.changed)} if found.changed else {}
+        changed = {"resume.changed": "; ".join(map(str, found.changed))} if found.changed else {}
         tags = {PROCESS: self.record.process, "resumed": str(self.record.resumed), **changed}
         self._open.begin()
         self.mlflow.go_on(tags, self.history.rows)

@@ -67,6 +67,8 @@ class Owner:
         A lock in a folder that several machines share may be known to one of them alone.
         """
         place, here = self._place(word), word.startswith(f"{socket.gethostname()}-")
+        if place.parent != self._folder or ".." in place.parts:  # not a word of ours
+            return False
         return here and word != self.word and is_abandoned(place)
 
     def sweep(self, needed: Collection[str]) -> None:

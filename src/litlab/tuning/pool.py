@@ -11,8 +11,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from litlab.checkpoint.io import probe, verify
-from litlab.checkpoint.manifest import config_hash
+from litlab.checkpoint.io import probe
+from litlab.checkpoint.manifest import config_hash, manifest_of
 from litlab.errors import STOPPED, CheckpointError, EnvironmentFault
 from litlab.output import say
 from litlab.run_folder import BEST, LAST, PREVIOUS
@@ -109,7 +109,7 @@ class Pool:
         kept = [folder / name for name in (LAST, PREVIOUS, BEST) if (folder / name).is_file()]
         with suppress(CheckpointError):  # a damaged one is the training's to deal with
             for checkpoint in kept[:1]:
-                manifest = verify(checkpoint)
+                manifest = manifest_of(checkpoint)
                 return (manifest["config"], manifest["data"]) == (config_hash(config), self.data)
         return True
 

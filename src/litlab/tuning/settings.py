@@ -1,13 +1,15 @@
 """What a study may ask for, read from conf/study and checked before anything runs."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from litlab import limits
 from litlab.errors import ConfigError, nearest
 from litlab.hyperparameters import Count, Index
+from litlab.names import StudyName
 from litlab.paths import project_root
 from litlab.schema import Duration
 from litlab.tracking.redact import redact
@@ -18,7 +20,6 @@ WANTED = {
     "time_limit": "a time such as 90s, 10m or 1h30m",
     "stale_after": "a time such as 90s, 10m or 1h30m",
 }
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$", max_length=60)]
 
 
 class StudySettings(BaseModel):
@@ -42,7 +43,7 @@ class StudySettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Name
+    name: StudyName
     space: dict[str, Any]
     objectives: list[str] = []
     sampler: Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"] = "tpe"
@@ -93,11 +94,13 @@ def _key(override: str) -> str:
 def _change(content: dict[str, Any], override: str) -> None:
     """Put one override into a study's settings; a path of the space has dots of its own."""
     key, _, text = override.partition("=")
+    limits.check_override(override)
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, *limits.UNREADABLE):
         where = "study.storage" if "storage" in key else str(redact(override))
         raise ConfigError("not a value", where, "e.g. 'study.space={model: [mlp, cnn]}'") from None
+    limits.check_yaml(text, str(redact(override))[:60])
     key = _key(key).partition(".")[2]
     if not key.startswith("space."):
         content[key] = value
@@ -143,9 +146,11 @@ def _monitor(objectives: list[str], rest: list[str]) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    text = limits.read_text(path)
+    limits.check_yaml(text, str(path))
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, *limits.UNREADABLE) as error:
         raise ConfigError(f"not YAML: {error}", str(path), "mend the file") from None
     if not isinstance(content, dict):
         raise ConfigError("holds no settings", str(path), "see conf/study/quick.yaml")
