@@ -15,16 +15,16 @@ class OptimizerChanges(Callback):
     that it would have had, times new by old. Everything else takes its new value.
 
     Args:
-        changed: Dotted setting, old and new value.
+        changed: Dotted setting, old and new value, and perhaps more.
     """
 
-    def __init__(self, changed: Sequence[tuple[str, Any, Any]]) -> None:
+    def __init__(self, changed: Sequence[tuple[Any, ...]]) -> None:
         self.names = [
             setting.removeprefix("optimizer.")
             for setting, *_ in changed
             if setting.startswith("optimizer.") and setting != LR
         ]
-        self.scale = next((new / old for setting, old, new in changed if setting == LR), 1.0)
+        self.scale = next((new / old for setting, old, new, *_ in changed if setting == LR), 1.0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Do it once the optimizer and the schedule are restored."""

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 from litlab.errors import LitlabError
 from litlab.paths import store_root
-from litlab.run_folder import RUN_FILE, RunRecord, write_json
+from litlab.run_folder import RUN_FILE, RunRecord
 from litlab.run_lock import is_abandoned, running
+from litlab.strict_json import write_json
 from litlab.tracking.redact import redact
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
         raise _nothing("no trial was completed", facts, study, folder)
     ranked = finals.ranked()
     if finals.failed and not ranked:
-        facts = list(finals.failed.values())
+        facts = [dict(why) for why in finals.failed.values()]
         raise _nothing("no finalist was trained on all seeds", facts, study, folder)
     from litlab.tuning.report import advice  # statistics that are slow to import
 
