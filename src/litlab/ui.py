@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 from litlab.errors import ConfigError, EnvironmentFault
 
@@ -83,7 +84,7 @@ def _check(host: str, port: int) -> None:
             raise EnvironmentFault(what, f"--port {port}", fix) from None
 
 
-def _supervise(command: Sequence[str], line: int) -> None:
+def _supervise(command: Sequence[str], line: int) -> NoReturn:
     """Run the server until it ends or the pipe does; end all of its processes, and this one."""
     code = 1
     try:
