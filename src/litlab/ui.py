@@ -65,6 +65,8 @@ def _wait(supervisor: int) -> int:
 def _check(host: str, port: int) -> None:
     """Refuse an address that cannot be listened on, in one line instead of MLflow's many."""
     try:
+        if not host:  # would be all networks
+            raise OSError
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
