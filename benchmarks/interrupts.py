@@ -185,7 +185,7 @@ def attempt(project: Path, verb: str, number: signal.Signals, delay: float) -> d
     clean(project)
     code = process.returncode
     # Python itself starts for some 30 ms, in which a signal does what it does to any program.
-    plain = code == -number and not err.strip().startswith("error")
+    plain = code in (1, -number) and "litlab" not in err
     good = code == CODES[number] or plain or (ended_before and code == 0)
     return {
         "signal": number.name,

@@ -134,6 +134,7 @@ def test_a_port_that_is_in_use(litlab: Any, project: Path) -> None:
         (("--host", "no.such.host.invalid"), "there is no such host"),
         (("--host", "192.0.2.1"), "this machine does not have the address"),
         (("--host", "a" * 300), "there is no such host"),
+        (("--host", ""), "there is no such host"),
         (("--port", "0"), "Invalid value for '--port'"),
         (("--port", "65536"), "Invalid value for '--port'"),
         (("--port", "-1"), "Invalid value for '--port'"),

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 from litlab.errors import ConfigError, EnvironmentFault
 
@@ -64,6 +65,8 @@ def _wait(supervisor: int) -> int:
 def _check(host: str, port: int) -> None:
     """Refuse an address that cannot be listened on, in one line instead of MLflow's many."""
     try:
+        if not host:  # would be all networks
+            raise OSError
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -83,7 +86,7 @@ def _check(host: str, port: int) -> None:
             raise EnvironmentFault(what, f"--port {port}", fix) from None
 
 
-def _supervise(command: Sequence[str], line: int) -> None:
+def _supervise(command: Sequence[str], line: int) -> NoReturn:
     """Run the server until it ends or the pipe does; end all of its processes, and this one."""
     code = 1
     try:
