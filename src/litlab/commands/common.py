@@ -19,14 +19,16 @@ def load_config(overrides: list[str] | None, params: Path | None) -> "Config":
 
 
 def trust_of_project(trust: list[str]) -> None:
-    """Add the packages that this project's conf/ and its params.yaml trust."""
-    from litlab.config import compose, read
+    """Add the packages that this project's conf/config.yaml and its params.yaml trust."""
+    from litlab.config import compose, main_file, read
     from litlab.output import use_plain_warnings
     from litlab.paths import project_root
 
     use_plain_warnings()
-    path = project_root() / "params.yaml"
-    for content in (compose(), read(path) if path.is_file() else {}):
+    params = project_root() / "params.yaml"
+    # Beside params.yaml, conf/ need not compose: a choice of it may want a path on the command line.
+    contents = [read(params), main_file()] if params.is_file() else [compose()]
+    for content in contents:
         trust.extend(package for package in content.get("trust") or [] if isinstance(package, str))
 
 
