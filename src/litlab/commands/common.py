@@ -26,10 +26,12 @@ def trust_of_project(trust: list[str]) -> None:
 
     use_plain_warnings()
     params = project_root() / "params.yaml"
-    # Beside params.yaml, conf/ need not compose: a choice of it may want a path on the command line.
+    # Beside params.yaml, conf/ need not compose: a choice of it may lack a path.
     contents = [read(params), main_file()] if params.is_file() else [compose()]
     for content in contents:
-        trust.extend(package for package in content.get("trust") or [] if isinstance(package, str))
+        listed = content.get("trust")
+        if isinstance(listed, list):
+            trust.extend(package for package in listed if isinstance(package, str))
 
 
 def print_json(**content: Any) -> None:
