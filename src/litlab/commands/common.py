@@ -1,9 +1,12 @@
 """What several verbs of the command line need."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from litlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from litlab.schema import Config
@@ -26,8 +29,12 @@ def trust_of_project(trust: list[str]) -> None:
 
     use_plain_warnings()
     params = project_root() / "params.yaml"
-    # Beside params.yaml, conf/ need not compose: a choice of it may lack a path.
-    contents = [read(params), main_file()] if params.is_file() else [compose()]
+    contents = [main_file()]
+    if params.is_file():
+        contents.append(read(params))
+    else:
+        with suppress(ConfigError):  # a choice of conf/ may want a path; a trained network does not
+            contents.append(compose())
     for content in contents:
         listed = content.get("trust")
         if isinstance(listed, list):
