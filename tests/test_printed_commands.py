@@ -140,3 +140,18 @@ def test_every_command_in_a_message_exists_and_is_put_together_by_command() -> N
                     found += 1
                     assert verb in VERBS.split("|"), f"{path.name}:{node.lineno}"
     assert found > 5
+
+
+def test_trust_is_found_where_conf_does_not_compose(project) -> None:
+    """`data: table` wants a path, which a network that was trained does not need."""
+    from litlab.commands.common import trust_of_project
+
+    main = project / "conf" / "config.yaml"
+    text = main.read_text().replace("trust: []", "trust: [mine]")
+    main.write_text(text.replace("  - data: digits", "  - data: table"))
+    trust = ["told"]
+    trust_of_project(trust)
+    assert trust == ["told", "mine"]
+    (project / "params.yaml").write_text("trust: [other]\n")
+    trust_of_project(trust)
+    assert trust == ["told", "mine", "mine", "other"]

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from litlab import limits
 from litlab.check import check_config
 from litlab.errors import ConfigError, EnvironmentFault, nearest
-from litlab.paths import not_a_file, project_root
+from litlab.paths import MARK, not_a_file, project_root
 from litlab.schema import Config
 from litlab.tracking.redact import redact
 
@@ -111,6 +112,17 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
         return _plain(composed, " ".join(overrides) or str(folder))
     except (HydraException, OmegaConfBaseException, YAMLError, *limits.UNREADABLE) as error:
         raise _explain(error, list(overrides)) from error
+
+
+def main_file() -> dict[str, Any]:
+    """Return what conf/config.yaml itself says, nothing composed; {} if it cannot be read."""
+    import yaml
+
+    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = yaml.safe_load((project_root() / MARK).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
 
 
 def choices(overrides: Sequence[str] = ()) -> dict[str, str]:

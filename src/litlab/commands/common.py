@@ -1,9 +1,12 @@
 """What several verbs of the command line need."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from litlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from litlab.schema import Config
@@ -19,15 +22,23 @@ def load_config(overrides: list[str] | None, params: Path | None) -> "Config":
 
 
 def trust_of_project(trust: list[str]) -> None:
-    """Add the packages that this project's conf/ and its params.yaml trust."""
-    from litlab.config import compose, read
+    """Add the packages that this project's conf/config.yaml and its params.yaml trust."""
+    from litlab.config import compose, main_file, read
     from litlab.output import use_plain_warnings
     from litlab.paths import project_root
 
     use_plain_warnings()
-    path = project_root() / "params.yaml"
-    for content in (compose(), read(path) if path.is_file() else {}):
-        trust.extend(package for package in content.get("trust") or [] if isinstance(package, str))
+    params = project_root() / "params.yaml"
+    contents = [main_file()]
+    if params.is_file():
+        contents.append(read(params))
+    else:
+        with suppress(ConfigError):  # a choice of conf/ may want a path; a trained network does not
+            contents.append(compose())
+    for content in contents:
+        listed = content.get("trust")
+        if isinstance(listed, list):
+            trust.extend(package for package in listed if isinstance(package, str))
 
 
 def print_json(**content: Any) -> None:
