@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from litlab.config import load
 from litlab.errors import ConfigError, DataError, EnvironmentFault, Interrupted, NonFiniteError
 from litlab.summary import show_study
+from litlab.tracking.mlflow_logger import MLflowLogger
 from litlab.tuning import tune
 from litlab.tuning.experiment import write_experiment
 from litlab.tuning.record import ParentRun
@@ -207,6 +209,16 @@ def test_a_failure_of_the_store_stops_the_study_and_counts_for_no_trial(tuner, m
     again = tuner(finalists=0)
     assert again.run().trials == {"complete": 6, "pruned": 0, "failed": 0}
     assert again.pool.begun[0][:2] == ("trial-0000", False)
+
+
+def test_a_store_that_fails_at_the_start_is_one_line(tuner, monkeypatch) -> None:
+    def full(*_: Any) -> None:
+        raise MlflowException("(sqlite3.OperationalError) disk I/O error\n(more)")
+
+    made = tuner(finalists=0)
+    monkeypatch.setattr(MLflowLogger, "start", full)
+    with pytest.raises(EnvironmentFault, match="store cannot be used: .*disk I/O error$"):
+        made.run()
 
 
 def test_a_failure_of_the_machine_that_passes_costs_one_trial(tuner) -> None:

@@ -31,8 +31,8 @@ def outcome_of(study: TrialStudy, folder: Path, finals: Finals) -> Outcome:
     failed = study.trials(TrialState.FAIL)
     counts["failed"] = len(failed)
     if not counts["complete"]:
-        facts = [t.user_attrs for t in failed if "failed" in t.user_attrs]
-        raise _nothing("no trial was completed", facts, study, folder)
+        reasons = [t.user_attrs for t in failed if "failed" in t.user_attrs]
+        raise _nothing("no trial was completed", reasons, study, folder)
     ranked = finals.ranked()
     if finals.failed and not ranked:
         facts = [dict(why) for why in finals.failed.values()]

@@ -3,13 +3,13 @@
 import os
 import signal
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from litlab.errors import EnvironmentFault
+from litlab.errors import EnvironmentFault, LitlabError
 from litlab.output import say
 from litlab.paths import store_root
 from litlab.schema import Config
@@ -45,7 +45,11 @@ class ParentRun:
         self._open = OpenRun(_logger(config).uri, None)
 
     def start(self) -> None:
-        """Open it, or the one of the command that began the study."""
+        """Open it, or the one of the command that began the study.
+
+        Raises:
+            EnvironmentFault: The store cannot be used.
+        """
         content: dict[str, Any] = {**redact(self.settings.model_dump()), "storage": self._storage}
         settings = {f"study.{k}": str(v) for k, v in content.items()}
 
@@ -62,7 +66,8 @@ class ParentRun:
             return logger.run_id
 
         self._open.begin()
-        self.run_id = apart(begin)
+        with _explained():
+            self.run_id = apart(begin)
         self.study.set_user_attr(RUN, self.run_id)
 
     def check(self) -> None:
@@ -71,16 +76,8 @@ class ParentRun:
         Raises:
             EnvironmentFault: It does not.
         """
-
-        def ask() -> None:
-            try:
-                _logger(self.config).client.search_experiments(max_results=1)
-            except Exception as error:
-                what = f"the MLflow store cannot be used: {redact(first_line(error))}"
-                fix = "start the server; then the same command goes on"
-                raise EnvironmentFault(what, "tracking.uri", fix) from None
-
-        apart(ask)
+        with _explained():
+            apart(lambda: bool(_logger(self.config).client.search_experiments(max_results=1)))
 
     def tags(self, **of: int) -> dict[str, str]:
         """Return what marks a training's run as a child."""
@@ -114,6 +111,19 @@ class ParentRun:
             say(f"warning: the study's run in MLflow is not closed: {redact(str(error))}")
         finally:
             self._open.end(status, closed=closed or not self.run_id)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Explain a store that fails."""
+    try:
+        yield
+    except LitlabError:
+        raise
+    except Exception as error:
+        what = f"the MLflow store cannot be used: {redact(first_line(error))}"
+        fix = "start the server, or free the disk; then the same command goes on"
+        raise EnvironmentFault(what, "tracking.uri", fix) from None
 
 
 def _logger(config: Config, run_id: str = "") -> MLflowLogger:

@@ -75,13 +75,20 @@ class Drawn:
     @property
     def is_wide(self) -> bool:
         """Whether a log scale shows more."""
-        best, worst = self.value(self.best), self.limit
-        return self.minimize and 0 < 30 * best < worst
+        low, high = self._ends
+        return self.minimize and 0 < 30 * low < high
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """The least and the greatest value that is drawn; a pruned trial may have had the best."""
+        pruned = (self.at(v) for _, v in self.pruned)
+        drawn = [self.value(self.best), self.limit, *pruned]
+        return min(drawn), max(drawn)
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Of the value's axis, with room around what is drawn."""
-        low, high = sorted([self.value(self.best), self.limit])
+        low, high = self._ends
         if self.is_wide:
             ratio = (high / low) ** 0.07
             return low / ratio, high * ratio
