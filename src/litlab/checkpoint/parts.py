@@ -103,9 +103,9 @@ def restoring(path: Path, passing: tuple[type[Exception], ...] = ()) -> Iterator
     """
     try:
         yield
-    except (LitlabError, *passing):
-        raise
     except Exception as error:  # a stranger's values can raise anything, deep within torch
+        if isinstance(error, (LitlabError, *passing)):
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         what = f"a run cannot continue from it: {reason}"
         raise CheckpointError(what, short(path), from_its_weights(path)) from error
