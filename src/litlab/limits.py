@@ -141,7 +141,8 @@ class _Counter:
 
     def _refuse(self, what: str, event: Any) -> None:
         line = event.start_mark.line + 1
-        raise ConfigError(what, f"{self.where}:{line}", "correct it, or write it out more simply")
+        fix = "correct it, or write it out more simply"
+        raise ConfigError(f"{what} (line {line})", self.where, fix)
 
 
 @cache

@@ -111,7 +111,7 @@ def train(
         say(str(taken))
         files.append(taken.save(run))
     if found is not None and found.changed:
-        callbacks = [*callbacks, OptimizerChanges(found.changed)]
+        callbacks = [*callbacks, OptimizerChanges([change[:3] for change in found.changed])]
     recording = Recording(config, data.spec, run, command or [])
     with running(state or run) if is_first_process() else nullcontext():
         fit = _Run(task, data, recording, found, state or run, files, callbacks, preview=preview)

@@ -57,9 +57,6 @@ def manifest_of(path: Path) -> Manifest:
         CheckpointError: It is missing or damaged, or its manifest lacks something.
     """
     found = verify(path)
-    if found.get("schema") != SCHEMA:
-        what = f"written by checkpoint schema {found.get('schema')}, this is schema {SCHEMA}"
-        raise CheckpointError(what, str(path), "use the litlab version that wrote it")
     texts = [isinstance(found.get(name), str) for name in ("run_id", "config", "data", "model")]
     counts = [type(found.get(name)) is int and found[name] >= 0 for name in ("epoch", "step")]
     if not all(texts + counts):
