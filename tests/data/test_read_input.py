@@ -70,7 +70,7 @@ def test_hidden_pictures_are_passed_over_as_in_training(tmp_path) -> None:
     for name in ("a.png", ".ipynb_checkpoints/a.png"):
         to_image(pixels(1, 1)[0]).save(tmp_path / name)
     (tmp_path / "._a.png").write_bytes(b"what macOS leaves")
-    assert read_input(tmp_path, make_spec("image", (1, 6, 5)))[0] == ["a.png"]
+    assert read_input(tmp_path, GREY)[0] == ["a.png"]
 
 
 def test_colour_is_made_grey_as_pillow_does_and_counted(tmp_path) -> None:
