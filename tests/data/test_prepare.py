@@ -108,7 +108,7 @@ def test_a_second_run_writes_the_same_bytes(kind, project: Path) -> None:
     assert prepare(config, folder) == spec == DataSpec.load(folder)
     assert contents(folder) == first
     arrays = {"train.safetensors", "val.safetensors", "test.safetensors"}
-    assert set(first) == {*arrays, "spec.json", "guard.json"}
+    assert set(first) == {*arrays, "spec.json", "guard.json", "reading.json"}
     assert spec.checksums == {
         path.name: sha256(path) for path in folder.iterdir() if path.suffix == ".safetensors"
     }

@@ -45,7 +45,8 @@ def require_file(path: Path) -> Path:
     """
     found = not_a_file(path)
     if found:
-        raise DataError(f"is {found}, not a file", str(path), "give a regular file")
+        fix = "name the file" if found == "a folder" else "give a regular file"
+        raise DataError(f"is {found}, not a file", str(path), fix)
     return path
 
 
