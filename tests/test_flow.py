@@ -120,7 +120,7 @@ def test_stage_parameters_and_code_exist():
     for stage in stages.values():
         for dependency in stage["deps"]:
             if dependency.startswith(("src/", "conf/")):
-                dependency = dependency.replace("${key}", "quick")
+                dependency = dependency.replace("${item.study}", "quick")
                 assert (ROOT / dependency).exists(), dependency
     # `plot` only chooses a template; `trust` only says what may run.
     assert set(composed) - used == {"plot", "trust"}
@@ -163,7 +163,9 @@ def test_tuning_as_a_stage(tmp_path):
     assert "tune" not in dvc("stage", "list", cwd=folder)  # off by default
     order = "data=digits model=mlp trainer=debug study.n_trials=2 study.finalists=0"
     file = folder / "dvc.yaml"
-    file.write_text(file.read_text().replace("- tune: {}", f"- tune: {{quick: {order}}}"))
+    file.write_text(
+        file.read_text().replace("- tune: []", f"- tune: [{{study: quick, overrides: {order}}}]")
+    )
     dvc("repro", "tune", cwd=folder)
     assert "trial" in (folder / "conf" / "experiment" / "quick-best.yaml").read_text()
     assert "didn't change, skipping" in dvc("repro", "tune", cwd=folder)

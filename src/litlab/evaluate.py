@@ -9,11 +9,11 @@ import torch
 
 from litlab.checkpoint.card import Loaded
 from litlab.data.arrays import Split, open_split
-from litlab.data.spec import DataSpec
+from litlab.data.spec import FILE_NAME, DataSpec
 from litlab.errors import DataError, EnvironmentFault
 from litlab.inference import Outputs, load_task, run, views_of
 from litlab.metrics import EpochMeter
-from litlab.paths import prepared_folder, results_folder, store_root
+from litlab.paths import PIPELINE, prepared_folder, results_folder, store_root
 from litlab.results import UNKNOWN, Results, write_results
 from litlab.run_folder import BEST, LAST, Found, RunRecord, find
 from litlab.task import Task
@@ -94,20 +94,25 @@ def measure(task: Task, outputs: Outputs, targets: torch.Tensor) -> dict[str, fl
 
 def _test_split(spec: DataSpec) -> Split:
     """Open the test split, if it is the one that was set aside when the network was trained."""
-    folder = prepared_folder(spec.name)
-    present = DataSpec.load(folder)
-    name = "test.safetensors"
-    if (present.split_hash, present.checksums.get(name)) != (
-        spec.split_hash,
-        spec.checksums.get(name),
-    ):
-        raise DataError(
-            "prepared again since the run: its test split is another, and may hold what the "
-            "network was trained on",
-            str(folder),
-            "prepare the data as they were (config.yaml of the run), or train again",
-        )
-    return open_split(folder, spec, "test")
+    own = prepared_folder(spec.name)
+    for folder in (own, prepared_folder(PIPELINE)):
+        if (folder / FILE_NAME).is_file() and _same_test_split(DataSpec.load(folder), spec):
+            return open_split(folder, spec, "test")
+    fix = "prepare the data as they were (config.yaml of the run), or train again"
+    if not (own / FILE_NAME).is_file():
+        raise DataError("the run's data are not prepared any more", str(own), fix)
+    raise DataError(
+        "prepared again since the run: its test split is another, and may hold what the "
+        "network was trained on",
+        str(own),
+        fix,
+    )
+
+
+def _same_test_split(present: DataSpec, spec: DataSpec) -> bool:
+    """Whether two specs set aside the same samples, with the same contents."""
+    one, other = ((s.split_hash, s.checksums.get("test.safetensors")) for s in (present, spec))
+    return one == other
 
 
 def _record(found: Found, loaded: Loaded, task: Task) -> RunRecord:

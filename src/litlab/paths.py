@@ -7,6 +7,9 @@ from pathlib import Path
 from litlab.errors import ConfigError
 
 MARK = Path("conf/config.yaml")
+# What the stages of dvc.yaml write into, in data/prepared and in runs: DVC empties these folders
+# before a stage runs, so no setting may name another, and no data set or study has this name.
+PIPELINE = "pipeline"
 
 
 def project_root() -> Path:
@@ -47,7 +50,7 @@ def results_folder(run: Path) -> Path:
     What DVC keeps of runs/pipeline would be changed by anything written into it.
     """
     root = project_root()
-    pipeline = (root / "runs" / "pipeline").resolve()
+    pipeline = (root / "runs" / PIPELINE).resolve()
     return root / "reports" if run.resolve() == pipeline else run / "report"
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from litlab.hyperparameters import (
     NOT_BOOL,
@@ -12,6 +12,7 @@ from litlab.hyperparameters import (
     Positive,
     Probability,
 )
+from litlab.paths import PIPELINE
 
 Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
 Precision = Literal[
@@ -34,6 +35,27 @@ Name = Annotated[
         pattern=r"^[A-Za-z0-9][\w.-]*$",
         max_length=100,
         description="a name of at most 100 letters, digits, '_', '-' and '.'",
+    ),
+]
+
+
+def not_the_pipelines(name: str) -> str:
+    """Refuse the name of the folders that DVC empties.
+
+    Raises:
+        ValueError: It is that name, also where a file system does not tell capitals apart.
+    """
+    if name.lower() == PIPELINE:
+        raise ValueError(f"'{name}' is the name of the DVC pipeline's own folders")
+    return name
+
+
+DataName = Annotated[
+    Name,
+    AfterValidator(not_the_pipelines),
+    Field(
+        description="a name of at most 100 letters, digits, '_', '-' and '.', and not "
+        f"'{PIPELINE}', the folder of the DVC pipeline"
     ),
 ]
 MetricName = Annotated[
@@ -64,7 +86,7 @@ class _Strict(BaseModel):
 class DataConfig(_Strict):
     """What `prepare` reads, and nothing else: a change here prepares the data again."""
 
-    name: Name
+    name: DataName
     path: str | None = None  # of the user's own files; conf/ hands it on to the source
     source: Component
     val_fraction: Share

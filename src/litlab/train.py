@@ -73,6 +73,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     *,
     preview: bool = True,
+    prepared: Path | None = None,
 ) -> Result:
     """Train one model.
 
@@ -85,6 +86,7 @@ def train(
         resume: Go on with an interrupted run; None starts a new one.
         callbacks: More of Lightning's.
         preview: Whether to draw the first samples; not worth it for one of many like it.
+        prepared: Folder of the prepared data; data/prepared/<name> if None.
 
     Raises:
         LitlabError: See `litlab.errors`; a run that had begun is recorded as FAILED or KILLED.
@@ -93,7 +95,7 @@ def train(
     check_devices(config.trainer)
     state = resume.state_folder(config, out) if resume else None
     found = resume.find(config, out) if resume else None
-    task, data, taken = _parts(config, found)
+    task, data, taken = _parts(config, found, prepared)
     # The other processes of a run write nothing; checkpoints go where the first one's Trainer says.
     run = runs_folder()
     if is_first_process():
@@ -114,10 +116,10 @@ def train(
 
 
 def _parts(
-    config: Config, found: Interruption | None
+    config: Config, found: Interruption | None, prepared: Path | None
 ) -> tuple[Task, ArrayDataModule, Taken | None]:
     """Build task and data, and begin with another run's weights where that is asked for."""
-    folder, spec = open_or_prepare(config.data, config.trust)
+    folder, spec = open_or_prepare(config.data, config.trust, prepared)
     seeding.seed_everything(config.seed)
     task = build_task(config, spec)
     taken = None

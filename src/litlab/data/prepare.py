@@ -15,12 +15,13 @@ from litlab.data.files import alone, cannot_write, fingerprints, staged_folder
 from litlab.data.guard.guard import Guard
 from litlab.data.moments import Moments
 from litlab.data.raw import Raw
-from litlab.data.spec import Array, Column, DataSpec
+from litlab.data.spec import FILE_NAME, SPLITS, Array, Column, DataSpec
 from litlab.data.split import cut, split_hash
 from litlab.data.validate import check_chunk, check_raw, check_splits
 from litlab.data.write_arrays import SplitWriter
 from litlab.errors import ConfigError, DataError, EnvironmentFault
 from litlab.output import say, track
+from litlab.paths import short
 from litlab.schema import DataConfig
 from litlab.targets import build
 
@@ -46,6 +47,7 @@ def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) ->
 
 def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = None) -> DataSpec:
     """Do what `prepare` does, for who holds the folder's lock already."""
+    _refuse_other_files(folder)
     source = build(config.source, where="data.source", trust=trust or ())
     with staged_folder(folder) as (staged, scratch):
         raw = _read(source, scratch)
@@ -59,6 +61,21 @@ def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = No
             return _Preparation(raw, config, staged).run()
         except (OSError, SafetensorError) as error:
             raise cannot_write(error, folder) from None
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Replace prepared data only: a folder of that name may hold files of the user's."""
+    if folder.is_dir() and not (folder / FILE_NAME).is_file():
+        known = {*(file_of(folder, split).name for split in SPLITS), "guard.json", "tokenizer.json"}
+        others = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    else:
+        others = [folder.name] if folder.is_file() else []
+    if others:
+        raise DataError(
+            f"not a folder of prepared data: it holds {others[0]}, which would be deleted",
+            short(folder),
+            "move it away, or choose another data.name (or --out)",
+        )
 
 
 def _read(source: Any, scratch: Path) -> object:

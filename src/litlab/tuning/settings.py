@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from litlab.errors import ConfigError, nearest
 from litlab.hyperparameters import Count, Index
 from litlab.paths import project_root
-from litlab.schema import Duration
+from litlab.schema import Duration, not_the_pipelines
 from litlab.tracking.redact import redact
 
 PARTS = ("low", "high", "log", "step", "when", "choices")  # of an entry of the space
@@ -18,7 +18,9 @@ WANTED = {
     "time_limit": "a time such as 90s, 10m or 1h30m",
     "stale_after": "a time such as 90s, 10m or 1h30m",
 }
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$", max_length=60)]
+Name = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][\w-]*$", max_length=60), AfterValidator(not_the_pipelines)
+]
 
 
 class StudySettings(BaseModel):
@@ -174,9 +176,8 @@ def _explained(error: ValidationError, name: str, overrides: list[str]) -> Confi
 
 
 def _plainly(what: str) -> str:
-    return what.replace("Input should be", "is to be").replace(
-        "greater than or equal to", "at least"
-    )
+    what = what.removeprefix("Value error, ").replace("Input should be", "is to be")
+    return what.replace("greater than or equal to", "at least")
 
 
 def _fields() -> list[str]:
