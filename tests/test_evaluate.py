@@ -62,6 +62,30 @@ def test_metrics_are_those_of_the_predictions(project):
     assert 0.5 < result.metrics["accuracy"] <= 1  # it learned: chance is a third
 
 
+class Killed(BaseException):
+    """Leaves on disk what a kill -9 at that place leaves."""
+
+
+def killed(*_):
+    raise Killed
+
+
+def test_a_killed_evaluation_is_told(project, litlab, monkeypatch):
+    run = small_run(project)
+    evaluate("last")
+    assert litlab("report")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("litlab.results.render", killed)
+        with pytest.raises(Killed):
+            evaluate("last")
+    for command in (["report"], ["report", str(run.folder)]):
+        code, _, error = litlab(*command)
+        assert code == 4
+        assert error.startswith("error: the evaluation did not finish: metrics.json is missing | ")
+    evaluate("last")
+    assert litlab("report")[0] == 0
+
+
 def test_a_run_is_measured_on_what_the_pipeline_prepared(project):
     small_run(project)
     expected = evaluate("last").metrics

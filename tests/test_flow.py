@@ -126,19 +126,21 @@ def test_stage_parameters_and_code_exist():
     assert set(composed) - used == {"plot", "trust"}
 
 
-def training_process():
-    """The id of the stage's process, None while there is none."""
+def training_process(folder):
+    """The id of the process of a repository's stage, None while there is none."""
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = command.read_bytes().split(b"\0")
+            here = (command.parent / "cwd").resolve() == folder.resolve()
         except OSError:  # it ended just now
             continue
-        if words[1:3] == [b"src/litlab", b"train"]:
+        if here and words[1:3] == [b"src/litlab", b"train"]:
             return int(command.parent.name)
     return None
 
 
-def test_a_killed_stage_goes_on_when_it_is_run_again(tmp_path):
+def start_training(tmp_path):
+    """A repository, its `dvc repro`, and the process of the stage that has saved twice."""
     long = [*TINY[:-1], "trainer.max_epochs=400", "trainer.save_every_seconds=0.1"]
     folder = repository(tmp_path, *long)
     dvc("repro", "prepare", cwd=folder)
@@ -147,14 +149,42 @@ def test_a_killed_stage_goes_on_when_it_is_run_again(tmp_path):
     while not list(folder.glob(".litlab/unfinished/*/previous.ckpt")):
         assert process.poll() is None
         time.sleep(0.01)
-    os.kill(training_process(), signal.SIGKILL)
-    assert process.wait(60) != 0
-    dvc("repro", cwd=folder)
+    return folder, process, training_process(folder)
+
+
+def check_resumed_once(folder):
     assert recorded(folder)["resumed"] == 1
     assert not list(folder.glob(".litlab/unfinished/*"))
+    assert not list(folder.glob(".litlab/locks/*"))
     (only,) = runs(folder)
     assert only.info.status == "FINISHED"
     assert only.data.tags["resumed"] == "1"
+    assert only.data.tags["run.folder"] == str(folder / "runs" / "pipeline")
+    assert (folder / "runs" / "pipeline" / "best.ckpt").is_file()
+
+
+def test_a_killed_stage_goes_on_when_it_is_run_again(tmp_path):
+    folder, process, training = start_training(tmp_path)
+    os.kill(training, signal.SIGKILL)
+    assert process.wait(60) != 0
+    dvc("repro", cwd=folder)
+    check_resumed_once(folder)
+
+
+def test_a_killed_dvc_takes_its_training_along(tmp_path):
+    folder, process, training = start_training(tmp_path)
+    try:
+        os.kill(training, signal.SIGSTOP)  # as one that is slow to stop
+        process.kill()
+        process.wait(60)
+        output = run(sys.executable, "-m", "dvc", "repro", cwd=folder, check=False)
+        assert f"process {training} is still writing to it | runs/pipeline" in output
+        assert list(folder.glob(".litlab/unfinished/*/run/history.csv"))  # it was left alone
+    finally:
+        os.kill(training, signal.SIGCONT)
+    dvc("repro", cwd=folder)  # it waits until the other has saved
+    assert training_process(folder) is None
+    check_resumed_once(folder)
 
 
 @pytest.mark.slow

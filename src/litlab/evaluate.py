@@ -16,6 +16,7 @@ from litlab.metrics import EpochMeter
 from litlab.paths import PIPELINE, prepared_folder, results_folder, store_root
 from litlab.results import UNKNOWN, Results, write_results
 from litlab.run_folder import BEST, LAST, Found, RunRecord, find
+from litlab.run_lock import writing_to
 from litlab.task import Task
 from litlab.tokens import TokenOutputs, read
 from litlab.tracking.history import read_rows
@@ -73,7 +74,8 @@ def evaluate(
         folder = folder.with_name(f"{folder.name}-tta{tta}")
     try:
         results = Results(found, folder, loaded, record, task, split, outputs, metrics)
-        files = write_results(results)
+        with writing_to(folder):
+            files = write_results(results)
     except OSError as error:
         raise EnvironmentFault(
             f"cannot write there: {error.strerror}", str(folder), "choose another --out"

@@ -57,9 +57,7 @@ def write_results(results: Results) -> list[Path]:
     by_split = _by_split(results)
     intervals = _intervals(results)
     metrics = folder / "metrics.json"
-    write_json(
-        metrics, {**by_split, "test_interval_95": {k: list(v) for k, v in intervals.items()}}
-    )
+    metrics.unlink(missing_ok=True)  # written last: with it an evaluation is whole
     checkpoint = str(relative(results.found.checkpoint))
     write_json(folder / "run.json", {**asdict(results.record), "checkpoint": checkpoint})
     (folder / "config.yaml").write_text(_configuration(results), encoding="utf-8")
@@ -67,7 +65,11 @@ def write_results(results: Results) -> list[Path]:
     write_rows(predictions, _prediction_rows(results))
     page = folder / "report.html"
     page.write_text(render(_page(results, by_split, intervals)), encoding="utf-8")
-    return [page, metrics, predictions, *_figures(results)]
+    drawn = _figures(results)
+    write_json(
+        metrics, {**by_split, "test_interval_95": {k: list(v) for k, v in intervals.items()}}
+    )
+    return [page, metrics, predictions, *drawn]
 
 
 def _by_split(results: Results) -> dict[str, dict[str, float]]:

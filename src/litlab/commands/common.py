@@ -23,10 +23,13 @@ def trust_of_project(trust: list[str]) -> None:
     """Add the packages that this project's own configuration trusts."""
     from litlab.config import compose, read
     from litlab.output import use_plain_warnings
-    from litlab.paths import project_root
+    from litlab.paths import find_project
 
     use_plain_warnings()
-    path = project_root() / "params.yaml"
+    root = find_project()
+    if root is None:
+        return
+    path = root / "params.yaml"
     content = read(path) if path.is_file() else compose()
     trust.extend(package for package in content.get("trust") or [] if isinstance(package, str))
 

@@ -36,9 +36,13 @@ def train(
     """Train one model and record the run in MLflow and in runs/."""
     config = load_config(overrides, params)
     from litlab.checkpoint.resume import Resume as Wish
+    from litlab.dvc_stage import stop_with_dvc
+    from litlab.ranks import is_first_process
     from litlab.summary import show_training
     from litlab.train import train as run
 
+    if is_first_process():  # the others end with it
+        stop_with_dvc()
     wish = Wish(allow_changes, resume_or_start) if resume or resume_or_start else None
     result = run(config, out, ["litlab", *sys.argv[1:]], wish, prepared=prepared)
     if json:
