@@ -182,8 +182,9 @@ def test_a_killed_dvc_takes_its_training_along(tmp_path):
         assert list(folder.glob(".litlab/unfinished/*/run/history.csv"))  # it was left alone
     finally:
         os.kill(training, signal.SIGCONT)
-    dvc("repro", cwd=folder)  # it waits until the other has saved
-    assert training_process(folder) is None
+    while training_process(folder) is not None:  # it saves, and nobody tells it to stop
+        time.sleep(0.1)
+    dvc("repro", cwd=folder)
     check_resumed_once(folder)
 
 

@@ -81,7 +81,7 @@ def _locked(path: Path, place: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                owner = file.read().strip()
+                owner = file.read().strip() or "PID"  # it has not said so yet
                 if time.monotonic() > end:
                     what = f"process {owner} is still writing to it"
                     fix = f"wait for it, or stop it: kill {owner}"

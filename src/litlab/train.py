@@ -95,7 +95,7 @@ def train(
     config = config.model_copy(update={"trainer": as_launched(config.trainer)})
     check_devices(config.trainer)
     state = resume.state_folder(config, out) if resume else None
-    output = Output(out, state) if out is not None and state is not None else None
+    output = Output(out.resolve(), state) if out is not None and state is not None else None
     with ExitStack() as held:
         if output is not None and is_first_process():
             held.enter_context(writing_to(output.place))
@@ -115,7 +115,7 @@ def train(
         if taken is not None and is_first_process():
             say(str(taken))
             files.append(taken.save(run))
-        place = output.place.resolve() if output else run
+        place = output.place if output else run
         recording = Recording(config, data.spec, run, command or [], place)
         if output is None and is_first_process():
             held.enter_context(running(run))

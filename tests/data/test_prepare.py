@@ -230,6 +230,7 @@ def test_the_pipelines_data_serve_a_run_of_the_same_settings(project: Path) -> N
     config, pipeline = load(SMALL).data, project / "data" / "prepared" / "pipeline"
     prepare(config, pipeline)
     assert open_or_prepare(config, [])[0] == pipeline
+    assert open_or_prepare(config, [], Path("data/../data/prepared/pipeline"))[0] == pipeline
     other = load([*SMALL, "data.split_seed=3"]).data
     own, _ = open_or_prepare(other, [])
     assert own == project / "data" / "prepared" / "synthetic"
@@ -259,6 +260,9 @@ def test_only_prepared_data_are_replaced(project: Path) -> None:
     mine.rename(project / "photo.png")
     prepare(config, folder)
     prepare(config, folder)
+    (folder / "notes").mkdir()
+    with pytest.raises(DataError, match="it holds notes, which would be deleted"):
+        prepare(config, folder)
     with pytest.raises(DataError, match="it holds photo.png, which would be deleted"):
         prepare(config, project / "photo.png")
 

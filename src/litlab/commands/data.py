@@ -1,5 +1,6 @@
 """What comes before training: the configuration and the data."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ def prepare(
     from litlab.output import say
     from litlab.paths import prepared_folder
 
-    folder = out or prepared_folder(config.data.name)
+    folder = Path(os.path.abspath(out)) if out else prepared_folder(config.data.name)
     spec = run(config.data, folder, config.trust)
     sizes = ", ".join(f"{size:,} {split}" for split, size in spec.sizes.items())
     say(f"prepared {spec.name}: {sizes} in {short(folder)}")

@@ -35,6 +35,8 @@ def open_or_prepare(
                 if not (folder / FILE_NAME).is_file():  # else another process was faster
                     say(f"preparing {config.name}")
                     return folder, prepare_alone(config, folder, trust)
+    else:
+        folder = folder.resolve()
     spec = DataSpec.load(folder)
     _require_same(spec, config, folder)
     file = changed(spec.source_files, folder.with_name(f".{folder.name}.seen.json"))

@@ -65,11 +65,11 @@ def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = No
 
 def _refuse_other_files(folder: Path) -> None:
     """Replace prepared data only: a folder of that name may hold files of the user's."""
-    if folder.is_dir() and not (folder / FILE_NAME).is_file():
-        known = {*(file_of(folder, split).name for split in SPLITS), "guard.json", "tokenizer.json"}
+    others = [folder.name] if folder.is_file() else []
+    if folder.is_dir():
+        splits = (file_of(folder, split).name for split in SPLITS)
+        known = {FILE_NAME, *splits, "guard.json", "tokenizer.json", ".DS_Store"}
         others = sorted(path.name for path in folder.iterdir() if path.name not in known)
-    else:
-        others = [folder.name] if folder.is_file() else []
     if others:
         raise DataError(
             f"not a folder of prepared data: it holds {others[0]}, which would be deleted",
