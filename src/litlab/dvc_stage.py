@@ -80,9 +80,10 @@ def stop_with_dvc() -> None:
 def _watch(child: int, parent: int) -> None:
     while _parent_of(child) == parent:
         time.sleep(SECONDS)
-    with suppress(OSError):  # the terminal may be gone as well
+    try:
         say("DVC is gone: stopping; `dvc repro` resumes this stage")
-    os.kill(os.getpid(), signal.SIGTERM)
+    finally:  # what reads standard error may be gone as well
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _parent_of(process: int) -> int:
