@@ -246,3 +246,22 @@ def test_both_ways_to_start_it(project: Path, start: list[str]) -> None:
         check=False,
     )
     assert_refused((done.returncode, done.stdout, done.stderr), project, "seed=a")
+
+
+def test_outside_a_project_nothing_is_written(litlab, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("train", "prepare", "params", "preview", "evaluate", "report", "cv", "ui"):
+        code, _, error = litlab(command)
+        assert code == 2, command
+        assert error.startswith("error: this folder is in no project: no conf/config.yaml "), error
+    code, _, error = litlab("tune", "study=quick")
+    assert (code, error.count("in no project")) == (2, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version(litlab) -> None:
+    from importlib.metadata import version
+
+    assert litlab("--version") == (0, f"litlab {version('litlab')}\n", "")
+    assert "Show the version." in litlab("--help")[1]
+    assert "Train neural networks with everything recorded" in litlab("--help")[1]

@@ -15,6 +15,7 @@ from litlab.checkpoint.io import KEY, read, write
 from litlab.config import load as load_config
 from litlab.data.arrays import open_split
 from litlab.data.augment.draws import Draws
+from litlab.data.open import open_or_prepare
 from litlab.data.preprocess import Preprocess
 from litlab.errors import CheckpointError, ConfigError, DataError, EnvironmentFault
 from litlab.evaluate import evaluate
@@ -59,6 +60,48 @@ def test_metrics_are_those_of_the_predictions(project):
         f1_score(actual, predicted, average="macro"), abs=1e-6
     )
     assert 0.5 < result.metrics["accuracy"] <= 1  # it learned: chance is a third
+
+
+class Killed(BaseException):
+    """Leaves on disk what a kill -9 at that place leaves."""
+
+
+def killed(*_):
+    raise Killed
+
+
+def test_a_killed_evaluation_is_told(project, litlab, monkeypatch):
+    run = small_run(project)
+    evaluate("last")
+    assert litlab("report")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("litlab.results.render", killed)
+        with pytest.raises(Killed):
+            evaluate("last")
+    for command in (["report"], ["report", str(run.folder)]):
+        code, _, error = litlab(*command)
+        assert code == 4
+        assert error.startswith("error: the evaluation did not finish: metrics.json is missing | ")
+    evaluate("last")
+    assert litlab("report")[0] == 0
+
+
+def test_a_run_is_measured_on_what_the_pipeline_prepared(project):
+    small_run(project)
+    expected = evaluate("last").metrics
+    own = project / "data/prepared/synthetic"
+    own.rename(project / "data/prepared/pipeline")
+    assert evaluate("last").metrics == expected
+    open_or_prepare(load_config(["data=synthetic", "data.split_seed=3"]).data, [])
+    assert own.is_dir()  # the name is taken by others, with another test split
+    assert evaluate("last").metrics == expected
+    shutil.rmtree(project / "data/prepared/pipeline")
+    with pytest.raises(DataError, match="prepared again since the run"):
+        evaluate("last")
+    shutil.rmtree(own)
+    with pytest.raises(DataError, match="not prepared any more") as caught:
+        evaluate("last")
+    assert "config.yaml of the run" in caught.value.fix
 
 
 def test_loss_and_confidence_equal_a_network_run_by_hand(project):

@@ -120,25 +120,27 @@ def test_stage_parameters_and_code_exist():
     for stage in stages.values():
         for dependency in stage["deps"]:
             if dependency.startswith(("src/", "conf/")):
-                dependency = dependency.replace("${key}", "quick")
+                dependency = dependency.replace("${item.study}", "quick")
                 assert (ROOT / dependency).exists(), dependency
     # `plot` only chooses a template; `trust` only says what may run.
     assert set(composed) - used == {"plot", "trust"}
 
 
-def training_process():
-    """The id of the stage's process, None while there is none."""
+def training_process(folder):
+    """The id of the process of a repository's stage, None while there is none."""
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = command.read_bytes().split(b"\0")
+            here = (command.parent / "cwd").resolve() == folder.resolve()
         except OSError:  # it ended just now
             continue
-        if words[1:3] == [b"src/litlab", b"train"]:
+        if here and words[1:3] == [b"src/litlab", b"train"]:
             return int(command.parent.name)
     return None
 
 
-def test_a_killed_stage_goes_on_when_it_is_run_again(tmp_path):
+def start_training(tmp_path):
+    """A repository, its `dvc repro`, and the process of the stage that has saved twice."""
     long = [*TINY[:-1], "trainer.max_epochs=400", "trainer.save_every_seconds=0.1"]
     folder = repository(tmp_path, *long)
     dvc("repro", "prepare", cwd=folder)
@@ -147,14 +149,43 @@ def test_a_killed_stage_goes_on_when_it_is_run_again(tmp_path):
     while not list(folder.glob(".litlab/unfinished/*/previous.ckpt")):
         assert process.poll() is None
         time.sleep(0.01)
-    os.kill(training_process(), signal.SIGKILL)
-    assert process.wait(60) != 0
-    dvc("repro", cwd=folder)
+    return folder, process, training_process(folder)
+
+
+def check_resumed_once(folder):
     assert recorded(folder)["resumed"] == 1
     assert not list(folder.glob(".litlab/unfinished/*"))
+    assert not list(folder.glob(".litlab/locks/*"))
     (only,) = runs(folder)
     assert only.info.status == "FINISHED"
     assert only.data.tags["resumed"] == "1"
+    assert only.data.tags["run.folder"] == str(folder / "runs" / "pipeline")
+    assert (folder / "runs" / "pipeline" / "best.ckpt").is_file()
+
+
+def test_a_killed_stage_goes_on_when_it_is_run_again(tmp_path):
+    folder, process, training = start_training(tmp_path)
+    os.kill(training, signal.SIGKILL)
+    assert process.wait(60) != 0
+    dvc("repro", cwd=folder)
+    check_resumed_once(folder)
+
+
+def test_a_killed_dvc_takes_its_training_along(tmp_path):
+    folder, process, training = start_training(tmp_path)
+    try:
+        os.kill(training, signal.SIGSTOP)  # as one that is slow to stop
+        process.kill()
+        process.wait(60)
+        output = run(sys.executable, "-m", "dvc", "repro", cwd=folder, check=False)
+        assert f"process {training} is still writing to it | runs/pipeline" in output
+        assert list(folder.glob(".litlab/unfinished/*/run/history.csv"))  # it was left alone
+    finally:
+        os.kill(training, signal.SIGCONT)
+    while training_process(folder) is not None:  # it saves, and nobody tells it to stop
+        time.sleep(0.1)
+    dvc("repro", cwd=folder)
+    check_resumed_once(folder)
 
 
 @pytest.mark.slow
@@ -163,7 +194,9 @@ def test_tuning_as_a_stage(tmp_path):
     assert "tune" not in dvc("stage", "list", cwd=folder)  # off by default
     order = "data=digits model=mlp trainer=debug study.n_trials=2 study.finalists=0"
     file = folder / "dvc.yaml"
-    file.write_text(file.read_text().replace("- tune: {}", f"- tune: {{quick: {order}}}"))
+    file.write_text(
+        file.read_text().replace("- tune: []", f"- tune: [{{study: quick, overrides: {order}}}]")
+    )
     dvc("repro", "tune", cwd=folder)
     assert "trial" in (folder / "conf" / "experiment" / "quick-best.yaml").read_text()
     assert "didn't change, skipping" in dvc("repro", "tune", cwd=folder)

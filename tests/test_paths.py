@@ -16,11 +16,19 @@ def test_root_is_found_from_within(project: Path, monkeypatch: pytest.MonkeyPatc
     assert paths.runs_folder() == project / "runs"
 
 
-def test_elsewhere_it_is_the_checkout_of_the_package(
+def test_elsewhere_the_checkout_of_the_package_is_named_and_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert paths.project_root() == Path(paths.__file__).resolve().parents[2]
+    checkout = Path(paths.__file__).resolve().parents[2]
+    assert paths.package_checkout() == checkout
+    for place in (paths.project_root, paths.store_root, paths.runs_folder):
+        with pytest.raises(ConfigError, match="this folder is in no project") as caught:
+            place()
+        assert f"cd {checkout}, or begin one here: cp -r {checkout}/conf ." in caught.value.fix
+    before = sys.path[:]
+    paths.make_importable()
+    assert sys.path == before
 
 
 def test_neither_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

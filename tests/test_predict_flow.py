@@ -53,6 +53,17 @@ def test_a_table_in_csv(project):
     assert predicted == [row["predicted"] for row in evaluated]
 
 
+def test_a_checkpoint_by_itself_needs_no_project(project, litlab, monkeypatch, tmp_path_factory):
+    result = small_run(project, "data.source.kind=tabular")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    np.save(elsewhere / "new.npy", array_input(project))
+    shutil.copy(result.checkpoint, elsewhere)
+    monkeypatch.chdir(elsewhere)
+    assert litlab("predict", "best.ckpt", "new.npy", "-o", "out.csv")[0] == 0
+    assert len(read(elsewhere / "out.csv")) == len(np.load("new.npy"))
+    assert {path.name for path in elsewhere.iterdir()} == {"new.npy", "best.ckpt", "out.csv"}
+
+
 def test_a_folder_of_images(project):
     small_run(project)
     evaluated = read(evaluate("last").folder / "predictions.csv")

@@ -180,3 +180,18 @@ def test_last_is_the_last_run_that_ended_with_a_checkpoint(project):
     make_run(project, "empty", started="2026-01-03", checkpoint=False)
     assert find("last").folder == ended
     assert find(str(running)).folder == running
+
+
+@pytest.mark.parametrize("missing", ["metrics.json", "run.json", "report.html"])
+def test_an_evaluation_that_did_not_finish_is_no_result(project, missing):
+    old, new = project / "runs" / "a" / "report", project / "runs" / "b" / "report"
+    for age, folder in ((1, old), (2, new)):
+        folder.mkdir(parents=True)
+        for name in ("metrics.json", "run.json", "report.html"):
+            (folder / name).write_text("{}")
+            os.utime(folder / name, (age, age))
+    (new / missing).unlink()
+    assert read_results(old) == ({}, {})
+    assert latest_results() == new  # and no older one instead, as if nothing had happened
+    with pytest.raises(CheckpointError, match=f"did not finish: {missing} is missing"):
+        read_results(new)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from litlab.checkpoint.card import load
+from litlab.checkpoint.resume import Resume
 from litlab.config import read
 from litlab.errors import ConfigError, DataError, EnvironmentFault, Interrupted
 from litlab.run_folder import RunRecord
@@ -446,3 +447,16 @@ def test_two_processes_are_one_run(project):
         "trainer.max_epochs=2", "trainer.progress=none",
     )  # fmt: skip
     assert record.metrics == pytest.approx(alone.record.metrics, abs=1e-4)
+
+
+def test_a_stage_that_the_store_refused_leaves_nothing(project: Path, monkeypatch) -> None:
+    ready_store(project)
+
+    def refuse(*_: object) -> None:
+        raise EnvironmentFault("it cannot be reached", "tracking.uri", "start it")
+
+    monkeypatch.setattr("litlab.tracking.mlflow_logger.MLflowLogger.start", refuse)
+    with pytest.raises(EnvironmentFault, match="cannot be reached"):
+        train(small(), project / "runs" / "pipeline", resume=Resume(or_start=True))
+    assert list((project / "runs").iterdir()) == []
+    assert not list(project.glob(".litlab/*/*"))

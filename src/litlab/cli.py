@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -40,6 +40,27 @@ VERBS = (
 )
 for _verb in VERBS:
     app.command()(_verb)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"litlab {version('litlab')}")
+        except PackageNotFoundError:  # `python src/litlab` in a checkout
+            print("litlab, not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options of litlab itself; its verbs have their own."""
 
 
 def main() -> NoReturn:

@@ -9,14 +9,15 @@ import torch
 
 from litlab.checkpoint.card import Loaded
 from litlab.data.arrays import Split, open_split
-from litlab.data.spec import DataSpec
+from litlab.data.spec import FILE_NAME, DataSpec
 from litlab.errors import DataError, EnvironmentFault
 from litlab.inference import Outputs, load_task, run, views_of
 from litlab.metrics import EpochMeter
 from litlab.output import command
-from litlab.paths import prepared_folder, results_folder, short, store_root
+from litlab.paths import PIPELINE, prepared_folder, results_folder, short, store_root
 from litlab.results import UNKNOWN, Results, write_results
 from litlab.run_folder import BEST, LAST, Found, RunRecord, find
+from litlab.run_lock import writing_to
 from litlab.task import Task
 from litlab.tokens import TokenOutputs, read
 from litlab.tracking.history import read_rows
@@ -76,7 +77,8 @@ def evaluate(
         folder = folder.with_name(f"{folder.name}-tta{tta}")
     try:
         results = Results(found, folder, loaded, record, task, split, outputs, metrics)
-        files = write_results(results)
+        with writing_to(folder):
+            files = write_results(results)
     except OSError as error:
         raise EnvironmentFault(
             f"cannot write there: {error.strerror}", str(folder), "choose another --out"
@@ -97,22 +99,23 @@ def measure(task: Task, outputs: Outputs, targets: torch.Tensor) -> dict[str, fl
 
 def _test_split(spec: DataSpec, run: Path) -> Split:
     """Open the test split, if it is the one that was set aside when the network was trained."""
-    folder = prepared_folder(spec.name)
-    try:
-        present = DataSpec.load(folder)
-        name = "test.safetensors"
-        if (present.split_hash, present.checksums.get(name)) != (
-            spec.split_hash,
-            spec.checksums.get(name),
-        ):
-            what = (
-                "prepared again since the run: its test split is another, and may hold what the "
-                "network was trained on"
-            )
-            raise DataError(what, str(folder), "")
-        return open_split(folder, spec, "test")
-    except DataError as error:
-        raise DataError(error.what, error.where, _prepare_again(run)) from None
+    own, name = prepared_folder(spec.name), "test.safetensors"
+    for folder in (own, prepared_folder(PIPELINE)):
+        if (folder / FILE_NAME).is_file() and _same_test_split(DataSpec.load(folder), spec, name):
+            return open_split(folder, spec, "test")
+    what = "the run's data are not prepared any more"
+    if (own / FILE_NAME).is_file():
+        what = (
+            "prepared again since the run: its test split is another, and may hold what the "
+            "network was trained on"
+        )
+    raise DataError(what, str(own), _prepare_again(run))
+
+
+def _same_test_split(present: DataSpec, spec: DataSpec, name: str) -> bool:
+    """Whether two specs set aside the same samples, with the same contents."""
+    one, other = ((s.split_hash, s.checksums.get(name)) for s in (present, spec))
+    return one == other
 
 
 def _prepare_again(run: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from litlab.errors import ConfigError
+from litlab.paths import PIPELINE
 
 LONGEST = 100  # bytes; a file system takes 255, and prefixes, suffixes and numbers are added
 
@@ -30,8 +31,34 @@ Name = Annotated[
     ),
     _at_most(LONGEST),
 ]
+
+
+def not_the_pipelines(name: str) -> str:
+    """Refuse the name of the folders that DVC empties.
+
+    Raises:
+        ValueError: It is that name, also where a file system does not tell capitals apart.
+    """
+    if name.lower() == PIPELINE:
+        raise ValueError(f"'{name}' is the name of the DVC pipeline's own folders")
+    return name
+
+
+DataName = Annotated[
+    Name,
+    AfterValidator(not_the_pipelines),
+    Field(
+        description="a name of at most 100 letters, digits, '_', '-' and '.', and not "
+        f"'{PIPELINE}', the folder of the DVC pipeline"
+    ),
+]
 # A trial is called <study>-0003, and its configuration needs a `Name`.
-StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$", max_length=60), _at_most(60)]
+StudyName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][\w-]*$", max_length=60),
+    _at_most(60),
+    AfterValidator(not_the_pipelines),
+]
 
 
 def extended(name: str, suffix: str, setting: str) -> str:

@@ -23,6 +23,10 @@ OrStart = Annotated[
     bool, typer.Option("--resume-or-start", help="Resume if there is anything to, else start.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+Prepared = Annotated[
+    Path | None,
+    typer.Option("--prepared", help="Folder of the prepared data, if not data/prepared/<name>."),
+]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Folder, name, MLflow id, .ckpt, or last.")]
 Trust = Annotated[
     list[str] | None, typer.Option("--trust", help="A package of yours the checkpoint may name.")

@@ -4,23 +4,45 @@ import os
 import stat
 import sys
 from pathlib import Path
+from shlex import quote
 
 from litlab.errors import ConfigError, DataError
 
 MARK = Path("conf/config.yaml")
+# What the stages of dvc.yaml write into, in data/prepared and in runs: DVC empties these folders
+# before a stage runs, so no setting may name another, and no data set or study has this name.
+PIPELINE = "pipeline"
+
+
+def find_project() -> Path | None:
+    """Return the project around the working directory, None outside of any."""
+    here = Path.cwd()
+    return next((f for f in (here, *here.parents) if (f / MARK).is_file()), None)
 
 
 def project_root() -> Path:
-    """Return the checkout whose conf/ is used: around the working directory, else the package's.
+    """Return the project around the working directory: its conf/ is used, and it is written to.
 
     Raises:
-        ConfigError: There is no conf/config.yaml in either place.
+        ConfigError: The working directory is in no project. The checkout of the package is not
+            taken instead: runs would be written to where nobody looks for them.
     """
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
-        if (folder / MARK).is_file():
-            return folder
-    raise ConfigError(f"no {MARK} here or above", str(here), "run litlab inside a litlab project")
+    root = find_project()
+    if root is not None:
+        return root
+    checkout = package_checkout()
+    fix = "run litlab inside a litlab project"
+    if checkout is not None:
+        cd, conf = quote(str(checkout)), quote(str(checkout / MARK.parent))
+        fix += f": cd {cd}, or begin one here: cp -r {conf} ."
+    what = f"this folder is in no project: no {MARK} here or above"
+    raise ConfigError(what, str(Path.cwd()), fix)
+
+
+def package_checkout() -> Path | None:
+    """Return the checkout that the package is run from, None where it was installed elsewhere."""
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / MARK).is_file() else None
 
 
 def store_root() -> Path:
@@ -37,9 +59,9 @@ def store_root() -> Path:
 
 def make_importable() -> None:
     """Let `_target_` name a user's own modules, which lie beside conf/."""
-    root = str(project_root())
-    if root not in sys.path:
-        sys.path.append(root)
+    root = find_project()
+    if root is not None and str(root) not in sys.path:
+        sys.path.append(str(root))
 
 
 def results_folder(run: Path) -> Path:
@@ -48,7 +70,7 @@ def results_folder(run: Path) -> Path:
     What DVC keeps of runs/pipeline would be changed by anything written into it.
     """
     root = project_root()
-    pipeline = (root / "runs" / "pipeline").resolve()
+    pipeline = (root / "runs" / PIPELINE).resolve()
     return root / "reports" if run.resolve() == pipeline else run / "report"
 
 

@@ -68,7 +68,7 @@ def write_results(results: Results) -> list[Path]:
     if by_target:
         more["test_by_target"] = by_target
     metrics = folder / "metrics.json"
-    write_json(metrics, {**by_split, **more})
+    metrics.unlink(missing_ok=True)  # written last: with it an evaluation is whole
     checkpoint = str(relative(results.found.checkpoint))
     write_json(folder / "run.json", {**asdict(results.record), "checkpoint": checkpoint})
     (folder / "config.yaml").write_text(_configuration(results), encoding="utf-8")
@@ -76,7 +76,9 @@ def write_results(results: Results) -> list[Path]:
     write_rows(predictions, [_safe_row(row) for row in _prediction_rows(results)])
     page = folder / "report.html"
     page.write_text(render(_page(results, by_split, intervals, by_target)), encoding="utf-8")
-    return [page, metrics, predictions, *_figures(results)]
+    drawn = _figures(results)
+    write_json(metrics, {**by_split, **more})
+    return [page, metrics, predictions, *drawn]
 
 
 def _by_split(results: Results) -> dict[str, dict[str, float]]:

@@ -212,14 +212,15 @@ def _with_checkpoint(folder: Path) -> Found:
 
 
 def latest_results() -> Path:
-    """Return the folder of the newest evaluation, the pipeline's or a run's.
+    """Return the folder of the newest evaluation, the pipeline's or a run's; it may be unfinished.
 
     Raises:
         CheckpointError: There is none.
     """
     root = project_root()
     places = ("reports", "runs/*/report", "runs/*/*/report")
-    found = [file for place in places for file in root.glob(f"{place}/metrics.json")]
+    files = ("metrics.json", RUN_FILE)
+    found = [file for p in places for name in files for file in root.glob(f"{p}/{name}")]
     if not found:
         fix = "run `litlab evaluate` (or `dvc repro`) first"
         raise CheckpointError("nothing has been evaluated yet", str(root), fix)
@@ -238,12 +239,18 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return an evaluation's `metrics.json` and `run.json`.
 
     Raises:
-        CheckpointError: The run has not been evaluated.
+        CheckpointError: The run has not been evaluated, or not to the end.
     """
+    needed, again = ("metrics.json", RUN_FILE, "report.html"), "run `litlab evaluate RUN` again"
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if len(missing) == len(needed):
+        fix = "run `litlab evaluate RUN` (or `dvc repro`) first"
+        raise CheckpointError("no results there", str(folder), fix)
+    if missing:
+        what = f"the evaluation did not finish: {missing[0]} is missing"
+        raise CheckpointError(what, str(folder), again)
     try:
-        read = [read_json(folder / name) for name in ("metrics.json", RUN_FILE)]
-    except (OSError, ValueError):
-        raise CheckpointError(
-            "no results there", str(folder), "run `litlab evaluate RUN` (or `dvc repro`) first"
-        ) from None
+        read = [read_json(folder / name) for name in needed[:2]]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot be read: {error}", str(folder), again) from None
     return read[0], read[1]

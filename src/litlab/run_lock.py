@@ -1,13 +1,16 @@
 """Whether a run is going on: a lock that the system releases when the process dies."""
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from litlab.errors import EnvironmentFault
+from litlab.output import say
+from litlab.paths import short, store_root
 
 try:
     import fcntl
@@ -16,6 +19,7 @@ except ImportError:  # Windows
 
 HAS_LOCKS = fcntl is not None
 TRIES, PAUSE = 5, 0.02  # a process that only looks holds the lock for an instant
+PATIENCE = 8.0  # seconds: a process that was told to stop saves first
 
 
 def _file(folder: Path) -> Path:
@@ -66,7 +70,10 @@ def _take(folder: Path, what: str) -> IO[str]:
 
 def _is_there(file: IO[str], path: Path) -> bool:
     """Whether an open file still has its name."""
-    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_held(folder: Path) -> bool | None:
@@ -83,6 +90,58 @@ def _is_held(folder: Path) -> bool | None:
     except OSError:
         return None
     return False
+
+
+@contextmanager
+def writing_to(place: Path) -> Iterator[None]:
+    """Hold a folder that DVC may delete and make again meanwhile: the lock lies outside it.
+
+    Another process that is at its end is waited for.
+
+    Raises:
+        EnvironmentFault: Another process writes to it.
+    """
+    name = hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:16]
+    path = store_root() / ".litlab" / "locks" / name
+    with ExitStack() as held:
+        if HAS_LOCKS:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(_locked(path, place))
+            except OSError:  # a disk without locks, or one that cannot be written to
+                pass
+        yield
+
+
+@contextmanager
+def _locked(path: Path, place: Path) -> Iterator[None]:
+    end, told = time.monotonic() + PATIENCE, False
+    while True:
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip() or "PID"  # it has not said so yet
+                if time.monotonic() > end:
+                    what = f"process {owner} is still writing to it"
+                    fix = f"wait for it, or stop it: kill {owner}"
+                    raise EnvironmentFault(what, short(place), fix) from None
+            else:
+                if _is_there(file, path):
+                    file.truncate(0)
+                    file.write(f"{os.getpid()}\n")
+                    file.flush()
+                    try:
+                        yield
+                    finally:
+                        path.unlink(missing_ok=True)
+                    return
+                continue  # its owner has just deleted it
+        if not told:
+            say(f"waiting: process {owner} is still writing to {short(place)}")
+            told = True
+        time.sleep(0.2)
 
 
 def is_running(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from litlab.hyperparameters import (
     Positive,
     Probability,
 )
-from litlab.names import Name
+from litlab.names import DataName, Name
 
 Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
 Precision = Literal[
@@ -57,7 +57,7 @@ class _Strict(BaseModel):
 class DataConfig(_Strict):
     """What `prepare` reads, and nothing else: a change here prepares the data again."""
 
-    name: Name
+    name: DataName
     path: str | None = None  # of the user's own files; conf/ hands it on to the source
     source: Component
     val_fraction: Share

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from litlab.errors import Interrupted, LitlabError
 from litlab.output import say
-from litlab.paths import project_root
+from litlab.paths import find_project, package_checkout, project_root
 from litlab.signals import cleaning_up
 
 QUICK = (
@@ -90,7 +90,8 @@ def _run(name: str, function: Callable[[], str], optional: bool) -> Check:
 @contextlib.contextmanager
 def _temporary_project() -> Iterator[Path]:
     """A copy of conf/ in a folder of its own, so that nothing of the project is touched."""
-    conf, before = project_root() / "conf", Path.cwd()
+    root = find_project() or package_checkout() or project_root()  # the last one refuses
+    conf, before = root / "conf", Path.cwd()
     outside = {name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
     with tempfile.TemporaryDirectory(prefix="litlab-selftest-") as folder:
         root = Path(folder).resolve()

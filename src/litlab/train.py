@@ -4,8 +4,8 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from litlab.checkpoint.keeper import Keeper
 from litlab.checkpoint.resume import Interruption, Resume, check_fits
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.open import open_or_prepare
+from litlab.dvc_stage import Output
 from litlab.errors import EnvironmentFault, Interrupted, LitlabError
 from litlab.feasible import check_feasible
 from litlab.finders import find_settings, settings_of
@@ -34,7 +35,7 @@ from litlab.profiling import reports
 from litlab.rank_guard import Guard
 from litlab.ranks import as_launched, is_first_process
 from litlab.run_folder import BEST, PREVIOUS, RunRecord, make_folder
-from litlab.run_lock import running
+from litlab.run_lock import running, writing_to
 from litlab.schema import Config
 from litlab.signals import Signals, Terminated, requeue
 from litlab.sync_batchnorm import synchronize
@@ -76,6 +77,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     *,
     preview: bool = True,
+    prepared: Path | None = None,
 ) -> Result:
     """Train one model.
 
@@ -88,6 +90,7 @@ def train(
         resume: Go on with an interrupted run; None starts a new one.
         callbacks: More of Lightning's.
         preview: Whether to draw the first samples; not worth it for one of many like it.
+        prepared: Folder of the prepared data; data/prepared/<name> if None.
 
     Raises:
         LitlabError: See `litlab.errors`; a run that had begun is recorded as FAILED or KILLED.
@@ -95,34 +98,59 @@ def train(
     config = config.model_copy(update={"trainer": as_launched(config.trainer)})
     check_devices(config.trainer)
     state = resume.state_folder(config, out) if resume else None
-    found = resume.find(config, out, command or []) if resume else None
-    task, data, taken = _parts(config, found)
-    # The other processes of a run write nothing; checkpoints go where the first one's Trainer says.
-    run = runs_folder()
-    if is_first_process():
-        run = found.folder if found and state is None else make_folder(out, config.run_name)
-        _probe(task, run, state or run)
-    files: list[Path] = []
-    if found is not None:
-        config = settings_of(config, found.checkpoint, task, data)
-    else:
-        config, files = find_settings(config, task, data, run)
-    if taken is not None and is_first_process():
-        say(str(taken))
-        files.append(taken.save(run))
-    if found is not None and found.changed:
-        callbacks = [*callbacks, OptimizerChanges([change[:3] for change in found.changed])]
-    recording = Recording(config, data.spec, run, command or [])
-    with running(state or run) if is_first_process() else nullcontext():
+    output = Output(out.resolve(), state) if out is not None and state is not None else None
+    with ExitStack() as held:
+        if output is not None and is_first_process():
+            held.enter_context(writing_to(output.place))
+            held.callback(output.tidy)
+        found = resume.find(config, out, command or []) if resume else None
+        task, data, taken = _parts(config, found, prepared)
+        # The other processes of a run write nothing; checkpoints go where the first's Trainer says.
+        run = runs_folder()
+        if is_first_process():
+            run = _folder(config, out, output, found, held)
+            _probe(task, run, state or run)
+        files: list[Path] = []
+        if found is not None:
+            config = settings_of(config, found.checkpoint, task, data)
+        else:
+            config, files = find_settings(config, task, data, run)
+        if taken is not None and is_first_process():
+            say(str(taken))
+            files.append(taken.save(run))
+        if found is not None and found.changed:
+            callbacks = [*callbacks, OptimizerChanges([change[:3] for change in found.changed])]
+        place = output.place if output else run
+        recording = Recording(config, data.spec, run, command or [], place)
+        if output is None and is_first_process():
+            held.enter_context(running(run))
         fit = _Run(task, data, recording, found, state or run, files, callbacks, preview=preview)
-        return fit.fit()
+        result = fit.fit()
+        if output is not None:
+            output.publish()
+        return replace(result, folder=place, checkpoint=place / BEST)
+
+
+def _folder(
+    config: Config,
+    out: Path | None,
+    output: Output | None,
+    found: Interruption | None,
+    held: ExitStack,
+) -> Path:
+    """Return the folder to train in: that of an interrupted run, or a new one."""
+    if output is None:
+        return found.folder if found else make_folder(out, config.run_name)
+    make_folder(output.place, config.run_name)  # refused before it is trained for
+    held.enter_context(running(output.state))
+    return output.make()
 
 
 def _parts(
-    config: Config, found: Interruption | None
+    config: Config, found: Interruption | None, prepared: Path | None
 ) -> tuple[Task, ArrayDataModule, Taken | None]:
     """Build task and data, and begin with another run's weights where that is asked for."""
-    folder, spec = open_or_prepare(config.data, config.trust)
+    folder, spec = open_or_prepare(config.data, config.trust, prepared)
     seeding.seed_everything(config.seed)
     task = build_task(config, spec)
     taken = None
@@ -195,10 +223,10 @@ class _Run:
                 if self.first:
                     with signals.held():
                         sent = recording.finish(status, self._seconds(), self.checkpoint, mode)
+                        if not recording.record.run_id:  # the store was not reached: no run began
+                            shutil.rmtree(recording.folder, ignore_errors=True)
         if not self.first:
             raise SystemExit(0)
-        if self.state != recording.folder:
-            shutil.rmtree(self.state, ignore_errors=True)
         (self.state / PREVIOUS).unlink(missing_ok=True)  # a finished run goes on no more
         trust = tuple(self.config.trust)
         return Result(recording.folder, self.checkpoint, recording.record, sent, trust)

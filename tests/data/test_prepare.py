@@ -226,6 +226,60 @@ def test_data_prepared_otherwise_are_not_used(project: Path, override, message) 
     assert contents(folder) == before
 
 
+def test_the_pipelines_data_serve_a_run_of_the_same_settings(project: Path) -> None:
+    config, pipeline = load(SMALL).data, project / "data" / "prepared" / "pipeline"
+    prepare(config, pipeline)
+    assert open_or_prepare(config, [])[0] == pipeline
+    assert open_or_prepare(config, [], Path("data/../data/prepared/pipeline"))[0] == pipeline
+    other = load([*SMALL, "data.split_seed=3"]).data
+    own, _ = open_or_prepare(other, [])
+    assert own == project / "data" / "prepared" / "synthetic"
+    assert open_or_prepare(other, [])[0] == own
+    with pytest.raises(DataError, match="this run asks for 3") as caught:
+        open_or_prepare(other, [], pipeline)
+    assert "dvc repro" in caught.value.fix
+    with pytest.raises(DataError, match="no prepared data"):
+        open_or_prepare(config, [], project / "elsewhere")
+
+
+@pytest.mark.parametrize("name", ["pipeline", "Pipeline"])
+def test_no_data_set_has_the_name_of_the_pipelines_folder(project: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="not 'pipeline', the folder of the DVC pipeline"):
+        load([*SMALL, f"data.name={name}"])
+
+
+def test_only_prepared_data_are_replaced(project: Path) -> None:
+    config, folder = load(SMALL).data, project / "data" / "prepared" / "synthetic"
+    folder.mkdir(parents=True)
+    mine = folder / "photo.png"
+    mine.write_bytes(b"the only copy")
+    with pytest.raises(DataError, match="it holds photo.png, which would be deleted") as caught:
+        prepare(config, folder)
+    assert "data.name" in caught.value.fix
+    assert contents(folder) == {"photo.png": b"the only copy"}
+    mine.rename(project / "photo.png")
+    prepare(config, folder)
+    prepare(config, folder)
+    (folder / "notes").mkdir()
+    with pytest.raises(DataError, match="it holds notes, which would be deleted"):
+        prepare(config, folder)
+    with pytest.raises(DataError, match="it holds photo.png, which would be deleted"):
+        prepare(config, project / "photo.png")
+
+
+def test_a_link_is_replaced_and_not_what_it_leads_to(project: Path) -> None:
+    config, folder = load(SMALL).data, project / "data" / "prepared" / "synthetic"
+    target = project / "disk" / "synthetic"
+    prepare(config, target)
+    before = contents(target)
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(target)
+    prepare(load([*SMALL, "data.split_seed=3"]).data, folder)
+    assert contents(target) == before
+    assert not folder.is_symlink()
+    assert not list(folder.parent.glob(".synthetic~*"))
+
+
 def test_a_source_of_the_users_own(project: Path) -> None:
     (project / "my_parity_source.py").write_text(USER_SOURCE)
     (project / "conf" / "data" / "parity.yaml").write_text(

@@ -25,10 +25,13 @@ def trust_of_project(trust: list[str]) -> None:
     """Add the packages that this project's conf/config.yaml and its params.yaml trust."""
     from litlab.config import compose, main_file, read
     from litlab.output import use_plain_warnings
-    from litlab.paths import project_root
+    from litlab.paths import find_project
 
     use_plain_warnings()
-    params = project_root() / "params.yaml"
+    root = find_project()
+    if root is None:
+        return
+    params = root / "params.yaml"
     contents = [main_file()]
     if params.is_file():
         contents.append(read(params))

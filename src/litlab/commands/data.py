@@ -1,12 +1,13 @@
 """What comes before training: the configuration and the data."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from litlab.commands.common import load_config, print_json
-from litlab.options import Debug, Json, Overrides, Params
+from litlab.options import Debug, Json, Out, Overrides, Params
 from litlab.paths import short
 
 
@@ -21,14 +22,16 @@ def params(overrides: Overrides = None, debug: Debug = False) -> None:
     say(f"wrote {short(path)} for {config.run_name}; `dvc repro` runs it")
 
 
-def prepare(overrides: Overrides = None, params: Params = None, debug: Debug = False) -> None:
-    """Read a source, check and split it, and write data/prepared/<name>/."""
+def prepare(
+    overrides: Overrides = None, params: Params = None, out: Out = None, debug: Debug = False
+) -> None:
+    """Read a source, check and split it, and write data/prepared/<name>/ (or --out)."""
     config = load_config(overrides, params)
     from litlab.data.prepare import prepare as run
     from litlab.output import say
     from litlab.paths import prepared_folder
 
-    folder = prepared_folder(config.data.name)
+    folder = Path(os.path.abspath(out)) if out else prepared_folder(config.data.name)
     spec = run(config.data, folder, config.trust)
     sizes = ", ".join(f"{size:,} {split}" for split, size in spec.sizes.items())
     say(f"prepared {spec.name}: {sizes} in {short(folder)}")

@@ -8,13 +8,25 @@ from typing import Annotated
 import typer
 
 from litlab.commands.common import exit_if_unsent, load_config, print_json, trust_of_project
-from litlab.options import AllowChanges, Debug, Json, OrStart, Out, Overrides, Params, Resume, Trust
+from litlab.options import (
+    AllowChanges,
+    Debug,
+    Json,
+    OrStart,
+    Out,
+    Overrides,
+    Params,
+    Prepared,
+    Resume,
+    Trust,
+)
 
 
 def train(
     overrides: Overrides = None,
     params: Params = None,
     out: Out = None,
+    prepared: Prepared = None,
     resume: Resume = False,
     allow_changes: AllowChanges = False,
     resume_or_start: OrStart = False,
@@ -24,11 +36,15 @@ def train(
     """Train one model and record the run in MLflow and in runs/."""
     config = load_config(overrides, params)
     from litlab.checkpoint.resume import Resume as Wish
+    from litlab.dvc_stage import stop_with_dvc
+    from litlab.ranks import is_first_process
     from litlab.summary import show_training
     from litlab.train import train as run
 
+    if is_first_process():  # the others end with it
+        stop_with_dvc()
     wish = Wish(allow_changes, resume_or_start) if resume or resume_or_start else None
-    result = run(config, out, ["litlab", *sys.argv[1:]], wish)
+    result = run(config, out, ["litlab", *sys.argv[1:]], wish, prepared=prepared)
     if json:
         print_json(**result.facts())
     show_training(result, next_step=out is None)  # a pipeline's next stage evaluates by itself

@@ -31,10 +31,12 @@ def tune(
 
     use_plain_warnings()
     settings, base = load_settings(overrides or [])
+    from litlab.dvc_stage import stop_with_dvc
     from litlab.summary import show_study
     from litlab.tuning.experiment import how_to_use, write_experiment
     from litlab.tuning.tune import Tuner
 
+    stop_with_dvc()
     tuner = Tuner(settings, base, join=join, put_aside=put_aside)
     if join:
         helped = tuner.help()

@@ -207,4 +207,6 @@ def _replace(folder: Path, staged: Path) -> None:
         if old.exists():
             old.rename(folder)
         raise
+    if old.is_symlink():
+        old.unlink()  # the place was a link: what it leads to stays
     shutil.rmtree(old, ignore_errors=True)

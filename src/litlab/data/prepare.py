@@ -16,12 +16,13 @@ from litlab.data.guard.guard import Guard
 from litlab.data.moments import Moments
 from litlab.data.overview import doubts, overview, refuse_unknown
 from litlab.data.raw import Raw
-from litlab.data.spec import Array, Column, DataSpec
+from litlab.data.spec import FILE_NAME, SPLITS, Array, Column, DataSpec
 from litlab.data.split import cut, split_hash
 from litlab.data.validate import check_chunk, check_raw, check_splits
 from litlab.data.write_arrays import SplitWriter
 from litlab.errors import ConfigError, DataError, EnvironmentFault
 from litlab.output import say, track
+from litlab.paths import short
 from litlab.schema import DataConfig
 from litlab.targets import build
 
@@ -47,6 +48,7 @@ def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) ->
 
 def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = None) -> DataSpec:
     """Do what `prepare` does, for who holds the folder's lock already."""
+    _refuse_other_files(folder)
     source = build(config.source, where="data.source", trust=trust or ())
     with staged_folder(folder) as (staged, scratch):
         raw = _read(source, scratch)
@@ -60,6 +62,21 @@ def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = No
             return _Preparation(raw, config, staged).run()
         except (OSError, SafetensorError) as error:
             raise cannot_write(error, folder) from None
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Replace prepared data only: a folder of that name may hold files of the user's."""
+    others = [folder.name] if folder.is_file() else []
+    if folder.is_dir():
+        splits = (file_of(folder, split).name for split in SPLITS)
+        known = {FILE_NAME, *splits, "guard.json", "tokenizer.json", ".DS_Store"}
+        others = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    if others:
+        raise DataError(
+            f"not a folder of prepared data: it holds {others[0]}, which would be deleted",
+            short(folder),
+            "move it away, or choose another data.name (or --out)",
+        )
 
 
 def _read(source: Any, scratch: Path) -> object:

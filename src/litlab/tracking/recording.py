@@ -37,10 +37,19 @@ class Recording:
         spec: The data.
         folder: The run's folder.
         command: What the user typed.
+        place: Where the folder is moved to when the run has finished, if it is.
     """
 
-    def __init__(self, config: Config, spec: DataSpec, folder: Path, command: list[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        spec: DataSpec,
+        folder: Path,
+        command: list[str],
+        place: Path | None = None,
+    ) -> None:
         self.config, self.spec, self.folder = config, spec, folder
+        self.place = place or folder
         root = store_root()
         uri = tracking_uri(config.tracking.uri, root)
         self.history = History(folder / "history.csv")
@@ -226,7 +235,7 @@ class Recording:
             "mlflow.source.name": "litlab train",
             "threads": str(torch.get_num_threads()),  # sums in another order: another last digit
             # DVC deletes the copy of the repository that it runs queued experiments in.
-            **({} if ".dvc" in self.folder.parts else {"run.folder": str(self.folder)}),
+            **({} if ".dvc" in self.place.parts else {"run.folder": str(self.place)}),
             **({"dvc.experiment": experiment} if experiment else {}),
         }
 

@@ -179,9 +179,8 @@ def _explained(error: ValidationError, name: str, overrides: list[str]) -> Confi
 
 
 def _plainly(what: str) -> str:
-    return what.replace("Input should be", "is to be").replace(
-        "greater than or equal to", "at least"
-    )
+    what = what.removeprefix("Value error, ").replace("Input should be", "is to be")
+    return what.replace("greater than or equal to", "at least")
 
 
 def _fields() -> list[str]:
