@@ -9,6 +9,7 @@ import typer
 from litlab import startup
 from litlab.commands import data, results, service, training, tuning
 from litlab.errors import ConfigError, LitlabError
+from litlab.output import redact_streams
 
 UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries within it
 
@@ -44,6 +45,7 @@ for _verb in VERBS:
 def main() -> NoReturn:
     """Run the command line; a user's failure is one line and its exit code, a bug a traceback."""
     startup.begin()
+    redact_streams(sys.argv)
     try:
         code = app(prog_name="litlab", standalone_mode=False)
         if code == 130:  # typer's own answer to Ctrl-C, which says nothing

@@ -3,11 +3,13 @@
 import difflib
 from collections.abc import Iterable
 
+from litlab.tracking.redact import redact, redact_prose
+
 MOST_LISTED = 20  # names in one line
 
 
 class LitlabError(Exception):
-    """A failure that the user can mend.
+    """A failure that the user can mend. It shows no password, whatever it was made from.
 
     Args:
         what: What is wrong, in one sentence.
@@ -18,6 +20,7 @@ class LitlabError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, where: str, fix: str) -> None:
+        what, where, fix = redact_prose(str(what)), str(redact(str(where))), redact_prose(str(fix))
         super().__init__(what, where, fix)
         self.what, self.where, self.fix = what, where, fix
 

@@ -18,8 +18,9 @@ from litlab.results import UNKNOWN, Results, write_results
 from litlab.run_folder import BEST, LAST, Found, RunRecord, find
 from litlab.task import Task
 from litlab.tokens import TokenOutputs, read
+from litlab.tracking.address import tracking_uri
 from litlab.tracking.history import read_rows
-from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.mlflow_logger import MLflowLogger
 from litlab.tracking.redact import redact
 
 

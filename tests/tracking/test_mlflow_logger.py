@@ -10,8 +10,9 @@ from litlab import train as training
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.paths import store_root
 from litlab.run_folder import RunRecord
+from litlab.tracking.address import tracking_uri
 from litlab.tracking.lock import alone
-from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri, valid_name
+from litlab.tracking.mlflow_logger import MLflowLogger, valid_name
 from litlab.tracking.recording import flatten
 from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run
 
@@ -411,13 +412,6 @@ def test_the_store_is_the_projects_whatever_the_working_directory(project, monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://of-mlflow-run")
     assert tracking_uri(None, store_root()) == "http://of-mlflow-run"
     assert tracking_uri("http://host", store_root()) == "http://host"
-
-
-def test_a_recorded_uri_gets_its_password_from_the_environment(project, monkeypatch):
-    assert tracking_uri("http://***@host", project) == "http://host"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:geheim@host")
-    assert tracking_uri("http://***@host", project) == "http://me:geheim@host"
-    assert tracking_uri("http://***@other", project) == "http://other"
 
 
 def test_a_queued_dvc_experiment_records_in_the_repository(project, monkeypatch):

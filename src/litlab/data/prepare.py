@@ -23,6 +23,7 @@ from litlab.errors import ConfigError, DataError, EnvironmentFault
 from litlab.output import say, track
 from litlab.schema import DataConfig
 from litlab.targets import build
+from litlab.tracking.redact import redact_spec
 
 CHUNK_BYTES = 8 * 2**20  # of stored values at a time
 CHUNK_ROWS = 8192  # where a sample's size is not known before it is encoded
@@ -212,7 +213,7 @@ class _Preparation:
         described |= raw.encoder.describe() if raw.encoder else {}
         if raw.task == "language_model":
             described["sizes"] = self._windows(described["shape"][0])
-        return _with_codes_as_they_are(described)
+        return _with_codes_as_they_are(redact_spec(described))
 
     def _windows(self, context_length: int) -> dict[str, int]:
         sizes = {s: num_windows(tokens, context_length) for s, tokens in self.lengths.items()}

@@ -20,7 +20,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.tracking.lock import alone
-from litlab.tracking.redact import MARK, redact
+from litlab.tracking.redact import redact
 
 for _name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -36,23 +36,7 @@ TAG_LENGTH = 5000
 NAME_LENGTH = 250
 BATCH = 100  # parameters or tags a request
 FLUSH_SECONDS = 2.0  # between two requests: a short epoch is not to wait for the store
-SQLITE = re.compile(r"sqlite:///(?=[^/:])(?![A-Za-z]:)")  # and a relative path
 SERVERS = ("http:", "https:", "databricks", "uc:")  # choose where artifacts go by themselves
-
-
-def tracking_uri(configured: str | None, root: Path) -> str:
-    """Return where runs are recorded: as configured, as `mlflow run` says, else root/mlflow.db.
-
-    A recorded URI has lost its password. MLFLOW_TRACKING_URI gives it again where it names the same
-    place; else it is left to MLFLOW_TRACKING_USERNAME and _PASSWORD.
-    """
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if configured and f"://{MARK}@" in configured:
-        same = given and redact(given) == configured
-        return given if given and same else configured.replace(f"{MARK}@", "")
-    if configured:
-        return SQLITE.sub(f"sqlite:///{root.as_posix()}/", configured)
-    return given or f"sqlite:///{root / 'mlflow.db'}"
 
 
 class MLflowLogger(Logger):

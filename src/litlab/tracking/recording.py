@@ -19,9 +19,10 @@ from litlab.output import say
 from litlab.paths import project_root, store_root
 from litlab.run_folder import RunRecord
 from litlab.schema import Config
+from litlab.tracking.address import tracking_uri
 from litlab.tracking.git import git_state
 from litlab.tracking.history import History, write_rows
-from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.mlflow_logger import MLflowLogger
 from litlab.tracking.redact import redact, redact_spec
 
 if TYPE_CHECKING:

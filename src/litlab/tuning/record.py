@@ -11,7 +11,8 @@ from typing import Any
 from litlab.output import say
 from litlab.paths import store_root
 from litlab.schema import Config
-from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.address import tracking_uri
+from litlab.tracking.mlflow_logger import MLflowLogger
 from litlab.tracking.redact import redact
 from litlab.tuning.outcome import Outcome
 from litlab.tuning.settings import StudySettings
