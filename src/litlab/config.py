@@ -11,7 +11,7 @@ from litlab.check import check_config
 from litlab.errors import ConfigError, EnvironmentFault, nearest
 from litlab.paths import project_root
 from litlab.schema import Config
-from litlab.tracking.redact import redact
+from litlab.tracking.redact import redact, remember
 
 HEADER = "# Written by `litlab params` and by `dvc exp run`; conf/ is what to edit.\n"
 
@@ -63,6 +63,7 @@ def _plain(loaded: Any, where: str) -> dict[str, Any]:
         raise ConfigError(f"{missing[0]} has no value", where, f"set it: {missing[0]}=VALUE")
     content = OmegaConf.to_container(loaded, resolve=True)
     assert isinstance(content, dict)
+    remember(content)
     return {str(key): value for key, value in content.items()}
 
 
@@ -86,10 +87,10 @@ def _refuse_resolvers(node: Any, where: str, path: str = "") -> None:
 
 def _calls_resolver(text: str) -> bool:
     from omegaconf.errors import GrammarParseError
-    from omegaconf.grammar_parser import OmegaConfGrammarParser, parse
+    from omegaconf.grammar_parser import parse
 
     def calls(node: Any) -> bool:
-        if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
+        if type(node).__name__ == "InterpolationResolverContext":
             return True
         return any(calls(child) for child in getattr(node, "children", None) or ())
 

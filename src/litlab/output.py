@@ -49,12 +49,11 @@ def redact_streams(arguments: Iterable[str] = ()) -> None:
     Args:
         arguments: The command line, whose passwords are known from here on.
     """
-    for argument in arguments:
-        remember(argument)
+    remember(list(arguments))
     if not isinstance(sys.stderr, _RedactedStream):
-        sys.stderr = _RedactedStream(sys.stderr, redact_output)  # type: ignore[assignment]
+        sys.stderr = _RedactedStream(sys.stderr, redact_output)
     if not isinstance(sys.stdout, _RedactedStream):
-        sys.stdout = _RedactedStream(sys.stdout, redact_known)  # type: ignore[assignment]
+        sys.stdout = _RedactedStream(sys.stdout, redact_known)
 
 
 def say(text: str) -> None:

@@ -102,10 +102,14 @@ class _Preparation:
         for line in report.lines():
             say(line)
         report.refuse(list(self.config.allow))
-        (self.folder / "guard.json").write_text(report.model_dump_json(indent=2) + "\n")
-        spec = DataSpec.model_validate(self._describe(checksums))
-        if spec.tokenizer is not None:
-            (self.folder / "tokenizer.json").write_text(spec.tokenizer, encoding="utf-8")
+        described = self._describe(checksums)
+        texts = {"guard.json": report.model_dump_json(indent=2) + "\n"}
+        texts |= {"tokenizer.json": described["tokenizer"]} if described.get("tokenizer") else {}
+        for name, text in texts.items():
+            path = self.folder / name
+            path.write_text(text, encoding="utf-8")
+            checksums[name] = sha256(path)
+        spec = DataSpec.model_validate(described)
         spec.save(self.folder)
         return spec
 

@@ -63,7 +63,7 @@ def _redact(value: Any, key: str, known: list[str]) -> Any:
         return [_redact(item, key, known) for item in value]
     if not isinstance(value, str) or key == "_target_":
         return value
-    if value and _SECRET.search(key) and not _NO_SECRET.search(key):
+    if value and _is_secret(key):
         return MARK
     value = _WHOLE.sub(rf"\g<before>\g<scheme>{MARK}@", _without_addresses(value))
     value = _without(value, known)
@@ -87,9 +87,25 @@ def redact_known(text: str) -> str:
     return _without(text, _known())
 
 
-def remember(text: str) -> None:
-    """Know the passwords of the addresses in a text, to replace them wherever they turn up."""
-    _remembered.update(_passwords(text))
+def remember(value: Any, key: str = "") -> None:
+    """Know what is secret in a value from here on, to replace it wherever it turns up.
+
+    Args:
+        value: Settings with their names, or a text with addresses in it.
+        key: The name of the setting.
+    """
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            remember(inner, str(name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            remember(inner, key)
+    elif isinstance(value, str):
+        _remembered.update([value] if _is_secret(key) else _passwords(value))
+
+
+def _is_secret(key: str) -> bool:
+    return bool(_SECRET.search(key)) and not _NO_SECRET.search(key)
 
 
 def credentials(address: str) -> tuple[str, str, str]:
