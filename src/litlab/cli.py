@@ -8,7 +8,7 @@ import typer
 
 from litlab import startup
 from litlab.commands import data, results, service, training, tuning
-from litlab.errors import ConfigError, LitlabError
+from litlab.errors import ConfigError, LitlabError, fault_of
 from litlab.output import redact_streams
 
 UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries within it
@@ -51,10 +51,12 @@ def main() -> NoReturn:
         if code == 130:  # typer's own answer to Ctrl-C, which says nothing
             raise KeyboardInterrupt
     except LitlabError as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        print(error, file=sys.stderr)
-        code = error.exit_code
+        code = _show(error)
+    except OSError as error:
+        refused = fault_of(error)
+        if refused is None:
+            raise
+        code = _show(refused)
     except UsageError as error:
         where = error.ctx.command_path if error.ctx else "litlab"
         fault = ConfigError(error.format_message(), where, f"see `{where} --help`")
@@ -64,3 +66,11 @@ def main() -> NoReturn:
         print("error: stopped by Ctrl-C | litlab | run it again", file=sys.stderr)
         code = 130
     sys.exit(code or 0)
+
+
+def _show(error: LitlabError) -> int:
+    """Print the one line of a failure, with `--debug` what led to it; return its exit code."""
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    print(error, file=sys.stderr)
+    return error.exit_code

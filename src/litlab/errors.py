@@ -1,6 +1,7 @@
 """Every failure a user can cause: one line, `error: what | where | fix`, and its exit code."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 from litlab.tracking.redact import redact, redact_prose
@@ -56,6 +57,24 @@ class EnvironmentFault(LitlabError):
     """Disk, lock, cache, network or device are not as needed."""
 
     exit_code = 5
+
+
+# What the system refuses whatever file it is: the disk, a quota or a limit of the process.
+_REFUSALS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "check the permissions"),
+    errno.EIO: "check the disk",
+}
+
+
+def fault_of(error: OSError) -> EnvironmentFault | None:
+    """Return what to say of an error of the system; None if it is none of the machine's."""
+    fix = _REFUSALS.get(error.errno or 0)
+    if fix is None:
+        return None
+    return EnvironmentFault(error.strerror or str(error), str(error.filename or "a file"), fix)
 
 
 class NonFiniteError(LitlabError):

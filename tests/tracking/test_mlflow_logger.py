@@ -255,11 +255,29 @@ def test_many_parameters_tags_and_metrics(logger):
 
 
 def test_long_values_are_cut_with_a_warning(logger):
-    with pytest.warns(UserWarning, match=r"parameter long is cut.*config\.yaml"):
+    with (
+        pytest.warns(UserWarning, match=r"parameter long is cut.*config\.yaml"),
+        pytest.warns(UserWarning, match=r"tag tag is cut.*tags/tag\.txt"),
+    ):
         logger.start("tea", {"long": "x" * 10_000}, {"tag": "y" * 10_000})
     data = logger.client.get_run(logger.run_id).data
     assert data.params["long"] == "x" * 6000
-    assert set(data.tags["tag"]) == {"y"}
+    assert data.tags["tag"] == "y" * 5000
+
+
+def test_a_long_tag_is_kept_whole_as_an_artifact(logger, project):
+    tags = {"../odd: \u00e9": "y" * 9_999 + "\u00e9", "fits": "z" * 5000}
+    with pytest.warns(UserWarning, match=r"tag .*odd.* is cut .*tags/\.\._odd___\.txt") as caught:
+        logger.start("tea", {}, tags)
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match=r"tags/resume\.changed\.txt"):
+        logger.go_on({"resume.changed": "a" * 6000}, {})
+    folder = project / "got"
+    folder.mkdir()
+    logger.client.download_artifacts(logger.run_id, "tags", str(folder))
+    kept = {p.name: p.read_text(encoding="utf-8") for p in (folder / "tags").iterdir()}
+    assert kept == {".._odd___.txt": tags["../odd: \u00e9"], "resume.changed.txt": "a" * 6000}
+    assert logger.client.get_run(logger.run_id).data.tags["resume.changed"] == "a" * 5000
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

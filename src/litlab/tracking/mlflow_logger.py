@@ -22,8 +22,10 @@ from litlab.errors import ConfigError, EnvironmentFault
 from litlab.tracking.lock import alone
 from litlab.tracking.redact import redact
 
-for _name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+for _name in ("alembic", "mlflow.tracking"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+# It logs each error of the database with a traceback and raises it: here it becomes one line.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
@@ -149,8 +151,8 @@ class MLflowLogger(Logger):
             experiment = self.client.get_experiment(run.info.experiment_id)
             self._experiment_name = experiment.name
             self.client.update_run(self.run_id, "RUNNING")
-            for name, value in tags.items():
-                self.client.set_tag(self.run_id, name, value[:TAG_LENGTH])
+            for tag in self._labels(tags):
+                self.client.set_tag(self.run_id, tag.key, tag.value)
             self._known = {
                 (key, metric.step)
                 for key in run.data.metrics
@@ -192,10 +194,19 @@ class MLflowLogger(Logger):
                 f"parameter {key} is cut in MLflow; config.yaml has it whole", stacklevel=2
             )
         items = [Param(k, v[:PARAM_LENGTH]) for k, v in fresh.items()]
-        labels = [RunTag(valid_name(k), v[:TAG_LENGTH]) for k, v in tags.items()]
+        labels = self._labels(tags)
         for start in range(0, max(len(items), len(labels)), BATCH):
             part = slice(start, start + BATCH)
             self.client.log_batch(self.run_id, params=items[part], tags=labels[part])
+
+    def _labels(self, tags: Mapping[str, str]) -> list[RunTag]:
+        """Return tags as MLflow takes them; one that is too long is also stored whole as a file."""
+        for key in (k for k, v in tags.items() if len(v) > TAG_LENGTH):
+            file = f"{re.sub(r'[^A-Za-z0-9._-]', '_', key)[:100]}.txt"
+            what = f"tag {key} is cut to {TAG_LENGTH:,} characters in MLflow"
+            warnings.warn(f"{what}; the artifact tags/{file} has it whole", stacklevel=3)
+            self.log_text(tags[key], file, "tags")
+        return [RunTag(valid_name(k), v[:TAG_LENGTH]) for k, v in tags.items()]
 
     def has_run(self) -> bool:
         """Whether the store has the run."""
@@ -246,12 +257,12 @@ class MLflowLogger(Logger):
             reason = redact(first_line(error))
             warnings.warn(f"{path.name} is not in MLflow: {reason}", stacklevel=2)
 
-    def log_text(self, text: str, name: str) -> None:
+    def log_text(self, text: str, name: str, folder: str | None = None) -> None:
         """Write a text into the run's artifacts."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_text(text)
-            self.log_artifact(path)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / name
+            path.write_text(text, encoding="utf-8")
+            self.log_artifact(path, folder)
 
     def finish(self, status: str) -> bool:
         """Close the run as FINISHED, FAILED or KILLED, and say whether all of it was recorded."""

@@ -121,7 +121,8 @@ def credentials(address: str) -> tuple[str, str, str]:
 def _known() -> list[str]:
     """Return the passwords that are known, longer ones first: one may hold another."""
     found = set(_remembered)
-    for name, value in os.environ.items():
+    for name in os.environ:
+        value = os.environ.get(name, "")  # a thread of MLflow's removes one of its own meanwhile
         if _VARIABLE.search(name):
             found.add(value)
         if "://" in value:
