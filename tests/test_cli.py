@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -138,7 +139,15 @@ def test_debug_shows_the_traceback_and_keeps_the_code(litlab: Any, project: Path
 
 
 @pytest.mark.parametrize(
-    ("raised", "code"), [(DataError("a", "b", "c"), 3), (KeyboardInterrupt(), 130)]
+    ("raised", "code"),
+    [
+        (DataError("a", "b", "c"), 3),
+        (KeyboardInterrupt(), 130),
+        (OSError(errno.ENOSPC, "No space left on device", "run.json"), 5),
+        (OSError(errno.EFBIG, "File too large"), 5),
+        (OSError(errno.EMFILE, "Too many open files"), 5),
+        (PermissionError(errno.EACCES, "Permission denied", "run.json"), 5),
+    ],
 )
 def test_exit_codes(
     litlab: Any,
@@ -157,13 +166,16 @@ def test_exit_codes(
     assert answer[2].count("\n") == 1
 
 
-def test_a_bug_is_not_hidden(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bug", [RuntimeError("a bug"), FileNotFoundError(2, "a bug")])
+def test_a_bug_is_not_hidden(
+    project: Path, monkeypatch: pytest.MonkeyPatch, bug: Exception
+) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("a bug")
+        raise bug
 
     monkeypatch.setattr("litlab.config.load", fail)
     monkeypatch.setattr(sys, "argv", ["litlab", "train"])
-    with pytest.raises(RuntimeError, match="a bug"):
+    with pytest.raises(type(bug), match="a bug"):
         cli.main()
 
 

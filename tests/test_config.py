@@ -1,4 +1,6 @@
 import random
+import shlex
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,10 @@ def refusal(*overrides: str) -> ConfigError:
         ("model@foo=mlp", "no setting 'model@foo'", "leave out '@...'"),
         ("tracking.tags={a:1}", "no setting 'tracking.tags'", "+tracking.tags.KEY=VALUE"),
         ("seed=???", "seed has no value", "seed=VALUE"),
-        ("seed", "Error parsing override 'seed'", "key=value"),
+        ("seed", "not of the form key=value", "+new_key=value"),
         ("=", "Could not override ''", "key=value"),
-        ("seed=[", "no viable alternative", "key=value"),
-        ("seed=1,2", "Ambiguous value", "key=[1,2]"),
+        ("seed=[", "no viable alternative", """quote it: 'seed="["'"""),
+        ("seed=1,2", "Ambiguous value", """a list: 'seed=[1,2]'; a text: 'seed="1,2"'"""),
         ("name=${nope}", "Interpolation key 'nope' not found", "key=value"),
         ("hydra.run.dir=x", "Hydra's own settings do nothing here", "leave it out"),
         ("+hydra/launcher=x", "Hydra's own settings do nothing here", "leave it out"),
@@ -49,6 +51,99 @@ def test_refused_overrides(project: Path, override: str, says: str, fix: str) ->
     error = refusal(override)
     assert says in error.what
     assert fix in error.fix
+
+
+UNQUOTED = [
+    ("data.source.target", "CO(GT)"),
+    ("data.source.delimiter", ";"),
+    ("data.source.decimal", ","),
+    ("data.path", "archive (1)/x.csv"),
+    ("data.path", "a,b/"),
+    ("data.path", "d\u00eda/"),
+    ("data.path", "[x].csv"),
+    ("data.path", "{a}.csv"),
+    ("data.path", "it's"),
+    ("data.path", 'a"b'),
+    ("data.path", """a"b'c\\"""),
+    ("data.path", "C:\\x,y\\"),
+    ("+tracking.tags.note", "hello, world!"),
+    ("tracking.uri", "http://host/#/x=y"),
+]
+TABLE = ("data=table", "data.path=x.csv", "data.source.target=y")
+
+
+@pytest.mark.parametrize(("key", "value"), UNQUOTED)
+def test_a_value_that_needs_quotes_is_given_in_quotes_that_work(
+    project: Path, key: str, value: str
+) -> None:
+    error = refusal(*TABLE, f"{key}={value}")
+    assert error.where == f"{key}={value}"
+    (pasted,) = shlex.split(error.fix[error.fix.rindex(f"'{key}=") :])
+    content: Any = compose([*TABLE, pasted])
+    for part in key.lstrip("+").split("."):
+        content = content[part]
+    assert content == value
+
+
+def test_a_home_folder_is_written_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert refusal("data.path=~/x.csv").fix == """quote it: 'data.path="/home/me/x.csv"'"""
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "tracking.uri=http://u:secret-canary!@h",
+        "tracking.uri=[http://u:secret-canary!@h",
+        "tracking.uri=http://u:secret-canary,x@h",
+        "tracking.uri=http://u:secret-canary/#@h",
+        "+tracking.tags.token=secret-canary!",
+        "+tracking.tags={token: secret-canary!}",
+        "=http://u:secret-canary!@h",
+        "http://u:secret-canary!@h",
+    ],
+)
+def test_an_override_that_cannot_be_read_shows_no_password(
+    project: Path, override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refusal(override, "seed=1")
+    assert "secret" not in str(error)
+    assert "canary" not in str(error)
+    assert "***" in error.where
+    traceback.print_exception(error)  # what --debug shows
+    assert "canary" not in capsys.readouterr().err
+
+
+def test_the_quoted_form_of_an_address_has_its_password_left_out(project: Path) -> None:
+    fix = refusal("tracking.uri=http://u:p!@h").fix
+    assert fix == """quote it: 'tracking.uri="http://***@h"'"""
+
+
+RESOLVERS = ["${oc.env:CANARY}", "x ${oc.decode:${oc.env:CANARY}}", "${now:%Y}", "${name:x}"]
+
+
+@pytest.mark.parametrize("value", RESOLVERS)
+def test_a_resolver_is_refused_before_it_is_called(
+    project: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("CANARY", "secret-canary")
+    params, choice = project / "params.yaml", project / "conf" / "model" / "odd.yaml"
+    params.write_text(dump(compose()) + f"more:\n- tea: '{value}'\n")
+    with pytest.raises(ConfigError, match=r"more\[0\]\.tea calls a resolver") as error:
+        load(params=params)
+    assert error.value.where == str(params)
+    choice.write_text(f"_target_: litlab.models.mlp.MLP\nactivation: '{value}'\n")
+    for refused in (error.value, refusal("model=odd"), refusal(f"+tracking.tags.x='{value}'")):
+        assert "calls a resolver" in refused.what
+        assert "MLFLOW_TRACKING_PASSWORD" in refused.fix
+        assert "canary" not in str(refused)
+    with pytest.raises(ConfigError, match="calls a resolver"):
+        write_params(["model=odd"], project / "new.yaml")
+    assert not (project / "new.yaml").exists()
+
+
+def test_settings_may_name_one_another(project: Path) -> None:
+    assert compose(["name=x${seed}", "plot='\\${oc.env:HOME}'"])["name"] == "x0"
 
 
 def test_a_damaged_choice_is_named(project: Path) -> None:

@@ -24,7 +24,7 @@ from litlab.data.encode.table import TableEncoder
 from litlab.data.encode.text import TextEncoder
 from litlab.data.open import open_or_prepare
 from litlab.data.spec import Column, DataSpec
-from litlab.errors import ConfigError, EnvironmentFault
+from litlab.errors import ConfigError, DataError, EnvironmentFault
 from litlab.schema import Config
 from run_helpers import THIRD_PARTY, mlflow_run, small, small_run
 
@@ -370,6 +370,23 @@ def test_where_it_cannot_go(litlab: Any, project: Path) -> None:
     with pytest.raises(EnvironmentFault, match="cannot write there") as fault:
         preview.preview(config_of("image"), project / "file" / "own.png")
     assert fault.value.exit_code == 5
+
+
+def test_what_the_guard_said_is_not_shown_if_it_was_altered(project: Path) -> None:
+    config = config_of("image")
+    folder = module_of(config).folder
+    file = folder / "guard.json"
+    whole = file.read_bytes()
+    place = whole.index(b'"sizes"') + 20
+    for damaged in (whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :], b"{}", None):
+        file.unlink()
+        if damaged is not None:
+            file.write_bytes(damaged)
+        with pytest.raises(DataError, match="altered|missing") as fault:
+            preview.preview(config, project / "p.png")
+        assert fault.value.where == str(file)
+    file.write_bytes(whole)
+    preview.preview(config, project / "p.png")
 
 
 def test_a_data_set_without_the_guard(project: Path) -> None:

@@ -8,7 +8,8 @@ import typer
 
 from litlab import startup
 from litlab.commands import data, results, service, training, tuning
-from litlab.errors import ConfigError, LitlabError
+from litlab.errors import ConfigError, LitlabError, fault_of
+from litlab.output import redact_streams
 from litlab.signals import CommandSignals, detach
 
 UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries within it
@@ -66,16 +67,19 @@ def _options(
 def main() -> NoReturn:
     """Run the command line; a user's failure is one line and its exit code, a bug a traceback."""
     startup.begin()
+    redact_streams(sys.argv)
     try:
         with CommandSignals():
             code = app(prog_name="litlab", standalone_mode=False)
         if code == 130:  # typer's own answer to Ctrl-C, which says nothing
             raise KeyboardInterrupt
     except LitlabError as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        _print(error)
-        code = error.exit_code
+        code = _show(error)
+    except OSError as error:
+        refused = fault_of(error)
+        if refused is None:
+            raise
+        code = _show(refused)
     except UsageError as error:
         where = error.ctx.command_path if error.ctx else "litlab"
         fault = ConfigError(error.format_message(), where, f"see `{where} --help`")
@@ -92,3 +96,11 @@ def _print(error: object) -> None:
         print(error, file=sys.stderr, flush=True)
     except OSError:  # the terminal is closed; the exit code still has to be right
         detach()
+
+
+def _show(error: LitlabError) -> int:
+    """Print the one line of a failure, with `--debug` what led to it; return its exit code."""
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    _print(error)
+    return error.exit_code

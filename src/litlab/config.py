@@ -8,12 +8,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from litlab import limits
+from litlab import limits, quoting
 from litlab.check import check_config
 from litlab.errors import ConfigError, EnvironmentFault, nearest
 from litlab.paths import MARK, not_a_file, project_root
 from litlab.schema import Config
-from litlab.tracking.redact import redact
+from litlab.tracking.redact import redact, remember
 
 HEADER = "# Written by `litlab params` and by `dvc exp run`; conf/ is what to edit.\n"
 
@@ -29,7 +29,7 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
     if overrides:
         raise ConfigError(
             "--params and overrides exclude each other",
-            " ".join(overrides),
+            _listed(overrides),
             f"leave out --params, or write them into {params} with `litlab params`",
         )
     content = read(params)
@@ -79,12 +79,47 @@ def _plain(loaded: Any, where: str) -> dict[str, Any]:
 
     if not isinstance(loaded, DictConfig):
         raise ConfigError("not a mapping of settings", where, "run `litlab params` to write one")
+    _refuse_resolvers(OmegaConf.to_container(loaded, resolve=False), where)
     missing = sorted(OmegaConf.missing_keys(loaded))
     if missing:
         raise ConfigError(f"{missing[0]} has no value", where, f"set it: {missing[0]}=VALUE")
     content = OmegaConf.to_container(loaded, resolve=True)
     assert isinstance(content, dict)
+    remember(content)
     return {str(key): value for key, value in content.items()}
+
+
+def _refuse_resolvers(node: Any, where: str, path: str = "") -> None:
+    """Refuse ${oc.env:X} and its like before anything is resolved.
+
+    DVC resolves them too, and writes what they give, passwords included, into params.yaml.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _refuse_resolvers(value, where, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            _refuse_resolvers(value, where, f"{path}[{number}]")
+    elif isinstance(node, str) and "${" in node and _calls_resolver(node):
+        what = f"{path} calls a resolver, {node}; ${{...}} may only name another setting"
+        fix = f'write the value, or let the shell insert it: {path}="$NAME"'
+        fix += "; a password belongs in MLFLOW_TRACKING_PASSWORD or PGPASSWORD"
+        raise ConfigError(what, where, fix)
+
+
+def _calls_resolver(text: str) -> bool:
+    from omegaconf.errors import GrammarParseError
+    from omegaconf.grammar_parser import parse
+
+    def calls(node: Any) -> bool:
+        if type(node).__name__ == "InterpolationResolverContext":
+            return True
+        return any(calls(child) for child in getattr(node, "children", None) or ())
+
+    try:
+        return calls(parse(text))
+    except GrammarParseError:  # which resolving it will report
+        return False
 
 
 def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -109,9 +144,11 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(folder), version_base="1.3", job_name="litlab"):
             composed = hydra_compose("config", overrides=list(overrides))
-        return _plain(composed, " ".join(overrides) or str(folder))
+        return _plain(composed, _listed(overrides) or str(folder))
     except (HydraException, OmegaConfBaseException, YAMLError, *limits.UNREADABLE) as error:
-        raise _explain(error, list(overrides)) from error
+        # Hydra's own words may hold a part of a password, which nothing tells from other text.
+        cause = error if redact(list(overrides)) == list(overrides) else None
+        raise _explain(error, list(overrides)) from cause
 
 
 def main_file() -> dict[str, Any]:
@@ -179,6 +216,9 @@ def _explain(error: Exception, overrides: list[str]) -> ConfigError:
     unknown = _unknown_choice(text, overrides)
     if unknown:
         return unknown
+    unreadable = quoting.explain(overrides)
+    if unreadable:
+        return unreadable
     refused = re.search(r"Could not (?:override|append to config|delete[^']*) '([^']+)'", text)
     if refused:
         where = next((o for o in overrides if refused.group(1) in o), "conf/")
@@ -189,11 +229,14 @@ def _explain(error: Exception, overrides: list[str]) -> ConfigError:
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
         key = missing.group(1)
-        return ConfigError(f"{key} has no value", " ".join(overrides), f"set it: {key}=VALUE")
+        return ConfigError(f"{key} has no value", _listed(overrides), f"set it: {key}=VALUE")
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    where = getattr(error, "override", None) or " ".join(overrides) or "conf/"
-    fix = "overrides are key=value, +new_key=value, 'key=[1,2]'; see `litlab params --help`"
-    return ConfigError(first, where, fix)
+    return ConfigError(first, _listed(overrides) or "conf/", quoting.USAGE)
+
+
+def _listed(overrides: Sequence[str]) -> str:
+    """Return overrides in one line, each redacted by itself: blanks do not end a value."""
+    return " ".join(redact(list(overrides)))
 
 
 def _unknown_choice(text: str, overrides: list[str]) -> ConfigError | None:

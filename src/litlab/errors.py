@@ -1,14 +1,17 @@
 """Every failure a user can cause: one line, `error: what | where | fix`, and its exit code."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+from litlab.tracking.redact import redact, redact_prose
 
 STOPPED = (129, 130, 143)  # exit codes of what was ended by SIGHUP, Ctrl-C or SIGTERM, and saved
 MOST_LISTED = 20  # names in one line
 
 
 class LitlabError(Exception):
-    """A failure that the user can mend.
+    """A failure that the user can mend. It shows no password, whatever it was made from.
 
     Args:
         what: What is wrong, in one sentence.
@@ -19,6 +22,7 @@ class LitlabError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, where: str, fix: str) -> None:
+        what, where, fix = redact_prose(str(what)), str(redact(str(where))), redact_prose(str(fix))
         super().__init__(what, where, fix)
         self.what, self.where, self.fix = what, where, fix
 
@@ -54,6 +58,24 @@ class EnvironmentFault(LitlabError):
     """Disk, lock, cache, network or device are not as needed."""
 
     exit_code = 5
+
+
+# What the system refuses whatever file it is: the disk, a quota or a limit of the process.
+_REFUSALS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "check the permissions"),
+    errno.EIO: "check the disk",
+}
+
+
+def fault_of(error: OSError) -> EnvironmentFault | None:
+    """Return what to say of an error of the system; None if it is none of the machine's."""
+    fix = _REFUSALS.get(error.errno or 0)
+    if fix is None:
+        return None
+    return EnvironmentFault(error.strerror or str(error), str(error.filename or "a file"), fix)
 
 
 class NonFiniteError(LitlabError):

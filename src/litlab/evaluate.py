@@ -20,6 +20,7 @@ from litlab.run_folder import BEST, LAST, Found, RunRecord, find
 from litlab.run_lock import writing_to
 from litlab.task import Task
 from litlab.tokens import TokenOutputs, read
+from litlab.tracking.address import tracking_uri
 from litlab.tracking.history import read_rows
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
 from litlab.tracking.open_runs import close_records, close_runs

@@ -1,9 +1,10 @@
 """What a person reads: everything but results goes to standard error."""
 
 import shlex
+import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from litlab.signals import detach
+from litlab.tracking.redact import redact_known, redact_output, remember
 
 T = TypeVar("T", bound=Sized)
 U = TypeVar("U")
@@ -47,6 +49,42 @@ def command(*words: str | Path, trust: Iterable[str] = ()) -> str:
     """
     options = [word for package in trust for word in ("--trust", package)]
     return shlex.join(["litlab", *map(str, words), *options])
+
+
+class _RedactedStream:
+    """A text stream that passes everything on, without passwords."""
+
+    def __init__(self, stream: Any, redacted: Callable[[str], str]) -> None:
+        self._stream, self._redacted = stream, redacted
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._redacted(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def redact_streams(arguments: Iterable[str] = ()) -> None:
+    """Keep passwords out of what this process prints, libraries and tracebacks included.
+
+    Standard output holds results: only passwords that are known are replaced in it.
+
+    Args:
+        arguments: The command line, whose passwords are known from here on.
+    """
+    remember(list(arguments))
+    if not isinstance(sys.stderr, _RedactedStream):
+        sys.stderr = _RedactedStream(sys.stderr, redact_output)
+    if not isinstance(sys.stdout, _RedactedStream):
+        sys.stdout = _RedactedStream(sys.stdout, redact_known)
 
 
 def say(text: str) -> None:

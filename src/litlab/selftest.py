@@ -186,7 +186,8 @@ def _altered(root: Path) -> str:
 
 
 def _recorded(root: Path) -> str:
-    from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+    from litlab.tracking.address import tracking_uri
+    from litlab.tracking.mlflow_logger import MLflowLogger
 
     client = MLflowLogger(tracking_uri(None, root), "litlab", root / "mlartifacts").client
     experiment = client.get_experiment_by_name("litlab")

@@ -73,6 +73,30 @@ def test_refuses_another_schema(tmp_path: Path, change: dict[str, object], messa
     assert "litlab prepare" in caught.value.fix
 
 
+def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    spec = make_spec(mean=(0.25,), std=(0.5,))
+    spec.save(tmp_path)
+    path = tmp_path / FILE_NAME
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DataError) as caught:
+            DataSpec.load(tmp_path)
+        assert caught.value.where == str(path)
+        path.write_bytes(whole[:place])
+        with pytest.raises(DataError):
+            DataSpec.load(tmp_path)
+    path.write_text(spec.model_dump_json(indent=2) + "\n")  # as an older version wrote it
+    assert DataSpec.load(tmp_path) == spec
+
+
+def test_the_checksum_of_the_data_is_that_of_the_samples() -> None:
+    arrays = {"train.safetensors": "a", "val.safetensors": "b"}
+    spec, other = (make_spec(checksums={**arrays, **more}) for more in ({}, {"guard.json": "c"}))
+    assert spec.checksum == other.checksum
+    assert spec.checksum != make_spec(checksums={**arrays, "val.safetensors": "c"}).checksum
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
 def test_refuses_what_is_no_spec(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)

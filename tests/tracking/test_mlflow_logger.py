@@ -10,8 +10,9 @@ from litlab import train as training
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.paths import store_root
 from litlab.run_folder import RunRecord
+from litlab.tracking.address import tracking_uri
 from litlab.tracking.lock import alone
-from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri, valid_name
+from litlab.tracking.mlflow_logger import MLflowLogger, valid_name
 from litlab.tracking.recording import flatten
 from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run
 
@@ -251,11 +252,29 @@ def test_many_parameters_tags_and_metrics(logger):
 
 
 def test_long_values_are_cut_with_a_warning(logger):
-    with pytest.warns(UserWarning, match=r"parameter long is cut.*config\.yaml"):
+    with (
+        pytest.warns(UserWarning, match=r"parameter long is cut.*config\.yaml"),
+        pytest.warns(UserWarning, match=r"tag tag is cut.*tags/tag\.txt"),
+    ):
         logger.start("tea", {"long": "x" * 10_000}, {"tag": "y" * 10_000})
     data = logger.client.get_run(logger.run_id).data
     assert data.params["long"] == "x" * 6000
-    assert set(data.tags["tag"]) == {"y"}
+    assert data.tags["tag"] == "y" * 5000
+
+
+def test_a_long_tag_is_kept_whole_as_an_artifact(logger, project):
+    tags = {"../odd: \u00e9": "y" * 9_999 + "\u00e9", "fits": "z" * 5000}
+    with pytest.warns(UserWarning, match=r"tag .*odd.* is cut .*tags/\.\._odd___\.txt") as caught:
+        logger.start("tea", {}, tags)
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match=r"tags/resume\.changed\.txt"):
+        logger.go_on({"resume.changed": "a" * 6000}, {})
+    folder = project / "got"
+    folder.mkdir()
+    logger.client.download_artifacts(logger.run_id, "tags", str(folder))
+    kept = {p.name: p.read_text(encoding="utf-8") for p in (folder / "tags").iterdir()}
+    assert kept == {".._odd___.txt": tags["../odd: \u00e9"], "resume.changed.txt": "a" * 6000}
+    assert logger.client.get_run(logger.run_id).data.tags["resume.changed"] == "a" * 5000
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -408,13 +427,6 @@ def test_the_store_is_the_projects_whatever_the_working_directory(project, monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://of-mlflow-run")
     assert tracking_uri(None, store_root()) == "http://of-mlflow-run"
     assert tracking_uri("http://host", store_root()) == "http://host"
-
-
-def test_a_recorded_uri_gets_its_password_from_the_environment(project, monkeypatch):
-    assert tracking_uri("http://***@host", project) == "http://host"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:geheim@host")
-    assert tracking_uri("http://***@host", project) == "http://me:geheim@host"
-    assert tracking_uri("http://***@other", project) == "http://other"
 
 
 def test_a_queued_dvc_experiment_records_in_the_repository(project, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from litlab.data.buckets import epoch_generator
-from litlab.data.spec import Array, DataSpec
+from litlab.data.spec import ARRAYS, Array, DataSpec
 from litlab.errors import DataError
 
 
@@ -128,7 +128,7 @@ def of_values(values: Array | list[Array], pad_id: int = 0) -> Split:
 
 def file_of(folder: Path, split: str) -> Path:
     """Return the path of one split's file."""
-    return folder / f"{split}.safetensors"
+    return folder / f"{split}{ARRAYS}"
 
 
 def open_split(folder: Path, spec: DataSpec, split: str) -> Split:
@@ -142,17 +142,32 @@ def open_split(folder: Path, spec: DataSpec, split: str) -> Split:
     from safetensors import safe_open
 
     path = file_of(folder, split)
-    fix = "run `litlab prepare` with the same overrides again (or `dvc repro --force prepare`)"
-    if not path.is_file():
-        raise DataError("a prepared file is missing", str(path), fix)
-    if sha256(path) != spec.checksums.get(path.name):
-        raise DataError("altered since it was prepared: its checksum differs", str(path), fix)
+    _check(path, spec)
     with safe_open(path, framework="pt") as file:
         held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if spec.task == "language_model":
         del held["lengths"]  # of the blocks in which the source read the text
         return StreamSplit(**held, context_length=spec.shape[0], shifts=split == "train")
     return Split(**held, pad_id=spec.pad_id or 0)
+
+
+def check_descriptions(folder: Path, spec: DataSpec) -> None:
+    """Compare the files beside the arrays, such as what the guard found, with their checksums.
+
+    Raises:
+        DataError: A file is missing or is not the one that `prepare` wrote.
+    """
+    for name in spec.checksums:
+        if not name.endswith(ARRAYS):
+            _check(folder / name, spec)
+
+
+def _check(path: Path, spec: DataSpec) -> None:
+    fix = "run `litlab prepare` with the same overrides again (or `dvc repro --force prepare`)"
+    if not path.is_file():
+        raise DataError("a prepared file is missing", str(path), fix)
+    if sha256(path) != spec.checksums.get(path.name):
+        raise DataError("altered since it was prepared: its checksum differs", str(path), fix)
 
 
 def sha256(path: Path) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from litlab.data.arrays import Split, open_split
+from litlab.data.arrays import Split, check_descriptions, open_split
 from litlab.data.augment.base import Augmentation, needs_partners
 from litlab.data.loader import BatchLoader, Indexed
 from litlab.data.preprocess import Key, Preprocess
@@ -48,11 +48,13 @@ class ArrayDataModule(pl.LightningDataModule):
         self.arrays: dict[str, Split] = {}
 
     def open(self) -> None:
-        """Map the arrays and compare their checksums; a second call does nothing.
+        """Map the arrays and compare all files' checksums; a second call does nothing.
 
         Raises:
             DataError: A file is missing or altered.
         """
+        if not self.arrays:
+            check_descriptions(self.folder, self.spec)
         for split in self.splits:
             if split not in self.arrays:
                 self.arrays[split] = open_split(self.folder, self.spec, split)

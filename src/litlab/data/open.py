@@ -10,6 +10,7 @@ from litlab.errors import DataError
 from litlab.output import say
 from litlab.paths import PIPELINE, prepared_folder
 from litlab.schema import DataConfig
+from litlab.tracking.redact import redact
 
 
 def open_or_prepare(
@@ -65,7 +66,8 @@ def _find(config: DataConfig) -> Path:
 
 
 def _require_same(spec: DataSpec, config: DataConfig, folder: Path) -> None:
-    had, asked = _flat(spec.settings), _flat(config.model_dump(mode="json"))
+    # A password is not kept, and is not what the data are known by.
+    had, asked = (_flat(redact(s)) for s in (spec.settings, config.model_dump(mode="json")))
     differing = [key for key in {**asked, **had} if had.get(key) != asked.get(key)]
     if differing:
         key = differing[0]

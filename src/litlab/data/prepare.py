@@ -25,6 +25,7 @@ from litlab.output import say, track
 from litlab.paths import short
 from litlab.schema import DataConfig
 from litlab.targets import build
+from litlab.tracking.redact import redact_spec
 
 CHUNK_BYTES = 8 * 2**20  # of stored values at a time
 CHUNK_ROWS = 8192  # where a sample's size is not known before it is encoded
@@ -116,21 +117,25 @@ class _Preparation:
             path = file_of(self.folder, split)
             checksums[path.name] = sha256(path)
         spec = DataSpec.model_validate(self._describe(checksums))
-        self._show(spec)
+        reading = self._show(spec)
         for note in (*self.raw.notes(), *(encoder.notes() if encoder else ())):
             say(note)
         report = guard.finish()
         for line in report.lines():
             say(line)
         report.refuse(list(self.config.allow))
-        (self.folder / "guard.json").write_text(report.model_dump_json(indent=2) + "\n")
-        if spec.tokenizer is not None:
-            (self.folder / "tokenizer.json").write_text(spec.tokenizer, encoding="utf-8")
+        texts = {"guard.json": report.model_dump_json(indent=2) + "\n", "reading.json": reading}
+        texts |= {"tokenizer.json": spec.tokenizer} if spec.tokenizer is not None else {}
+        for name, text in texts.items():
+            path = self.folder / name
+            path.write_text(text, encoding="utf-8")
+            checksums[name] = sha256(path)
+        spec = spec.model_copy(update={"checksums": checksums})
         spec.save(self.folder)
         return spec
 
-    def _show(self, spec: DataSpec) -> None:
-        """Say what the data were taken for, and keep it beside the arrays."""
+    def _show(self, spec: DataSpec) -> str:
+        """Say what the data were taken for; return it as JSON, to be kept beside the arrays."""
         filled = {
             "own": tuple(
                 split for split, rows in self.rows.items() if rows.part == split != "train"
@@ -144,7 +149,7 @@ class _Preparation:
         refuse_unknown(spec, reading)
         for doubt in doubts(spec, reading):
             warnings.warn(doubt, stacklevel=5)
-        (self.folder / "reading.json").write_text(reading.model_dump_json(indent=2) + "\n")
+        return reading.model_dump_json(indent=2) + "\n"
 
     def _write(self, split: str, guard: Guard) -> None:
         rows, encoder = self.rows[split], self.raw.encoder
@@ -255,7 +260,7 @@ class _Preparation:
         described |= raw.encoder.describe() if raw.encoder else {}
         if raw.task == "language_model":
             described["sizes"] = self._windows(described["shape"][0])
-        return _with_codes_as_they_are(described)
+        return _with_codes_as_they_are(redact_spec(described))
 
     def _windows(self, context_length: int) -> dict[str, int]:
         sizes = {s: num_windows(tokens, context_length) for s, tokens in self.lengths.items()}

@@ -1,4 +1,5 @@
 import hashlib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ from litlab.names import Name
 SCHEMA = 2
 FILE_NAME = "spec.json"
 SPLITS = ("train", "val", "test")
+ARRAYS = ".safetensors"  # the suffix of files that hold samples
+# The last entry of spec.json: the SHA-256 of the same text without it.
+_ENDING = re.compile(rb',\n  "sha256": "(?P<digest>[0-9a-f]{64})"\n}\n\Z')
 
 Array = npt.NDArray[Any]
 Kind = Literal["image", "sequence", "tabular", "text"]
@@ -91,8 +95,9 @@ class DataSpec(BaseModel):
 
     @property
     def checksum(self) -> str:
-        """One SHA-256 for all prepared files."""
-        lines = "\n".join(f"{name} {value}" for name, value in sorted(self.checksums.items()))
+        """One SHA-256 for all prepared samples; files that only describe them do not count."""
+        named = sorted(pair for pair in self.checksums.items() if pair[0].endswith(ARRAYS))
+        lines = "\n".join(f"{name} {value}" for name, value in named)
         return hashlib.sha256(lines.encode()).hexdigest()
 
     @property
@@ -106,16 +111,17 @@ class DataSpec(BaseModel):
         return self.shape[0] - len(self.cardinalities)
 
     def save(self, folder: Path) -> None:
-        """Write the spec as `spec.json` into a folder of prepared arrays."""
-        text = self.model_dump_json(indent=2) + "\n"
-        (folder / FILE_NAME).write_text(text, encoding="utf-8")
+        """Write the spec as `spec.json`, with a checksum, into a folder of prepared arrays."""
+        text = self.model_dump_json(indent=2).encode()
+        ending = f',\n  "sha256": "{hashlib.sha256(text).hexdigest()}"\n}}\n'.encode()
+        (folder / FILE_NAME).write_bytes(text.removesuffix(b"\n}") + ending)
 
     @classmethod
     def load(cls, folder: Path) -> "DataSpec":
         """Read `spec.json` from a folder of prepared arrays.
 
         Raises:
-            DataError: There is no such file, or it is not a spec of this schema.
+            DataError: There is no such file, it was altered, or it is not a spec of this schema.
         """
         path = folder / FILE_NAME
         if not path.is_file():
@@ -125,6 +131,12 @@ class DataSpec(BaseModel):
                 "run `litlab prepare` with the run's overrides",
             )
         text, fix = path.read_bytes(), "run `litlab prepare` with the run's overrides again"
+        ending = _ENDING.search(text)
+        if ending is not None:  # else damaged, or written by an older version
+            text = text[: ending.start()] + b"\n}"
+            if hashlib.sha256(text).hexdigest().encode() != ending["digest"]:
+                what = "altered since it was prepared: its checksum differs"
+                raise DataError(what, str(path), fix)
         try:
             # The version first: another schema may have other fields.
             version = _Versioned.model_validate_json(text).schema_version

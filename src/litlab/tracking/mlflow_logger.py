@@ -21,10 +21,12 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.tracking.lock import alone
 from litlab.tracking.open_runs import PROCESS
-from litlab.tracking.redact import MARK, redact
+from litlab.tracking.redact import redact
 
-for _name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+for _name in ("alembic", "mlflow.tracking"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+# It logs each error of the database with a traceback and raises it: here it becomes one line.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
@@ -37,23 +39,7 @@ TAG_LENGTH = 5000
 NAME_LENGTH = 250
 BATCH = 100  # parameters or tags a request
 FLUSH_SECONDS = 2.0  # between two requests: a short epoch is not to wait for the store
-SQLITE = re.compile(r"sqlite:///(?=[^/:])(?![A-Za-z]:)")  # and a relative path
 SERVERS = ("http:", "https:", "databricks", "uc:")  # choose where artifacts go by themselves
-
-
-def tracking_uri(configured: str | None, root: Path) -> str:
-    """Return where runs are recorded: as configured, as `mlflow run` says, else root/mlflow.db.
-
-    A recorded URI has lost its password. MLFLOW_TRACKING_URI gives it again where it names the same
-    place; else it is left to MLFLOW_TRACKING_USERNAME and _PASSWORD.
-    """
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if configured and f"://{MARK}@" in configured:
-        same = given and redact(given) == configured
-        return given if given and same else configured.replace(f"{MARK}@", "")
-    if configured:
-        return SQLITE.sub(f"sqlite:///{root.as_posix()}/", configured)
-    return given or f"sqlite:///{root / 'mlflow.db'}"
 
 
 class MLflowLogger(Logger):
@@ -166,8 +152,8 @@ class MLflowLogger(Logger):
             run = self.client.get_run(self.run_id)
             experiment = self.client.get_experiment(run.info.experiment_id)
             self._experiment_name = experiment.name
-            for name, value in tags.items():
-                self.client.set_tag(self.run_id, name, value[:TAG_LENGTH])
+            for tag in self._labels(tags):
+                self.client.set_tag(self.run_id, tag.key, tag.value)
             self.client.update_run(self.run_id, "RUNNING")
             self._known = {
                 (key, metric.step)
@@ -210,10 +196,19 @@ class MLflowLogger(Logger):
                 f"parameter {key} is cut in MLflow; config.yaml has it whole", stacklevel=2
             )
         items = [Param(k, v[:PARAM_LENGTH]) for k, v in fresh.items()]
-        labels = [RunTag(valid_name(k), v[:TAG_LENGTH]) for k, v in tags.items()]
+        labels = self._labels(tags)
         for start in range(0, max(len(items), len(labels)), BATCH):
             part = slice(start, start + BATCH)
             self.client.log_batch(self.run_id, params=items[part], tags=labels[part])
+
+    def _labels(self, tags: Mapping[str, str]) -> list[RunTag]:
+        """Return tags as MLflow takes them; one that is too long is also stored whole as a file."""
+        for key in (k for k, v in tags.items() if len(v) > TAG_LENGTH):
+            file = f"{re.sub(r'[^A-Za-z0-9._-]', '_', key)[:100]}.txt"
+            what = f"tag {key} is cut to {TAG_LENGTH:,} characters in MLflow"
+            warnings.warn(f"{what}; the artifact tags/{file} has it whole", stacklevel=3)
+            self.log_text(tags[key], file, "tags")
+        return [RunTag(valid_name(k), v[:TAG_LENGTH]) for k, v in tags.items()]
 
     def has_run(self) -> bool:
         """Whether the store has the run."""
@@ -262,12 +257,12 @@ class MLflowLogger(Logger):
             reason = redact(first_line(error))
             warnings.warn(f"{path.name} is not in MLflow: {reason}", stacklevel=2)
 
-    def log_text(self, text: str, name: str) -> None:
+    def log_text(self, text: str, name: str, folder: str | None = None) -> None:
         """Write a text into the run's artifacts."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_text(text)
-            self.log_artifact(path)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / name
+            path.write_text(text, encoding="utf-8")
+            self.log_artifact(path, folder)
 
     def finish(self, status: str) -> bool:
         """Close the run as FINISHED, FAILED or KILLED, and say whether all of it was recorded."""

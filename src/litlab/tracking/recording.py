@@ -19,6 +19,7 @@ from litlab.paths import project_root, store_root
 from litlab.run_folder import RunRecord
 from litlab.schema import Config
 from litlab.strict_json import dumps
+from litlab.tracking.address import tracking_uri
 from litlab.tracking.git import git_state
 from litlab.tracking.history import History, write_rows
 from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri

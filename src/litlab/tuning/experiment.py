@@ -10,6 +10,7 @@ import yaml
 from litlab.errors import EnvironmentFault
 from litlab.output import command, number
 from litlab.paths import project_root
+from litlab.tracking.redact import redact
 from litlab.tuning.outcome import Finalist, Outcome
 from litlab.tuning.space import is_group, typed
 
@@ -25,6 +26,7 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
     Raises:
         EnvironmentFault: It cannot be written.
     """
+    base = [o for o in base if redact(o) == o]  # the file is for git: passwords are left out
     params = {path: typed(value) for path, value in outcome.best["params"].items()}
     values = {**_of_base(base), **params}
     groups = {path: value for path, value in values.items() if is_group(path)}

@@ -20,9 +20,11 @@ from litlab.checkpoint.io import read
 from litlab.checkpoint.resume import Resume
 from litlab.errors import EnvironmentFault, LitlabError
 from litlab.feasible import num_processes
+from litlab.output import redact_streams
 from litlab.rank_guard import RankDied
 from litlab.run_folder import LAST, PREVIOUS, RUN_FILE, RunRecord
 from litlab.schema import Config
+from litlab.tracking.redact import redact_prose
 from litlab.train import train
 from litlab.tuning.devices import Slot
 from litlab.tuning.latency import milliseconds
@@ -85,6 +87,7 @@ def start(config: Config, folder: Path, slot: Slot, log: Path, *, measure: bool 
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for descriptor in (1, 2):
             os.dup2(out, descriptor)
+        redact_streams()
         code = _work(slot.take(config), folder, Line(theirs, study), slot.threads, measure)
     except BaseException:
         traceback.print_exc()
@@ -114,7 +117,7 @@ def _work(config: Config, folder: Path, line: Line, threads: int, measure: bool)
         said["disk"] = _is_of_disk(error)
         traceback.print_exc()
     except Exception as error:
-        said = {"failed": f"{type(error).__name__}: {error}", "code": 1}
+        said = {"failed": redact_prose(f"{type(error).__name__}: {error}"), "code": 1}
         traceback.print_exc()
     line.say(said)
     return int(said.get("code", 0))
