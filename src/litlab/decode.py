@@ -46,7 +46,7 @@ def tokens(spec: DataSpec, x: torch.Tensor) -> list[list[str]]:
 
 def cells(spec: DataSpec, x: torch.Tensor) -> list[list[str]]:
     """Return the rows of a table `(n, F)`, in the units and categories of its source."""
-    columns = spec.columns or [Column(name=name, kind="numeric") for name in spec.features]
+    columns = spec.columns or [Column(name=name, kind="numeric") for name in spec.feature_names]
     shown = [_cell(column, values) for column, values in zip(columns, x.numpy().T, strict=True)]
     return [list(row) for row in zip(*shown, strict=True)]
 

@@ -16,7 +16,7 @@ from litlab.data.guard.guard import Guard
 from litlab.data.moments import Moments
 from litlab.data.raw import Raw
 from litlab.data.spec import Array, Column, DataSpec
-from litlab.data.split import cut, split_hash
+from litlab.data.split import check_settings, cut, split_hash
 from litlab.data.validate import check_chunk, check_raw, check_splits
 from litlab.data.write_arrays import SplitWriter
 from litlab.errors import ConfigError, DataError, EnvironmentFault
@@ -46,6 +46,7 @@ def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) ->
 
 def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = None) -> DataSpec:
     """Do what `prepare` does, for who holds the folder's lock already."""
+    check_settings(config)
     source = build(config.source, where="data.source", trust=trust or ())
     with staged_folder(folder) as (staged, scratch):
         raw = _read(source, scratch)

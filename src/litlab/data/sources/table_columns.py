@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from litlab.data.sources.table_format import quoted
 from litlab.data.sources.table_rows import as_numbers, as_text
 from litlab.errors import DataError
 
@@ -101,7 +102,7 @@ class Survey:
             if not number:
                 return None
             what = f"column '{name}' has {number} cells that are no numbers"
-            categories = f"data.source.categorical=[{_quoted(name)}]"
+            categories = f"data.source.categorical=[{quoted(name)}]"
             advice = f"mend them, list them in data.source.na_values, or set {categories}"
             return f"{what} ({', '.join(self.odd)})", advice
         if self.commas == self.present:
@@ -151,7 +152,7 @@ def _free_text(texts: Sequence[Survey]) -> DataError:
         f"in {t.present} cells)"
         for t in texts[:SHOWN]
     )
-    names = ",".join(_quoted(t.name) for t in texts)
+    names = ",".join(quoted(t.name) for t in texts)
     fix = f"drop them: data.source.drop=[{names}], or keep them: data.source.categorical=[{names}]"
     return DataError(f"free text or identifiers, not categories: {shown}", texts[0].where, fix)
 
@@ -180,9 +181,4 @@ def _note(into: list[str], mask: Any, say: Callable[[int], str]) -> None:
 
 
 def _drop(name: str) -> str:
-    return f"data.source.drop=[{_quoted(name)}]"
-
-
-def _quoted(name: str) -> str:
-    """A name as an override's list takes it."""
-    return name if name.replace("_", "").isalnum() else f"'{name}'"
+    return f"data.source.drop=[{quoted(name)}]"
