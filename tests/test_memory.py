@@ -65,6 +65,11 @@ def test_a_shared_weight_counts_once() -> None:
         second.weight = first.weight
 
 
+def test_a_layer_whose_size_is_not_known_yet() -> None:
+    with enough_for_model():
+        assert nn.LazyLinear(5)(torch.ones(2, 3)).shape == (2, 5)
+
+
 def test_it_leaves_the_random_numbers_alone() -> None:
     torch.manual_seed(0)
     expected = nn.Linear(5, 5).weight

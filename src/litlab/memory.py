@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from litlab.errors import ConfigError, EnvironmentFault
@@ -139,8 +140,10 @@ def rooms_to_train(config: Config) -> Rooms:
     if not on_gpu:
         return {"memory": (free_memory(), copies)}
     size = {"bf16-true": 0.5, "16-true": 0.5, "64-true": 2.0}.get(trainer.precision, 1.0)
-    free = torch.cuda.mem_get_info()[0]
-    return {"memory": (free_memory(), 1.0), "GPU memory": (free, copies * size)}
+    # Not what is free now: asking would start CUDA on every GPU, one of which it will be.
+    gpus = range(torch.cuda.device_count())
+    most = max(torch.cuda.get_device_properties(i).total_memory for i in gpus)
+    return {"memory": (free_memory(), 1.0), "GPU memory": (most, copies * size)}
 
 
 @contextmanager
@@ -182,7 +185,9 @@ class _Watch(TorchFunctionMode):
 
     def count(self, module: nn.Module, name: str, parameter: Any) -> None:
         """Count a parameter, a shared one once."""
-        if isinstance(parameter, torch.Tensor) and id(parameter) not in self.seen:
+        if not isinstance(parameter, torch.Tensor) or is_lazy(parameter):
+            return
+        if id(parameter) not in self.seen:
             self.seen.add(id(parameter))
             self.weights += parameter.nbytes
             self.require(self.weights)
@@ -194,7 +199,7 @@ class _Watch(TorchFunctionMode):
                 needed = f"the network needs {weights * factor / GIB:,.1f} GiB of {name} or more"
                 times = f" ({factor:g} times its weights, to train it)" if factor > 1 else ""
                 raise ConfigError(
-                    f"{needed}{times}, and {free / GIB:,.1f} GiB are free",
+                    f"{needed}{times}, and there are {free / GIB:,.1f} GiB",
                     "model",
                     "choose smaller layers, or fewer",
                 )
@@ -207,4 +212,5 @@ def _bytes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     device = kwargs.get("device")
     if not all(isinstance(side, int) for side in size) or str(device) == "meta":
         return 0
-    return prod(size) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize
+    dtype: torch.dtype = kwargs.get("dtype") or torch.get_default_dtype()
+    return prod(size) * dtype.itemsize

@@ -40,8 +40,8 @@ def warn_of_convolved_columns(spec: DataSpec, model: nn.Module) -> None:
 
 def _explicit(group: str, node: Component, unused: Iterator[Unused]) -> Iterator[Unused]:
     """Those that are not at the default of the constructor, with their values."""
-    schema = signature.schema(node["_target_"], NUM_GIVEN[group])
     for name, why in unused:
+        schema = signature.schema(node["_target_"], NUM_GIVEN[group])
         default = schema.model_fields[name].default if schema else None
         if name in node and node[name] != default:
             yield f"{group}.{name}={node[name]}", why

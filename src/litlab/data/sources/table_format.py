@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,10 +51,12 @@ class Missing:
 
 def _written(number: float) -> str:
     """Return a pattern of the ways to write a number without an exponent."""
-    whole, _, rest = f"{abs(number):f}".rstrip("0").partition(".")
+    whole, _, rest = f"{Decimal(repr(abs(number))):f}".partition(".")
+    rest = rest.rstrip("0")
     sign = "-" if number < 0 else r"\+?"
     fraction = f"[.,]{rest}0*" if rest else "([.,]0*)?"
-    return f"^{sign}0*{whole}{fraction}$"
+    leading = "0+" if float(number) == 0 else f"0*{whole.lstrip('0')}"
+    return f"^{sign}{leading}{fraction}$"
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,10 @@ class Text:
             if len(paths) > 1:
                 what = "a folder has its splits in it: train, val, test"
                 raise DataError(what, str(paths["train"]), "set val_path and test_path to null")
-            unused = (*OF_FILES, "format")
-            refuse_unused(Text, self.given, unused, "the texts are files, a folder for each class")
+            of_files = (*OF_FILES, "format")
+            refuse_unused(
+                Text, self.given, of_files, "the texts are files, a folder for each class"
+            )
             return {
                 part: read_folder(folder, self.layout.encoding, self.label_names)
                 for part, folder in folders_of(paths["train"]).items()
