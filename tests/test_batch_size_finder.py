@@ -6,11 +6,12 @@ from torch import nn
 
 from litlab import batch_size_finder
 from litlab.assemble import build_task
-from litlab.batch_size_finder import find_batch_size, free_memory, peak, resident
+from litlab.batch_size_finder import find_batch_size
 from litlab.checkpoint.card import load
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.open import open_or_prepare
 from litlab.errors import ConfigError
+from litlab.memory import free_memory, peak, resident
 from run_helpers import THIRD_PARTY, mlflow_run, small, small_run
 
 pytestmark = THIRD_PARTY

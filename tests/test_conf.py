@@ -94,6 +94,47 @@ def test_composes_and_passes_the_checks(choice: str) -> None:
     load([choice, *task_of(choice), *path_of(choice)])
 
 
+MODELS = {"tabular": "mlp.MLP", "text": "cnn.CNN", "image": "cnn.CNN", "sequence": "cnn.CNN"}
+KINDS = {
+    **dict.fromkeys(["table", "table_regression", "adult", "adult_hub"], "tabular"),
+    **dict.fromkeys(["breast_cancer", "wine", "diabetes", "california_housing"], "tabular"),
+    **dict.fromkeys(["text", "trec", "sst2", "mr", "imdb", "ag_news"], "text"),
+    "mnist1d": "sequence",
+}
+
+
+@pytest.mark.parametrize("name", choices("data"))
+def test_the_data_choose_the_model(name: str) -> None:
+    overrides = [f"data={name}", *path_of(f"data={name}")]
+    model = load(overrides).model
+    if model["_target_"] == "litlab.models.transformer.Transformer":
+        assert name in ("plain_text", "tinyshakespeare")
+    elif name in ("hub", "npz"):  # whose kind is known when they are read
+        assert model["_target_"] == "litlab.models.auto.auto"
+    else:
+        kind = KINDS.get(name, "image")
+        assert model["_target_"] == f"litlab.models.{MODELS[kind]}"
+        assert model.get("head", "average") == ("max" if kind == "text" else "average")
+    for typed in (["model=simple_nn", *overrides], [*overrides, "model=simple_nn"]):
+        assert load(typed).model["_target_"] == "litlab.models.simple.SimpleNN"
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_automatic_model_is_the_one_of_its_kind(kind: Kind) -> None:
+    import torch
+
+    from litlab.assemble import build_model
+
+    names = {"tabular": "mlp", "text": "text_cnn"}
+    built = []
+    for name in ("auto", names.get(kind, "cnn")):
+        torch.manual_seed(0)
+        built.append(build_model(load([f"model={name}"]), make_spec(kind)))
+    assert str(built[0]) == str(built[1])
+    for ours, theirs in zip(*(model.parameters() for model in built), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("choice", ["trainer=gpu", "trainer=ddp"])
 def test_without_a_gpu_it_is_refused(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("litlab.check._count_cuda", lambda: 0)

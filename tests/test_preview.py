@@ -220,6 +220,19 @@ def test_statistics_of_a_regression(project: Path) -> None:
     assert found.classes == {}
 
 
+def test_a_table_without_names_and_two_targets(project: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(project / "two.npz", x=rng.normal(size=(60, 3)), y=rng.normal(size=(60, 2)))
+    source = ["data.source.kind=tabular", "data.source.task=regression", "task=regression"]
+    source += ["data.stratify=false", "loader.batch_size=16"]
+    config = load(["data=npz", "data.path=two.npz", *source])
+    data = module_of(config)
+    statistics = preview.write_preview(data, project / "p.png")
+    assert list(statistics.batch.values) == ["feature 0", "feature 1", "feature 2"]
+    assert list(statistics.splits["val"].targets) == ["y0", "y1"]
+    assert (project / "p.png").is_file()
+
+
 def test_large_data_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = DataSpec.model_validate(
         {"name": "n", "source": "s", "kind": "tabular", "task": "classification", "shape": (2,)}

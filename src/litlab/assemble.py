@@ -10,7 +10,8 @@ from torch import nn
 
 from litlab.data.augment.base import Augmentation, needs_partners
 from litlab.data.spec import DataSpec
-from litlab.errors import ConfigError
+from litlab.errors import ConfigError, EnvironmentFault
+from litlab.memory import Rooms, enough_for_model, is_out_of_memory, rooms_to_train
 from litlab.metrics import build_metrics, direction
 from litlab.schedules import Horizon
 from litlab.schema import Component, Config
@@ -18,9 +19,19 @@ from litlab.targets import build
 from litlab.task import Parts, Task
 
 
-def build_model(config: Config, spec: DataSpec) -> nn.Module:
-    """Build the network for the data."""
-    model = build(config.model, spec, where="model", trust=config.trust)
+def build_model(config: Config, spec: DataSpec, rooms: Rooms | None = None) -> nn.Module:
+    """Build the network for the data.
+
+    Args:
+        config: The configuration.
+        spec: The data.
+        rooms: What memory it may take, see `memory.enough_for_model`.
+
+    Raises:
+        ConfigError: It refuses its settings, or does not fit into memory.
+    """
+    with enough_for_model(rooms):
+        model = build(config.model, spec, where="model", trust=config.trust)
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"{type(model).__name__} is no nn.Module", "model._target_", "name a model"
@@ -50,7 +61,7 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
         monitor=config.monitor,
         mode=direction(config.monitor, metrics),
     )
-    model = build_model(config, spec)
+    model = build_model(config, spec, rooms_to_train(config) if trial else None)
     task: Task = build(config.task, model, spec, parts, where="task", trust=config.trust)
     if trial:
         # A user's model may draw numbers even in eval mode; the task is still on the CPU.
@@ -131,6 +142,9 @@ def _try(task: Task, spec: DataSpec) -> None:
             _require_one_number(metric.compute())
             metric.reset()
     except Exception as error:  # whatever a user's own part may raise
+        if is_out_of_memory(error):
+            what = "a batch of three samples takes more memory than there is"
+            raise EnvironmentFault(what, where, "choose a smaller one") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"does not fit '{spec.name}' ({spec.kind} {spec.shape}): {reason}",

@@ -2,8 +2,6 @@
 
 import csv
 import gc
-import mmap
-import sys
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from litlab.data.datamodule import ArrayDataModule
 from litlab.errors import ConfigError
+from litlab.memory import free_memory, is_out_of_memory, peak, resident
 from litlab.rehearsal import rehearse
 from litlab.schema import Config
 from litlab.task import Task
@@ -23,7 +22,6 @@ STEPS = 3  # optimizer steps with each size; the first is not timed
 SHARE = 0.8  # of the memory that is free, on the CPU
 MIB = 2**20
 FILE = "batch_size_find.csv"
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def _try(task: Task, data: ArrayDataModule, config: Config, size: int, memory: "
     try:
         rehearse(task, data, config.trainer, STEPS, clock)
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return Trial(size, False, 0.0, memory.used())
     finally:
@@ -112,13 +110,6 @@ def _try(task: Task, data: ArrayDataModule, config: Config, size: int, memory: "
             torch.cuda.empty_cache()
     samples = size * config.trainer.accumulate_grad_batches * (STEPS - 1)
     return Trial(size, True, round(samples / clock.seconds, 1), memory.used())
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        phrase in text for phrase in OUT_OF_MEMORY
-    )
 
 
 class _Clock(Callback):
@@ -166,34 +157,3 @@ class _Memory:
         if self.device.type == "cuda":
             return True
         return 2 * (peak() - self._base) <= SHARE * self._free
-
-
-def peak() -> int:
-    """Return the most memory that the process has had, in bytes."""
-    import resource  # not on Windows
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
-def resident() -> int:
-    """Return the memory that the process has now, in bytes; its peak where that is not told."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return peak()
-    return pages * mmap.PAGESIZE
-
-
-def free_memory() -> int:
-    """Return how much memory this process may still take, in bytes: of the machine or cgroup."""
-    room = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        room += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-        most = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if most != "max":
-            room.append(int(most) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    except (OSError, ValueError):
-        pass
-    return max(0, min(room, default=4 * 2**30))

@@ -39,6 +39,7 @@ def check_config(content: dict[str, Any], origin: str, *, device: bool = True) -
             **{key: node for key, node in components.items() if "." not in key},
         }
     )
+    _check_path(config)
     _check_monitor(config)
     _check_task(config)
     combinations.check(config.trainer)
@@ -102,6 +103,14 @@ def _validated(model: type[M], content: object, where: str, origin: str) -> M:
         unknown = [p for p in problems if p["type"] == "extra_forbidden"]
         problem = (unknown or problems)[0]
         raise complaints.explain(problem, model, content, where, origin) from None
+
+
+def _check_path(config: Config) -> None:
+    """Refuse a path that the source does not take."""
+    path, source = config.data.path, config.data.source
+    if path is not None and "path" not in source and path not in map(str, source.values()):
+        name = source["_target_"].rpartition(".")[2]
+        raise ConfigError(f"{name} reads no files of yours", "data.path", "leave it out")
 
 
 def _check_monitor(config: Config) -> None:

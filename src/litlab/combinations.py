@@ -24,8 +24,38 @@ def check(trainer: TrainerConfig) -> None:
         raise ConfigError(
             "nothing is frozen", "trainer.unfreeze_epoch", "set trainer.freeze, or leave it out"
         )
+    _check_unused(trainer)
     if trainer.strategy.startswith("fsdp"):
         _check_sharded(trainer)
+
+
+def _check_unused(trainer: TrainerConfig) -> None:
+    """Refuse what would be ignored because of what another setting says."""
+    if trainer.gradient_clip_algorithm != "norm" and trainer.gradient_clip_val is None:
+        raise ConfigError(
+            "nothing is clipped",
+            "trainer.gradient_clip_algorithm",
+            "set trainer.gradient_clip_val, or leave it out",
+        )
+    if trainer.batch_size_limit is not None and trainer.batch_size_find == "off":
+        raise ConfigError(
+            "no batch size is looked for",
+            "trainer.batch_size_limit",
+            "set trainer.batch_size_find=use, or leave it out",
+        )
+    if trainer.overfit_batches and trainer.limit_train_batches is not None:
+        raise ConfigError(
+            "both say how many batches to train on",
+            "trainer.overfit_batches, trainer.limit_train_batches",
+            "set trainer.limit_train_batches=null",
+        )
+    epoch = trainer.unfreeze_epoch
+    if epoch is not None and not trainer.budget and epoch >= trainer.max_epochs:
+        raise ConfigError(
+            f"the training ends with epoch {trainer.max_epochs - 1}, counted from 0",
+            "trainer.unfreeze_epoch",
+            "lower it, or leave it out",
+        )
 
 
 def _check_sharded(trainer: TrainerConfig) -> None:

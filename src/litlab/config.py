@@ -25,7 +25,10 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
         ConfigError: It names something unknown or holds a value out of range.
     """
     if params is None:
-        return check_config(compose(overrides), origin="the command line and conf/")
+        config = check_config(compose(overrides), origin="the command line and conf/")
+        typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+        config.data._typed = frozenset({"data.val_fraction", "data.split_seed"} & typed)
+        return config
     if overrides:
         raise ConfigError(
             "--params and overrides exclude each other",

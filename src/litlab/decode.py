@@ -44,15 +44,9 @@ def tokens(spec: DataSpec, x: torch.Tensor) -> list[list[str]]:
     return texts
 
 
-def column_names(spec: DataSpec) -> list[str]:
-    """Return the names of a table's columns, as they are stored; numbers where it has none."""
-    names = [column.name for column in spec.columns] or list(spec.features)
-    return names or [f"feature {i}" for i in range(spec.shape[0])]
-
-
 def cells(spec: DataSpec, x: torch.Tensor) -> list[list[str]]:
     """Return the rows of a table `(n, F)`, in the units and categories of its source."""
-    columns = spec.columns or [Column(name=name, kind="numeric") for name in column_names(spec)]
+    columns = spec.columns or [Column(name=name, kind="numeric") for name in spec.feature_names]
     shown = [_cell(column, values) for column, values in zip(columns, x.numpy().T, strict=True)]
     return [list(row) for row in zip(*shown, strict=True)]
 

@@ -58,8 +58,9 @@ def by_name(x: Array, spec: DataSpec) -> dict[str, Range]:
     """Return the ranges of samples `(n, C or F, ...)` by channel or numeric column."""
     if spec.kind == "text":
         return {}
-    number = spec.num_numeric if spec.kind == "tabular" else spec.shape[0]
-    names = spec.features or [f"channel {i}" for i in range(number)]
+    tabular = spec.kind == "tabular"
+    number = spec.num_numeric if tabular else spec.shape[0]
+    names = spec.feature_names if tabular else tuple(f"channel {i}" for i in range(number))
     if spec.kind == "sequence" and number == 1:
         names = ("value",)
     if spec.kind == "image":

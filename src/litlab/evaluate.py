@@ -22,7 +22,7 @@ from litlab.task import Task
 from litlab.tokens import TokenOutputs, read
 from litlab.tracking.address import tracking_uri
 from litlab.tracking.history import read_rows
-from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.mlflow_logger import MLflowLogger
 from litlab.tracking.open_runs import close_records, close_runs
 from litlab.tracking.redact import redact
 

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from litlab.data.spec import DataSpec
 from litlab.errors import ConfigError, EnvironmentFault
 from litlab.schema import Config, TrainerConfig
+from litlab.unused_settings import warn_of_convolved_columns, warn_of_unused
 
 
 def check_feasible(config: Config, spec: DataSpec, model: nn.Module) -> None:
@@ -32,6 +33,8 @@ def check_feasible(config: Config, spec: DataSpec, model: nn.Module) -> None:
             "use bf16-mixed or 32-true",
         )
     processes = num_processes(config.trainer)
+    warn_of_unused(config, spec)
+    warn_of_convolved_columns(spec, model)
     _check_size(config, spec.sizes["train"])
     if processes == 1 and config.trainer.strategy == "fsdp2":
         raise ConfigError(
@@ -45,6 +48,10 @@ def check_feasible(config: Config, spec: DataSpec, model: nn.Module) -> None:
         )
     if processes > 1:
         _check_shares(config, spec, processes)
+    has_batch_norm = any(isinstance(m, _BatchNorm) for m in model.modules())
+    if config.trainer.sync_batchnorm and (processes == 1 or not has_batch_norm):
+        why = "one process trains" if has_batch_norm else "the model has no batch norm"
+        warnings.warn(f"trainer.sync_batchnorm has no effect: {why}", stacklevel=2)
     if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
         _check_batch_norm(config, spec.sizes["train"], processes)
 

@@ -15,6 +15,13 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
+def _as_text(value: object) -> object:
+    known = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return known[value]
+    return str(value) if isinstance(value, int | float) else value
+
+
 NOT_BOOL = BeforeValidator(_refuse_bool)
 
 Probability = Annotated[float, NOT_BOOL, Field(ge=0, lt=1)]  # of dropping, in [0, 1)
@@ -25,6 +32,9 @@ NonNegative = Annotated[float, NOT_BOOL, Field(ge=0)]
 Count = Annotated[int, NOT_BOOL, Field(ge=1)]
 Index = Annotated[int, NOT_BOOL, Field(ge=0)]
 Betas = tuple[Probability, Probability]  # Adam's decay rates of the first and second moment
+
+# A table's cell, as it was typed: YAML reads NULL, -200 and true as values of their own.
+Cell = Annotated[str, BeforeValidator(_as_text)]
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
 Norm = Literal["batch", "layer", "none"]

@@ -116,7 +116,7 @@ def _inputs(x: torch.Tensor, spec: DataSpec) -> tuple[list[str], list[list[str]]
         joint = decode.joint(spec)
         return ["Text"], [[_cut(joint.join(words))] for words in decode.tokens(spec, x)]
     if spec.kind == "tabular":
-        return decode.column_names(spec)[:COLUMNS], [row[:COLUMNS] for row in decode.cells(spec, x)]
+        return list(spec.feature_names)[:COLUMNS], [row[:COLUMNS] for row in decode.cells(spec, x)]
     return [], [[] for _ in x]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from litlab.hyperparameters import (
     NOT_BOOL,
@@ -69,6 +69,9 @@ class DataConfig(_Strict):
     num_folds: Annotated[int, NOT_BOOL, Field(ge=2)] | None = None
     fold: Index | None = None  # which of the folds is val, from 0
     allow: list[GuardCheck] = []  # findings of the split guard that do not stop
+    # Which of the settings that splits of a source's own make useless the user has typed. No part
+    # of the configuration: a default is ignored in silence.
+    _typed: frozenset[str] = PrivateAttr(default=frozenset())
 
 
 class LoaderConfig(_Strict):

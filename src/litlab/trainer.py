@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from litlab import anomaly, progress, seeding
+from litlab import anomaly, memory, progress, seeding
 from litlab.callbacks import build
 from litlab.checkpoint.io import VerifiedCheckpointIO
 from litlab.checkpoint.keeper import Keeper
@@ -166,12 +166,15 @@ def fit(
     Raises:
         Interrupted: Ctrl-C, SIGTERM or SIGHUP. (Lightning exits with 1 on the first, 0 on SIGTERM.)
         ConfigError: A setting of the Trainer does not fit the data or the task.
+        EnvironmentFault: Memory ran out.
         NonFiniteError: Anomaly detection found the operation that makes a NaN.
     """
     saved = "the same command with --resume goes on from here"
     if resume is not None:
         _blame(trainer, resume)
-    with _plain_warnings(), signals.noted(), explained(), anomaly.explained():
+    fix = "lower loader.batch_size, or choose a smaller network"
+    enough = memory.explained("training", "loader.batch_size, model", fix)
+    with _plain_warnings(), signals.noted(), enough, explained(), anomaly.explained():
         try:
             trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
         except MisconfigurationException as error:

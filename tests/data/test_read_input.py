@@ -501,3 +501,13 @@ def test_images_of_another_scale_are_pointed_out(tmp_path) -> None:
         read_input(tmp_path / "x.npy", spec)
     np.save(tmp_path / "x.npy", np.full((2, 2, 2), 200, np.uint8))
     read_input(tmp_path / "x.npy", spec)
+
+
+@pytest.mark.parametrize("steps", [5, 2])
+def test_sequences_with_their_channels_last(steps: int, tmp_path: Path) -> None:
+    settings = {"source": {"channels": "last"}}
+    spec = make_spec("sequence", (2, steps)).model_copy(update={"settings": settings})
+    x = np.random.default_rng(0).normal(size=(4, steps, 2)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    _, values = read_input(tmp_path / "x.npy", spec)
+    np.testing.assert_array_equal(values, x.transpose(0, 2, 1))

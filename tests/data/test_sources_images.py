@@ -21,7 +21,7 @@ from litlab.data.sources.idx_files import Idx
 from litlab.data.sources.npz import Npz
 from litlab.data.split import cut
 from litlab.data.validate import check_chunk, check_raw, check_splits
-from litlab.errors import DataError, EnvironmentFault
+from litlab.errors import ConfigError, DataError, EnvironmentFault
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 RNG = np.random.default_rng(0)
@@ -664,3 +664,38 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
     assert "cannot be read" in refused(Npz(path=str(tmp_path))).what
     with pytest.raises(EnvironmentFault, match="no such file"):
         Npz(path=str(tmp_path / "absent.npz")).read()
+
+
+@pytest.mark.parametrize("channels", ["auto", "first", "last"])
+def test_channels_of_sequences(channels: Any, tmp_path: Path) -> None:
+    path, x = tmp_path / "x.npz", RNG.normal(size=(6, 9, 2))
+    np.savez(path, x=x, y=np.arange(6) % 2)
+    raw = read(Npz(path=str(path), kind="sequence", channels=channels))
+    expected = x.transpose(0, 2, 1) if channels == "last" else x
+    np.testing.assert_array_equal(raw.parts["all"][0], expected)
+    notes = raw.notes()
+    assert len(notes) == (channels == "auto")
+    if notes:
+        assert "9 channels and 2 steps" in notes[0]
+        assert "data.source.channels=last" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("sequence", (6, 9)), ("tabular", (6, 9)), ("image", (6, 5, 4))]
+)
+def test_channels_where_there_are_none(kind: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, x=noise(*shape), y=np.arange(6) % 2)
+    with pytest.raises(ConfigError, match="has no axis of channels"):
+        Npz(path=str(path), kind=kind, channels="last").read()
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_what_to_do_with_arrays_of_objects(name: str, save: Any, tmp_path: Path) -> None:
+    given = {"x": noise(4, 5, 4), "y": np.arange(4)}
+    save(tmp_path / "x.npz", **(given | {name: np.array(["a", "b", "c", "d"], dtype=object)}))
+    error = refused(Npz(path=str(tmp_path / "x.npz")))
+    assert error.what == f"array '{name}' holds Python objects, not numbers or texts"
+    assert f"{name}.astype(str)" in error.fix
+    assert "savez" not in error.fix  # which was done

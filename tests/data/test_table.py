@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from litlab.config import load
 from litlab.data.raw import Raw
 from litlab.data.sources.table import Table
 from litlab.errors import DataError, EnvironmentFault
@@ -410,3 +411,51 @@ def test_adult_as_it_is_published(tmp_path) -> None:
     raw.encoder.fit(lambda: iter([x[np.arange(len(x))]]))
     codes = [len(column.categories) for column in raw.encoder.describe()["columns"][6:]]
     assert sum(codes) == 102  # of RTDL's stored runs: 42,942 embedding parameters, 421 each
+
+
+# Cells that hold nothing
+
+
+@pytest.mark.parametrize(
+    ("cells", "typed"),
+    [
+        (["39", "-200", "38", "-200.0", "28"], "-200"),
+        (["39", "-200,0", "38", "-200", "2,8"], "-200.0"),
+        (["39", "NuLL", "38", "Na", "28"], "NuLL"),
+        (["39", "None", "38", "none", "28"], "none"),
+        (["39", "true", "38", "True", "28"], "true"),
+    ],
+)
+def test_na_values_as_they_are_typed(
+    project: Path, tmp_path: Path, cells: list[str], typed: str
+) -> None:
+    path = save(PEOPLE.assign(age=cells), tmp_path)
+    column = ["data=table", f"data.path={path}", "data.source.target=rich"]
+    source = load([*column, f"data.source.na_values=[{typed}]"]).data.source
+    settings = {key: source[key] for key in ("na_values", "target")}
+    raw = read(path, **settings, impute="median", decimal="," if "," in cells[1] else ".")
+    assert raw.encoder.numeric == ["age", "hours"]
+    values = raw.parts["all"][0][np.arange(5)]["age"]
+    assert np.isnan(values).tolist() == [False, True, False, True, False]
+
+
+def test_na_values_count_among_numbers_of_parquet(tmp_path: Path) -> None:
+    path = save(PEOPLE.assign(age=[39, -200, 38, -200, 28]), tmp_path, "x.parquet")
+    raw = read(path, na_values=("-200",), impute="mean")
+    assert np.isnan(raw.parts["all"][0][np.arange(5)]["age"]).sum() == 2
+
+
+def test_columns_of_lists(tmp_path: Path) -> None:
+    path = save(PEOPLE.assign(emb=[[1.0, 2.0]] * 5), tmp_path, "x.parquet")
+    with pytest.raises(DataError, match="column 'emb' holds list") as caught:
+        read(path)
+    assert caught.value.fix == "leave it out: data.source.drop=[emb]"
+    raw = read(path, drop=("emb",))
+    assert raw.encoder.numeric == ["age", "hours"]
+
+
+@pytest.mark.parametrize("option", ["drop", "group", "time"])
+def test_a_numeric_column_is_nothing_else(option: str, tmp_path: Path) -> None:
+    other = ("age",) if option == "drop" else "age"
+    with pytest.raises(ValueError, match=f"column 'age' is in numeric and in {option}"):
+        read(save(PEOPLE, tmp_path), numeric=("age",), **{option: other})

@@ -21,7 +21,11 @@ from litlab.errors import DataError
 
 def rows_of(path: Path, **style: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
     table = open_table(path, TableFormat(**style))
-    found = [row for b in table.batches() for row in zip(*(c.to_pylist() for c in b), strict=True)]
+    found = [
+        row
+        for b in table.batches(table.names)
+        for row in zip(*(c.to_pylist() for c in b), strict=True)
+    ]
     return table.names, found
 
 
@@ -197,7 +201,7 @@ def test_parquet_in_row_groups_is_read_in_small_batches(tmp_path, monkeypatch) -
     frame = pd.DataFrame({"a": np.random.default_rng(0).normal(size=5000), "b": ["x"] * 5000})
     frame.to_parquet(tmp_path / "x.parquet", row_group_size=2000)
     table = open_table(tmp_path / "x.parquet", TableFormat())
-    batches = list(table.batches())
+    batches = list(table.batches(table.names))
     assert max(len(columns[0]) for columns in batches) < 600
     found = np.concatenate([columns[0].to_numpy() for columns in batches])
     np.testing.assert_array_equal(found, frame["a"])
@@ -268,4 +272,4 @@ def test_a_format_is_read_off_a_sources_settings() -> None:
 
 def test_a_type_that_is_no_cell() -> None:
     with pytest.raises(TypeError, match="binary"):
-        clean(pa.array([b"x"]), table_format.MISSING)
+        clean(pa.array([b"x"]), table_format.Missing())

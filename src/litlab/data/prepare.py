@@ -17,7 +17,7 @@ from litlab.data.moments import Moments
 from litlab.data.overview import doubts, overview, refuse_unknown
 from litlab.data.raw import Raw
 from litlab.data.spec import FILE_NAME, SPLITS, Array, Column, DataSpec
-from litlab.data.split import cut, split_hash
+from litlab.data.split import check_settings, cut, split_hash
 from litlab.data.validate import check_chunk, check_raw, check_splits
 from litlab.data.write_arrays import SplitWriter
 from litlab.errors import ConfigError, DataError, EnvironmentFault
@@ -49,6 +49,7 @@ def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) ->
 
 def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = None) -> DataSpec:
     """Do what `prepare` does, for who holds the folder's lock already."""
+    check_settings(config)
     _refuse_other_files(folder)
     source = build(config.source, where="data.source", trust=trust or ())
     with staged_folder(folder) as (staged, scratch):
@@ -70,7 +71,7 @@ def _refuse_other_files(folder: Path) -> None:
     others = [folder.name] if folder.is_file() else []
     if folder.is_dir():
         splits = (file_of(folder, split).name for split in SPLITS)
-        known = {FILE_NAME, *splits, "guard.json", "tokenizer.json", ".DS_Store"}
+        known = {FILE_NAME, *splits, "guard.json", "reading.json", "tokenizer.json", ".DS_Store"}
         others = sorted(path.name for path in folder.iterdir() if path.name not in known)
     if others:
         raise DataError(

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -176,9 +177,18 @@ def _shaped(values: Array, spec: DataSpec, path: Path) -> Array:
         values = values[:, None]  # (N, H, W) or (N, L): the one channel is left out
     if spec.kind == "image" and values.ndim == 4 and values.shape[1:] != spec.shape:
         values = values.transpose(0, 3, 1, 2)  # (N, H, W, C)
+    if _channels_last(values, spec):
+        values = values.transpose(0, 2, 1)
     if values.shape[1:] != spec.shape or not len(values):
         wanted = ", ".join(("N", *map(str, spec.shape)))
         raise DataError(
             f"an array of shape {values.shape}", str(path), f"'{spec.name}' wants ({wanted})"
         )
     return values
+
+
+def _channels_last(values: Array, spec: DataSpec) -> bool:
+    """Whether these are sequences `(N, L, C)`, as those that the network was trained on."""
+    source: Any = spec.settings.get("source", {})
+    last = spec.kind == "sequence" and source.get("channels") == "last"
+    return last and values.shape[1:] == spec.shape[::-1]

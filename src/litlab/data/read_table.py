@@ -36,11 +36,10 @@ def read_features(path: Path, spec: DataSpec) -> tuple[list[str], Array]:
     plain = [Column(name=name, kind="numeric") for name in spec.features]
     numeric = [c.name for c in spec.columns or plain if c.kind == "numeric"]
     categorical = [name for name in spec.features if name not in numeric]
-    places = [table.names.index(name) for name in spec.features]
     encoder, decimal = TableEncoder.of(spec.columns), settings.get("decimal", ".")
-    parts, done = [np.empty((0, len(places)))], 0
-    for columns in table.batches():
-        batch = pa.table([columns[place] for place in places], names=list(spec.features))
+    parts, done = [np.empty((0, len(spec.features)))], 0
+    for columns in table.batches(spec.features):
+        batch = pa.table(columns, names=list(spec.features))
         cells = typed(batch, numeric, categorical, decimal)
         for name in numeric:
             _require_numbers(name, batch[name], cells[name], table, done)
@@ -98,7 +97,7 @@ def read_rows(path: Path) -> tuple[list[str], Array]:
     """
     table = open_table(path, TableFormat(header=False))
     parts, first, done = [np.empty((0, len(table.names)))], 0, 0
-    for columns in table.batches():
+    for columns in table.batches(table.names):
         if not done and path.suffix.lower() != ".parquet" and _is_header(columns, path):
             columns, first, done = [column[1:] for column in columns], 1, 1
         numbers = [as_numbers(column, ".") for column in columns]

@@ -110,6 +110,12 @@ class DataSpec(BaseModel):
         """How many of a table's features, the first ones, are numbers and not codes."""
         return self.shape[0] - len(self.cardinalities)
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of a table's columns; numbered, from 0, where the source names none."""
+        stored = tuple(column.name for column in self.columns) or self.features
+        return stored or tuple(f"feature {i}" for i in range(self.shape[0]))
+
     def save(self, folder: Path) -> None:
         """Write the spec as `spec.json`, with a checksum, into a folder of prepared arrays."""
         text = self.model_dump_json(indent=2).encode()

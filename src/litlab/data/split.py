@@ -41,6 +41,7 @@ def cut(raw: Raw, config: DataConfig) -> dict[str, Rows]:
     """
     check_settings(config)
     kept = _publishers_splits(raw, config)
+    _warn_of_unused(kept, raw, config)
     name = "all" if "all" in raw.parts else "train"
     rest = np.arange(len(raw.parts[name][0]), dtype=np.int64)
     cutter = _cutter(raw, config, name)
@@ -63,6 +64,11 @@ def check_settings(config: DataConfig) -> None:
     Raises:
         ConfigError: They do.
     """
+    for name in ("columns", "group_pattern"):  # of a source: what splits may go by
+        if config.source.get(name) and config.group is None and config.time is None:
+            setting = f"data.source.{name}"
+            what = f"{setting} has no effect without a split by group or by time"
+            raise ConfigError(what, setting, "set data.group or data.time, or leave it out")
     folds, fold = config.num_folds, config.fold
     if fold is not None and folds is None:
         raise ConfigError(f"data.fold={fold} of how many?", "data.num_folds", "set it, e.g. 5")
@@ -116,6 +122,20 @@ def _publishers_splits(raw: Raw, config: DataConfig) -> dict[str, Rows]:
             "set data.time=null",
         )
     return kept
+
+
+def _warn_of_unused(kept: dict[str, Rows], raw: Raw, config: DataConfig) -> None:
+    """Warn of settings that the user has typed and that say nothing about these splits."""
+    reasons = {}
+    if "val" in kept or config.num_folds is not None:
+        whose = "this source comes with its own val split" if "val" in kept else "val is a fold"
+        reasons["data.val_fraction"] = whose
+    if len(kept) == 2:
+        reasons["data.split_seed"] = "this source comes with its own val and test splits"
+    elif config.time is not None or raw.task == "language_model":
+        reasons["data.split_seed"] = "the split goes by order and not by chance"
+    for setting in sorted(config._typed & reasons.keys()):
+        warnings.warn(f"{setting} has no effect: {reasons[setting]}", stacklevel=4)
 
 
 def _places(raw: Raw) -> dict[str, tuple[int, int]]:

@@ -52,7 +52,7 @@ def _samples(spec: DataSpec, samples: Samples) -> Section:
     if spec.kind == "sequence":
         return sequences(samples)
     if spec.kind == "tabular":
-        return table(samples, spec.features)
+        return table(samples, spec.feature_names)
     return windows(samples) if spec.task == "language_model" else texts(samples)
 
 

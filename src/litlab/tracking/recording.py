@@ -22,7 +22,7 @@ from litlab.strict_json import dumps
 from litlab.tracking.address import tracking_uri
 from litlab.tracking.git import git_state
 from litlab.tracking.history import History, write_rows
-from litlab.tracking.mlflow_logger import MLflowLogger, tracking_uri
+from litlab.tracking.mlflow_logger import MLflowLogger
 from litlab.tracking.open_runs import PROCESS, OpenRun, close_runs
 from litlab.tracking.redact import redact, redact_spec
 

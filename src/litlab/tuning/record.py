@@ -14,7 +14,7 @@ from litlab.output import say
 from litlab.paths import store_root
 from litlab.schema import Config
 from litlab.tracking.address import tracking_uri
-from litlab.tracking.mlflow_logger import MLflowLogger, first_line, tracking_uri
+from litlab.tracking.mlflow_logger import MLflowLogger, first_line
 from litlab.tracking.open_runs import PROCESS, OpenRun, close_runs
 from litlab.tracking.redact import redact
 from litlab.tuning.outcome import Outcome

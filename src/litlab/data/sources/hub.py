@@ -8,10 +8,20 @@ from litlab.data.raw import Raw
 from litlab.data.sources import hub_columns as columns
 from litlab.data.sources.hub_fetch import Found, find
 from litlab.data.sources.hub_load import load, name_parts
+from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
-from litlab.hyperparameters import Count
+from litlab.hyperparameters import Cell, Count
 
 Task = Literal["classification", "regression"]
+# The settings that are for one kind of data only.
+OF_KIND = {
+    "image": ("size", "fit", "color"),
+    "text": ("empty", "tokenizer", "vocab_size", "min_frequency", "lowercase", "max_length"),
+    "tabular": (
+        *("numeric", "categorical", "drop"),
+        *("na_values", "impute", "scale", "max_categories"),
+    ),
+}
 
 
 class Hub:
@@ -47,7 +57,7 @@ class Hub:
         drop: Columns to leave out.
         group: Column of what stays in one split. conf/ hands data.group on.
         time: Column to split by. conf/ hands data.time on.
-        na_values: Cells that mean that nothing is known.
+        na_values: Cells that mean that nothing is known, beside those of the default.
         impute: What becomes of missing cells.
         scale: How numbers are scaled.
         max_categories: More different values than these are text.
@@ -83,11 +93,12 @@ class Hub:
         drop: tuple[str, ...] = (),
         group: str | None = None,
         time: str | None = None,
-        na_values: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"),
+        na_values: tuple[Cell, ...] = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"),
         impute: Literal["refuse", "median", "mean"] = "refuse",
         scale: Literal["standard", "quantile"] = "standard",
         max_categories: Count = 1000,
     ) -> None:
+        self.given = {name: value for name, value in locals().items() if name != "self"}
         self.path, self.config, self.revision = path, config, revision
         self.kind, self.task, self.input, self.target = kind, task, input, target
         self.splits = (train_split, val_split, test_split)
@@ -115,6 +126,7 @@ class Hub:
         target = columns.find_target(features, self.target)
         columns.check_target(features[target], target, self.path)
         kind, column = columns.find_input(features, self.kind, self.input, target)
+        self._refuse_unused(kind)
         readers = {"image": self._images, "text": self._texts}
         if kind == "tabular":
             raw = self._table(parts, target, scratch)
@@ -136,6 +148,15 @@ class Hub:
             notes=lambda: [*notes, *raw.notes()],
             reading=raw.reading.model_copy(update=reading),
         )
+
+    def _refuse_unused(self, kind: str) -> None:
+        """Refuse settings of other kinds of data than this."""
+        others = [name for other in OF_KIND if other != kind for name in OF_KIND[other]]
+        refuse_unused(Hub, self.given, others, f"the data are of kind {kind}")
+        if kind == "tabular":
+            refuse_unused(Hub, self.given, ["input"], "a table's inputs are all its columns")
+        if self.size is None:
+            refuse_unused(Hub, self.given, ["fit"], "images keep their size without size")
 
     def _images(
         self, parts: Mapping[str, Any], column: str, target: str, found: Found, scratch: Path

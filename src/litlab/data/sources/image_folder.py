@@ -20,6 +20,7 @@ from litlab.data.images import (
 )
 from litlab.data.raw import Raw, Reading
 from litlab.data.sources.class_folders import ClassFolders, find_pictures
+from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
 from litlab.errors import DataError
 from litlab.hyperparameters import Count
@@ -61,6 +62,8 @@ class ImageFolder:
         licence: str = "not stated",
         origin: str | None = None,
     ) -> None:
+        if size is None:
+            refuse_unused(ImageFolder, locals(), ["fit"], "images keep their size without size")
         self.path, self.fit, self.color, self.on_error = path, fit, color, on_error
         self.size = (size, size) if isinstance(size, int) else size
         self.group = None if group_pattern is None else _compiled(group_pattern)

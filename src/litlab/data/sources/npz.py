@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -8,7 +9,7 @@ from litlab.data.sources.class_numbers import number_classes
 from litlab.data.sources.npz_members import NpzFile
 from litlab.data.sources.text_labels import SINGLE
 from litlab.data.spec import Array
-from litlab.errors import DataError, nearest
+from litlab.errors import ConfigError, DataError, nearest
 
 CHANNELS = (1, 3, 4)  # an axis of as many entries is taken for the channels
 PARTS = ("train", "val", "test")
@@ -22,13 +23,14 @@ class Npz:
     Args:
         path: The file; relative to the project's root.
         kind: image: bytes (uint8) `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`; sequence: numbers
-            `(N, L)` or `(N, C, L)`; tabular: numbers `(N, F)`.
+            `(N, L)`, `(N, C, L)` or `(N, L, C)`; tabular: numbers `(N, F)`.
         task: classification: `y` are integers or strings `(N,)`; regression: numbers `(N,)` or
             `(N, T)`.
         x: Name of the inputs. With a part's name before or behind it (`train_x`, `x_train`), it is
             that part.
         y: Name of the targets, in the same way.
-        channels: Which axis of an image they are; auto: the one of 1, 3 or 4 entries.
+        channels: Which axis they are; auto: of an image the one of 1, 3 or 4 entries, of a sequence
+            the first.
         licence: Of the data, for the records.
         origin: Where they come from, for the records; null: the path.
     """
@@ -81,6 +83,7 @@ class Npz:
             reading=Reading(
                 target=self.y, parts={part: f"array '{name}'" for part, (name, _) in names.items()}
             ),
+            notes=lambda: self._notes(x),
         )
 
     def _names(self, file: NpzFile) -> dict[str, tuple[str, str]]:
@@ -103,18 +106,21 @@ class Npz:
         """Bring inputs into litlab's order of axes, as views where they are mapped."""
         if self.kind == "image":
             return self._images(name, x)
-        if self.kind == "sequence" and x.ndim == 2:
-            return x[:, None]
-        if x.ndim != (3 if self.kind == "sequence" else 2):
-            wanted = "(N, L) or (N, C, L)" if self.kind == "sequence" else "(N, F)"
-            raise self._misfit(name, f"shape {x.shape}", f"{self.kind} data are {wanted}")
-        return x
+        wanted = (2, 3) if self.kind == "sequence" else (2,)
+        if x.ndim not in wanted:
+            shapes = "(N, L), (N, C, L) or (N, L, C)" if self.kind == "sequence" else "(N, F)"
+            raise self._misfit(name, f"shape {x.shape}", f"{self.kind} data are {shapes}")
+        if x.ndim == 2:
+            self._require_no_channels(name, x)
+            return x if self.kind == "tabular" else x[:, None]
+        return x.transpose(0, 2, 1) if self.channels == "last" else x
 
     def _images(self, name: str, x: Array) -> Array:
         if x.dtype != np.uint8:
             how = "(255 * x).round().astype('uint8')" if x.dtype.kind == "f" else "uint8"
             raise self._misfit(name, f"images of {x.dtype}", f"give bytes from 0 to 255: {how}")
         if x.ndim == 3:
+            self._require_no_channels(name, x)
             return x[:, None]
         if x.ndim != 4:
             fix = "images are (N, H, W), (N, H, W, C) or (N, C, H, W); or set data.source.kind"
@@ -126,6 +132,22 @@ class Npz:
         if self.channels == "last" or (self.channels == "auto" and last):
             return x.transpose(0, 3, 1, 2)
         return x
+
+    def _require_no_channels(self, name: str, x: Array) -> None:
+        if self.channels != "auto":
+            raise ConfigError(
+                f"array '{name}': shape {x.shape} of {self.kind} data has no axis of channels",
+                f"data.source.channels={self.channels}",
+                "set data.source.channels=auto",
+            )
+
+    def _notes(self, x: Mapping[str, Array]) -> list[str]:
+        """Return what may be a mistake: sequences that look as if they lay on their side."""
+        channels, steps = next(iter(x.values())).shape[1:] if self.kind == "sequence" else (0, 0)
+        if self.channels != "auto" or channels <= steps:
+            return []
+        shown = f"sequences of {channels} channels and {steps} steps"
+        return [f"{shown}: if the steps come first, set data.source.channels=last"]
 
     def _targets(self, name: str, y: Array) -> Array:
         if self.task == "regression":

@@ -60,6 +60,8 @@ class NpzFile:
                     array: Array = npy.read_array(opened, allow_pickle=False)
                     return array
         except Exception as error:  # see above
+            if "allow_pickle" in str(error):
+                raise self._of_objects(name) from None
             raise self._unreadable(f"array '{name}': {error}") from None
 
     def _map(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array | None:
@@ -80,6 +82,14 @@ class NpzFile:
         order: Literal["F", "C"] = "F" if fortran else "C"
         mapped: Array = np.memmap(self.path, dtype, "r", start, shape, order)
         return mapped
+
+    def _of_objects(self, name: str) -> DataError:
+        what = f"array '{name}' holds Python objects, not numbers or texts"
+        fix = (
+            f"save texts as {name}.astype(str) and numbers as {name}.astype(float); "
+            "pad sequences of different lengths to one length"
+        )
+        return DataError(what, str(self.path), fix)
 
     def _unreadable(self, error: str) -> DataError:
         fix = "save it with numpy.savez or numpy.savez_compressed"

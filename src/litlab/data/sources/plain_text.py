@@ -157,9 +157,10 @@ def _text(file: Path, encoding: str) -> Iterator[str]:
             pending = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(content, final=not content)
-            except UnicodeDecodeError as error:
+            except UnicodeError as error:  # without a place where UTF-16 lacks its mark
+                start = getattr(error, "start", pending)
                 raise DataError(
-                    f"not {encoding} at byte {done - pending + error.start}",
+                    f"not {encoding} at byte {done - pending + start}",
                     str(file),
                     "set data.source.encoding, such as latin-1, or save the file as UTF-8",
                 ) from None

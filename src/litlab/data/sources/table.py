@@ -8,17 +8,19 @@ from litlab.data.files import user_path
 from litlab.data.raw import Raw, Reading
 from litlab.data.sources.table_columns import MOST_CATEGORIES, Survey, kinds, missing_cells
 from litlab.data.sources.table_doubts import doubts
-from litlab.data.sources.table_file import open_table
+from litlab.data.sources.table_file import is_parquet, open_table
 from litlab.data.sources.table_format import TableFile, TableFormat, lacks_columns
 from litlab.data.sources.table_rows import Features, Rows
 from litlab.data.sources.table_targets import amounts, groups, labels, times
+from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
 from litlab.errors import DataError, nearest
-from litlab.hyperparameters import Count
+from litlab.hyperparameters import Cell, Count
 
 # What pandas calls the index that it writes beside the columns, in CSV and Parquet, and reads back.
 INDEX = re.compile(r"|__index_level_0__|Unnamed: 0(\.\d+)?")
 FEW_CLASSES = 20
+OF_TEXT = ("delimiter", "header", "names", "comment", "encoding")  # settings of no use to Parquet
 
 T = TypeVar("T")
 
@@ -42,7 +44,8 @@ class Table:
         comment: Lines that start with it are left out.
         decimal: What separates a number's fraction.
         encoding: Of the text.
-        na_values: Cells that mean that nothing is known; blanks around cells never count.
+        na_values: Cells that mean that nothing is known, beside those of the default; blanks around
+            cells, and case, never count.
         numeric: Columns of numbers, where they are mistaken for something else.
         categorical: Columns of categories, likewise: codes that look like numbers, identifiers.
         drop: Columns to leave out.
@@ -72,7 +75,7 @@ class Table:
         comment: str | None = None,
         decimal: Literal[".", ","] = ".",
         encoding: str = "utf-8",
-        na_values: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"),
+        na_values: tuple[Cell, ...] = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"),
         numeric: tuple[str, ...] = (),
         categorical: tuple[str, ...] = (),
         drop: tuple[str, ...] = (),
@@ -85,6 +88,7 @@ class Table:
         licence: str = "not stated",
         origin: str | None = None,
     ) -> None:
+        self.given = {name: value for name, value in locals().items() if name != "self"}
         paths = {"train": path, "val": val_path, "test": test_path}
         self.paths = {part: str(p) for part, p in paths.items() if p is not None}
         self.style = TableFormat(
@@ -110,7 +114,7 @@ class Table:
                 raise ValueError(f"data.source.{name} is empty: give a character, or null")
         if not self.targets:
             raise ValueError("data.source.target is empty: name the column to predict")
-        for name in self.targets + self.options["categorical"]:
+        for name in self.targets + self.options["categorical"] + self.options["numeric"]:
             others = [key for key, names in self.options.items() if name in names]
             if len(others) > 1:
                 raise ValueError(f"column '{name}' is in {' and in '.join(others)}: choose one")
@@ -125,6 +129,8 @@ class Table:
         tables = {
             part: open_table(user_path(path), self.style) for part, path in self.paths.items()
         }
+        if all(is_parquet(table.path) for table in tables.values()):
+            refuse_unused(Table, self.given, OF_TEXT, "Parquet has columns and types of its own")
         features = self._features(tables)
         kept = [*self.options["group"], *self.options["time"]]
         names = list(dict.fromkeys([*features, *self.targets, *kept]))
@@ -230,6 +236,7 @@ class Table:
         self, rows: Mapping[str, Rows], task: str, surveys: Mapping[str, Survey]
     ) -> tuple[list[str], dict[str, Array]]:
         if task == "regression":
+            refuse_unused(Table, self.given, ["label_suffix"], "the targets are numbers")
             return [], amounts(rows, [surveys[name] for name in self.targets])
         if len(self.targets) == 1:
             return labels(rows, surveys[self.targets[0]], self.label_suffix)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from litlab.data.sources.table_format import quoted
 from litlab.data.sources.table_rows import as_numbers, as_text
 from litlab.errors import DataError
 
@@ -217,8 +218,3 @@ def _note(into: list[Cell], mask: Any, say: Callable[[int], Cell]) -> None:
 
 def _drop(name: str) -> str:
     return f"data.source.drop=[{quoted(name)}]"
-
-
-def quoted(name: str) -> str:
-    """Return a name as an override's list takes it."""
-    return name if name.replace("_", "").isalnum() else f"'{name}'"

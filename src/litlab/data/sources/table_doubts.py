@@ -4,7 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from litlab.data.sources.table_columns import Survey, quoted
+from litlab.data.sources.table_columns import Survey
+from litlab.data.sources.table_format import quoted
 
 CURRENCY = "$€£¥₹₩₽"
 DIGITS = re.compile(r"[+-]?\d[\d.,'’\u00a0\u202f\u2009]*(?: \d{3})*")

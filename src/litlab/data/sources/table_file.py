@@ -1,13 +1,20 @@
 """Opens a table, whatever its format."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from litlab.data.files import require_file
-from litlab.data.sources.table_format import BLOCK, TableFile, TableFormat, clean, unreadable
+from litlab.data.sources.table_format import (
+    BLOCK,
+    TableFile,
+    TableFormat,
+    clean,
+    quoted,
+    unreadable,
+)
 from litlab.data.sources.table_text import Delimited
 from litlab.errors import DataError
 
@@ -21,9 +28,12 @@ def open_table(path: Path, style: TableFormat) -> TableFile:
     require_file(path)
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise DataError("is a spreadsheet", str(path), "save it as CSV")
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return _Parquet(path, style)
-    return Delimited(path, style)
+    return _Parquet(path, style) if is_parquet(path) else Delimited(path, style)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by its suffix."""
+    return path.suffix.lower() in (".parquet", ".pq")
 
 
 class _Parquet:
@@ -45,23 +55,27 @@ class _Parquet:
         """Return a row's number, from 0: the format has no lines."""
         return f"{self.path.name}:{row}"
 
-    def batches(self) -> Iterator[list[Any]]:
+    def batches(self, names: Sequence[str]) -> Iterator[list[Any]]:
         import pyarrow.parquet as pq
 
+        twice = [name for name in names if self.names.count(name) > 1]
+        if twice:
+            raise DataError(f"column '{twice[0]}' is there twice", str(self.path), "rename it")
         try:
             # Without buffering ahead, a page of each column is in memory, not the whole row group.
             with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20) as file:
-                for batch in file.iter_batches(self.rows_at_once, use_threads=False):
-                    yield self._clean(batch)
+                stored = [file.schema_arrow.names[self.names.index(name)] for name in names]
+                options = {"columns": stored, "use_threads": False}
+                for batch in file.iter_batches(self.rows_at_once, **options):
+                    yield [
+                        self._clean(name, batch[s]) for name, s in zip(names, stored, strict=True)
+                    ]
         except (OSError, pa.ArrowException) as error:
             raise unreadable(self.path, error) from None
 
-    def _clean(self, batch: Any) -> list[Any]:
-        columns = []
-        for name, column in zip(self.names, batch.columns, strict=True):
-            try:
-                columns.append(clean(column, self.style.missing))
-            except TypeError as error:
-                what = f"column '{name}' holds {error}"
-                raise DataError(what, str(self.path), "leave it out of the file") from None
-        return columns
+    def _clean(self, name: str, column: Any) -> Any:
+        try:
+            return clean(column, self.style.nothing)
+        except TypeError as error:
+            fix = f"leave it out: data.source.drop=[{quoted(name)}]"
+            raise DataError(f"column '{name}' holds {error}", str(self.path), fix) from None

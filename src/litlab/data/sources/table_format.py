@@ -1,7 +1,10 @@
 """What all tables have in common, whatever file they come from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +17,55 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")
 BLOCK = 2**20  # bytes read at once (pyarrow has some 30 blocks in hand); a row must fit
 SHOWN = 10  # names in a message
 MEND = "mend the file"
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
+
+
+class Missing:
+    """The cells of a table that mean that nothing is known.
+
+    Case does not count; a number stands for all ways to write it: -200 for -200.0 and -200,0.
+
+    Args:
+        further: Such cells beside `MISSING`.
+    """
+
+    def __init__(self, further: Iterable[str] = ()) -> None:
+        self.texts = tuple(dict.fromkeys(text.strip().lower() for text in (*MISSING, *further)))
+
+    @cached_property
+    def numbers(self) -> Any:
+        """Those of the cells that are numbers, float64."""
+        found = [float(text) for text in self.texts if NUMBER.fullmatch(text)]
+        return pa.array(found, pa.float64())
+
+    def among_texts(self, cells: Any) -> Any:
+        """Return where strings without blanks around them are such cells."""
+        found = pc.is_in(pc.utf8_lower(cells), value_set=pa.array(self.texts, pa.string()))
+        for number in self.numbers.to_pylist():
+            found = pc.or_(found, pc.match_substring_regex(cells, _written(number)))
+        return pc.fill_null(found, False)
+
+    def among_numbers(self, cells: Any) -> Any:
+        """Return where int64 or float64 are such cells."""
+        return pc.is_in(cells.cast(pa.float64(), safe=False), value_set=self.numbers)
+
+
+def _written(number: float) -> str:
+    """Return a pattern of the ways to write a number without an exponent."""
+    whole, _, rest = f"{Decimal(repr(abs(number))):f}".partition(".")
+    rest = rest.rstrip("0")
+    sign = "-" if number < 0 else r"\+?"
+    fraction = f"[.,]{rest}0*" if rest else "([.,]0*)?"
+    leading = "0+" if float(number) == 0 else f"0*{whole.lstrip('0')}"
+    return f"^{sign}{leading}{fraction}$"
 
 
 @dataclass(frozen=True)
 class TableFormat:
-    """How a table's file is read; of Parquet only `missing` and `decimal` count."""
+    """How a table's file is read; of Parquet only `missing` and `decimal` count.
+
+    `missing` are further cells that mean that nothing is known, beside `MISSING`.
+    """
 
     delimiter: str | None = None
     header: bool = True
@@ -26,7 +73,7 @@ class TableFormat:
     comment: str | None = None
     decimal: str = "."
     encoding: str = "utf-8"
-    missing: tuple[str, ...] = MISSING
+    missing: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "TableFormat":
@@ -39,6 +86,11 @@ class TableFormat:
         given |= {name: tuple(given[name]) for name in ("names", "missing") if name in given}
         return cls(**given)
 
+    @cached_property
+    def nothing(self) -> Missing:
+        """The cells that mean that nothing is known."""
+        return Missing(self.missing)
+
 
 class TableFile(Protocol):
     """A table's columns by name, in the file's order, and its rows batch by batch.
@@ -49,8 +101,8 @@ class TableFile(Protocol):
     path: Path
     names: list[str]
 
-    def batches(self) -> Iterator[list[Any]]:
-        """Go through the rows; of each batch, the columns' arrays."""
+    def batches(self, names: Sequence[str]) -> Iterator[list[Any]]:
+        """Go through the rows; of each batch, these columns' arrays. Others are not looked at."""
 
     def place(self, row: int) -> str:
         """Return where a row is, its number counted from 0: `name:line`.
@@ -59,8 +111,10 @@ class TableFile(Protocol):
         """
 
 
-def clean(column: Any, missing: tuple[str, ...]) -> Any:
+def clean(column: Any, missing: Missing) -> Any:
     """Return a column as strings without blanks around them, int64, float64 or dates.
+
+    Cells that mean that nothing is known become null.
 
     Raises:
         TypeError: Its cells are nothing of the kind; the argument names their type.
@@ -70,15 +124,16 @@ def clean(column: Any, missing: tuple[str, ...]) -> Any:
     kind, types = column.type, pa.types
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         column = pc.utf8_trim_whitespace(column.cast(pa.string()))
-        none = pc.is_in(column, value_set=pa.array(missing, pa.string()))
-        return pc.if_else(none, pa.scalar(None, pa.string()), column)
+        return pc.if_else(missing.among_texts(column), pa.scalar(None, pa.string()), column)
     if types.is_boolean(kind):
         return pc.if_else(column, "True", "False")
     if types.is_integer(kind) and not types.is_uint64(kind):
-        return column.cast(pa.int64())
+        column = column.cast(pa.int64())
+        return pc.if_else(missing.among_numbers(column), pa.scalar(None, pa.int64()), column)
     if types.is_floating(kind) or types.is_decimal(kind) or types.is_integer(kind):
         column = column.cast(pa.float64(), safe=False)
-        return pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
+        none = pc.or_(pc.is_nan(column), missing.among_numbers(column))
+        return pc.if_else(none, pa.scalar(None, pa.float64()), column)
     if types.is_temporal(kind):
         return column
     if types.is_null(kind):
@@ -114,3 +169,8 @@ def _some(names: Sequence[str]) -> str:
 def unreadable(path: Path, error: Exception) -> DataError:
     """Say that a file is no table, in the library's own words."""
     return DataError(f"cannot be read as a table: {error}", str(path), MEND)
+
+
+def quoted(name: str) -> str:
+    """Return a column's name as an override's list takes it."""
+    return name if name.replace("_", "").isalnum() else f"'{name}'"

@@ -26,11 +26,10 @@ class Rows:
     def __init__(self, table: TableFile, names: Sequence[str], spool: Path) -> None:
         self.path, self.spool, self.names = table.path, spool, list(names)
         self.place = table.place
-        places = [table.names.index(name) for name in names]
         starts, writer = [0], None
         try:
-            for columns in table.batches():
-                batch = pa.record_batch([columns[place] for place in places], names=self.names)
+            for columns in table.batches(self.names):
+                batch = pa.record_batch(columns, names=self.names)
                 if writer is None:
                     writer = pa.ipc.new_file(str(spool), batch.schema)
                 for start in range(0, len(batch), SPOOLED):

@@ -3,7 +3,7 @@
 import codecs
 import contextlib
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
@@ -50,14 +50,14 @@ class Delimited:
         unnamed = [f"column{i}" for i in range(len(cells))]
         self.names = list(style.names) or (cells if style.header else unnamed)
 
-    def batches(self) -> Iterator[list[Any]]:
+    def batches(self, names: Sequence[str]) -> Iterator[list[Any]]:
         """Stream the rows; the rest of a cell that was quoted and never closed is refused."""
-        last = ""
+        last, places = "", [self.names.index(name) for name in names]
         try:
             with self._reader() as reader:
                 for batch in _gathered(reader):
                     last = str(batch.columns[-1][-1]) if len(batch) else last
-                    yield self._clean(batch)
+                    yield self._clean(batch, places)
         except FAULTS as error:
             raise self._complaint(error) from None
         if "\n" in last and not self._ends_with_a_quote():
@@ -74,11 +74,11 @@ class Delimited:
         self._counted = row + 1
         return f"{self.path.name}:{next(islice(self._lines, skipped, None), '?')}"
 
-    def _clean(self, batch: Any) -> list[Any]:
+    def _clean(self, batch: Any, places: Sequence[int]) -> list[Any]:
         if self.style.comment:
             first = pc.utf8_ltrim_whitespace(batch.columns[0])
             batch = batch.filter(pc.invert(pc.starts_with(first, self.style.comment)))
-        return [clean(column, self.style.missing) for column in batch.columns]
+        return [clean(batch.columns[place], self.style.nothing) for place in places]
 
     def _reader(self) -> Any:
         from pyarrow import csv as arrow_csv

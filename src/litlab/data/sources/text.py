@@ -12,11 +12,19 @@ from litlab.data.sources.text_folder import folders_of, read_folder
 from litlab.data.sources.text_labels import Labels
 from litlab.data.sources.text_rows import Layout, Row, check_layout, read_rows
 from litlab.data.sources.text_spool import TextSpool
+from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
 from litlab.errors import DataError
 from litlab.hyperparameters import Count
 
 SHOWN = 5  # in messages
+# Settings that say how files with rows are read, and those that a format uses (a CSV uses all).
+OF_FILES = ("text", "label", "columns", "delimiter", "header", "quotes")
+USED = {
+    "jsonl": ("text", "label", "columns", "encoding"),
+    "parquet": ("text", "label", "columns"),
+    "lines": ("columns", "encoding"),  # further columns are refused where the lines are read
+}
 
 
 class Text:
@@ -80,6 +88,7 @@ class Text:
         licence: str = "not stated",
         origin: str | None = None,
     ) -> None:
+        self.given = {name: value for name, value in locals().items() if name != "self"}
         self.paths = {"train": path, "val": val_path, "test": test_path}
         self.columns = [text, label, *columns]
         self.layout = Layout(format, encoding, delimiter, header, quotes)
@@ -138,10 +147,18 @@ class Text:
             if len(paths) > 1:
                 what = "a folder has its splits in it: train, val, test"
                 raise DataError(what, str(paths["train"]), "set val_path and test_path to null")
+            of_files = (*OF_FILES, "format")
+            refuse_unused(
+                Text, self.given, of_files, "the texts are files, a folder for each class"
+            )
             return {
                 part: read_folder(folder, self.layout.encoding, self.label_names)
                 for part, folder in folders_of(paths["train"]).items()
             }
+        formats = {self.layout.format_of(path) for path in paths.values()}
+        used = {name for each in formats for name in USED.get(each, (*OF_FILES, "encoding"))}
+        unused = [name for name in (*OF_FILES, "encoding") if name not in used]
+        refuse_unused(Text, self.given, unused, f"the format is {' and '.join(sorted(formats))}")
         parts = {name if len(paths) > 1 else "all": path for name, path in paths.items()}
         return {part: read_rows(path, self.columns, self.layout) for part, path in parts.items()}
 
