@@ -84,8 +84,12 @@ class RunRecord:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # which the system does not give where a disk is full
+        raise
 
 
 def make_folder(out: Path | None, run_name: str) -> Path:
