@@ -14,7 +14,7 @@ import yaml
 from mlflow_stub import Stub
 from run_helpers import SMALL, THIRD_PARTY
 
-pytestmark = [*THIRD_PARTY, pytest.mark.slow]
+pytestmark = [*THIRD_PARTY, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ADDRESS, SPELT = "canary-add/ress", "canary-add%2Fress"
 CANARIES = ("canary-add", "canary-environment", "canary-tag", "canary-config", "canary-typo")

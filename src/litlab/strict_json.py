@@ -25,8 +25,12 @@ def dumps(content: Any, **layout: Any) -> str:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all, and warn of values that became null."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(dumps(content, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # which the system does not give where a disk is full
+        raise
     names = list(dict.fromkeys(_non_finite(content)))
     if names:
         what = f"{path.name}: NaN or infinite, written as null: {', '.join(names)}"
