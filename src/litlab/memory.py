@@ -213,4 +213,5 @@ def _bytes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     if not all(isinstance(side, int) for side in size) or str(device) == "meta":
         return 0
     dtype: torch.dtype = kwargs.get("dtype") or torch.get_default_dtype()
-    return prod(size) * dtype.itemsize
+    number: int = prod(size)
+    return number * dtype.itemsize
