@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,16 @@ from litlab.signals import CommandSignals, Signals
 
 SRC = str(Path(signals.__file__).parents[1])
 NUMBERS = dict(zip((signal.SIGHUP, signal.SIGINT, signal.SIGTERM), STOPPED, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _none_is_ignored() -> Iterator[None]:
+    """Also where the tests run in the background of a shell, or under `nohup`."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in NUMBERS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def send(number: int) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from litlab import ui
 from litlab.errors import EnvironmentFault
+from run_helpers import ready_store
 
 SRC = str(Path(ui.__file__).parents[1])
 MARK = "LITLAB_TEST_MARK"
@@ -78,7 +79,7 @@ def check_that_all_end(project: Path, number: signal.Signals, *python: str) -> s
         text=True,
     )
     try:
-        until(lambda: answers(port), 120)
+        until(lambda: answers(port), 240)
         assert len(marked(mark)) > 3
         process.send_signal(number)
         err = process.communicate(timeout=60)[1]
@@ -103,6 +104,7 @@ def test_no_process_is_left(project: Path, number: signal.Signals) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_no_process_of_mlflow_is_left(project: Path, number: signal.Signals) -> None:
+    ready_store(project)
     check_that_all_end(project, number, "-m", "litlab")
 
 
