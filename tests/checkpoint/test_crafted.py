@@ -154,7 +154,6 @@ def test_every_part_of_a_capsule(there: Path) -> None:
         (torch.zeros(16, 3), torch.zeros(16, dtype=torch.int64)),
         (torch.zeros(16, 1, 12, 12), torch.full((16,), 999)),
         (torch.zeros(16, 1, 12, 12), torch.zeros(3, dtype=torch.int64)),
-        (torch.zeros(0, 1, 12, 12), torch.zeros(0, dtype=torch.int64)),
     ]:
         content = read(file)
         content[CONTENT]["batches"] = [[x, y]]
