@@ -50,7 +50,7 @@ def kept(tmp_path_factory) -> Path:
         small_run(folder, out=folder / "runs" / "done")
         cut_run(folder, out=folder / "runs" / "cut")
         content = read(folder / "runs" / "done" / "best.ckpt")
-        x = torch.zeros(16, 1, 8, 8)
+        x = torch.zeros(16, 1, 12, 12)
         y = torch.zeros(16, dtype=torch.int64)
         content[CONTENT] = {"what": "loss", "batches": [[x, y]], "rng": [[torch.get_rng_state()]]}
         write(content, folder / "runs" / "done" / "capsule.ckpt")
@@ -152,9 +152,8 @@ def test_every_part_of_a_capsule(there: Path) -> None:
     assert survey(file, (CONTENT,), 1, replay) > 15
     for x, y in [
         (torch.zeros(16, 3), torch.zeros(16, dtype=torch.int64)),
-        (torch.zeros(16, 1, 8, 8), torch.full((16,), 999)),
-        (torch.zeros(16, 1, 8, 8), torch.zeros(3, dtype=torch.int64)),
-        (torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64)),
+        (torch.zeros(16, 1, 12, 12), torch.full((16,), 999)),
+        (torch.zeros(16, 1, 12, 12), torch.zeros(3, dtype=torch.int64)),
     ]:
         content = read(file)
         content[CONTENT]["batches"] = [[x, y]]
