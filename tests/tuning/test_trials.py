@@ -107,7 +107,7 @@ def test_from_the_first_trial_to_the_recipe(tuner, project: Path, capsys) -> Non
     words = [*SMALL, "optimizer.weight_decay=1e-3", "+tracking.tags.team=a"]
     recipe = write_experiment(outcome, words, "val/loss").read_text()
     assert yaml.safe_load(recipe)["optimizer"]["weight_decay"] == 0.001  # no text
-    how = "litlab params experiment=tiny-best +tracking.tags.team=a && dvc repro"
+    how = "litlab params experiment=x-best +tracking.tags.team=a && dvc repro"
     assert f"#   {how}" in recipe
     load(shlex.split(how.partition(" && ")[0])[2:])
     # Nothing is left to do; then there is.
