@@ -93,7 +93,7 @@ def test_no_password_is_printed_or_written(project: Path, stub: Stub) -> None:
         "address": "s3://me:canary-config@bucket/x",
     }
     (folder / "data" / "store.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(choice)}")
-    study = {"space": {"optimizer.lr": {"low": 0.001, "high": 0.1}}, "n_trials": 2, "finalists": 0}
+    study = {"space": {"optimizer.lr": {"low": 0.001, "high": 0.1}}, "n_trials": 1, "finalists": 0}
     (folder / "study" / "tiny.yaml").write_text(yaml.safe_dump(study))
     kept = {*project.rglob("*")}
     small = [o for o in SMALL if not o.startswith("data")]
@@ -105,8 +105,7 @@ def test_no_password_is_printed_or_written(project: Path, stub: Stub) -> None:
         ["|train", *settings],
         ["|evaluate", "last", "--json", "--trust", "store"],
         ["|tune", "study=tiny", uri, *settings],
-        ["yes|train", *settings, uri],  # a bug, whose error holds a password
-        ["yes|tune", "study=tiny", "study.name=failing", "study.n_trials=1", uri, *settings],
+        ["yes|tune", "study=tiny", "study.name=failing", uri, *settings],
         ["|train", "--debug", typo],
         ["|train", "--debug", *settings, f"tracking.uri=http://me:canary-typo@{stub.host}"],
         ["|params", *settings, uri],
@@ -127,7 +126,7 @@ def test_no_password_is_printed_or_written(project: Path, stub: Stub) -> None:
             "OMP_NUM_THREADS": "1",
         },
         capture_output=True,
-        timeout=560,
+        timeout=540,
     )
     told = (done.stdout + done.stderr).decode()
     codes = [line for line in done.stdout.decode().splitlines() if line.startswith("ended with")]
@@ -135,7 +134,7 @@ def test_no_password_is_printed_or_written(project: Path, stub: Stub) -> None:
     assert f"at: http://{stub.host}/#/experiments/1/runs/" in told
     assert "RuntimeError: no answer from http://***@host" in told
     statuses = [run["info"]["status"] for run in stub.runs.values()]
-    assert statuses.count("FINISHED") >= 4, statuses
+    assert statuses.count("FINISHED") >= 3, statuses
     assert stub.refused > 0  # of the last training, whose password is another
     found = {"output": told.encode()}
     found |= {str(n): path.encode() + b" " + body for n, (path, body) in enumerate(stub.requests)}
