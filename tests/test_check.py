@@ -40,6 +40,7 @@ REFUSED = [
     ("optimizer.betas", [2, 0], "optimizer.betas=[2, 0], but must be a list of 2"),
     ("optimizer.betas", [0.9], "optimizer.betas=[0.9]"),
     ("model.dropout", 1.5, "model.dropout=1.5, but must be a number (at least 0, below 1)"),
+    ("model.blocks_per_stage", 10**8, "at most 1000"),
     ("model", "cnn", "model=cnn, but must be a mapping"),
     ("trainer.devices", "x", "or auto, or a list, each a whole number"),
     ("trainer.devices", [0, "x"], "trainer.devices=[0, 'x']"),

@@ -164,6 +164,13 @@ def test_every_model_on_every_kind(project, model, kind):
     assert "<html" in (result.folder / "report.html").read_text()
 
 
+def test_files_of_another_kind_are_not_replaced(project):
+    before = (project / "conf" / "config.yaml").read_text()
+    with pytest.raises(ConfigError, match="holds a config.yaml that is of no evaluation"):
+        evaluate("last", project / "conf")
+    assert (project / "conf" / "config.yaml").read_text() == before
+
+
 def test_what_an_evaluation_leaves(project):
     run = small_run(project)
     result = evaluate(run.folder.name)

@@ -10,13 +10,13 @@ import torch
 from litlab.checkpoint.card import Loaded
 from litlab.data.arrays import Split, open_split
 from litlab.data.spec import FILE_NAME, DataSpec
-from litlab.errors import DataError, EnvironmentFault
+from litlab.errors import ConfigError, DataError, EnvironmentFault
 from litlab.inference import Outputs, load_task, run, views_of
 from litlab.metrics import EpochMeter
 from litlab.output import command
 from litlab.paths import PIPELINE, prepared_folder, results_folder, short, store_root
-from litlab.results import UNKNOWN, Results, write_results
-from litlab.run_folder import BEST, LAST, Found, RunRecord, find
+from litlab.results import FILES, UNKNOWN, Results, write_results
+from litlab.run_folder import BEST, LAST, RUN_FILE, Found, RunRecord, find
 from litlab.run_lock import writing_to
 from litlab.task import Task
 from litlab.tokens import TokenOutputs, read
@@ -50,11 +50,13 @@ def evaluate(
         tta: Augmented views to average each prediction over (test-time augmentation).
 
     Raises:
-        ConfigError: Views are asked for, and the run has no augmentation.
+        ConfigError: Views are asked for, and the run has no augmentation; `out` holds other files.
         CheckpointError: There is no such run, or its checkpoint cannot be used.
         DataError: The prepared data are not those the run was trained on.
         EnvironmentFault: The results cannot be written.
     """
+    if out is not None:
+        _refuse_other_files(out)
     close_records()
     found = find(reference)
     loaded, task = load_task(found.checkpoint, trust)
@@ -87,6 +89,14 @@ def evaluate(
     prefix, files = (f"test_tta{tta}", []) if tta else ("test", files)
     sent = _send(found, loaded, record, {f"{prefix}/{k}": v for k, v in metrics.items()}, files)
     return Evaluation(metrics, folder, found, record, sent)
+
+
+def _refuse_other_files(out: Path) -> None:
+    """Replace an evaluation only: a folder may hold a `config.yaml` of another kind."""
+    held = [name for name in FILES if (out / name).exists()]
+    if held and not (out / RUN_FILE).is_file():
+        what = f"the folder holds a {held[0]} that is of no evaluation, and would be replaced"
+        raise ConfigError(what, f"--out {out}", "choose an empty folder")
 
 
 def measure(task: Task, outputs: Outputs, targets: torch.Tensor) -> dict[str, float]:

@@ -30,6 +30,8 @@ Decay = Annotated[float, NOT_BOOL, Field(gt=0, le=1)]  # a factor, 1 for none
 Positive = Annotated[float, NOT_BOOL, Field(gt=0)]
 NonNegative = Annotated[float, NOT_BOOL, Field(ge=0)]
 Count = Annotated[int, NOT_BOOL, Field(ge=1)]
+# How often a block is repeated: each is built by itself, and a million take hours.
+Depth = Annotated[int, NOT_BOOL, Field(ge=1, le=1000)]
 Index = Annotated[int, NOT_BOOL, Field(ge=0)]
 Betas = tuple[Probability, Probability]  # Adam's decay rates of the first and second moment
 

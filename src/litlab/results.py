@@ -32,6 +32,7 @@ from litlab.task import Task
 from litlab.tracking.history import read_rows, write_rows
 from litlab.tracking.redact import redact
 
+FILES = ("metrics.json", "config.yaml", "predictions.csv", "report.html", "figures")
 ROUNDS = 500  # of the bootstrap
 UNKNOWN = "UNKNOWN"  # status of a run of which there is only a checkpoint
 WRITTEN = 300  # tokens of a language model's sample

@@ -4,7 +4,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Activation, Count, Initialization, Norm, Probability
+from litlab.hyperparameters import Activation, Count, Depth, Initialization, Norm, Probability
 from litlab.models.channels import ChannelInput, ConvStyle, PlainBlock, ResidualBlock, Stage
 from litlab.models.layers import GAINS, initialize, masked_max, masked_mean
 
@@ -51,7 +51,7 @@ class CNN(nn.Module):
         spec: DataSpec,
         *,
         channels: tuple[Count, ...] = (32, 64, 128),
-        blocks_per_stage: Count = 1,
+        blocks_per_stage: Depth = 1,
         block: Literal["plain", "residual"] = "plain",
         kernel_size: Count = 3,
         pooling: Literal["max", "avg", "stride", "none"] = "max",

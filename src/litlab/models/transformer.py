@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Activation, Count, Initialization, Probability
+from litlab.hyperparameters import Activation, Count, Depth, Initialization, Probability
 from litlab.models.attention import EncoderLayer
 from litlab.models.embedding import CellEmbedding, FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from litlab.models.layers import initialize, masked_mean
@@ -56,7 +56,7 @@ class Transformer(nn.Module):
         spec: DataSpec,
         *,
         embed_dim: Count = 64,
-        depth: Count = 4,
+        depth: Depth = 4,
         num_heads: Count = 4,
         ffn_dim: Count = 128,
         patch_size: Count = 4,
