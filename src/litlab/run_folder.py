@@ -14,6 +14,7 @@ from litlab.paths import not_a_file, project_root, runs_folder
 from litlab.strict_json import read_json, write_json
 
 RUN_FILE = "run.json"
+PROCESS = "run.process"  # tag of an MLflow run: the process that records it, or did so last
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 

@@ -23,8 +23,9 @@ from litlab.checkpoint.parts import restoring
 from litlab.compile import explained
 from litlab.errors import ConfigError
 from litlab.feasible import num_processes
-from litlab.loop.fit_loop import FitLoop, Stopped
+from litlab.loop.fit_loop import FitLoop
 from litlab.loop.guard import StepGuard
+from litlab.loop.protocol import Stopped
 from litlab.profiling import make_profiler, profile_callbacks
 from litlab.run_folder import LAST, PREVIOUS
 from litlab.schema import Config, TrainerConfig

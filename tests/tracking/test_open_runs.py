@@ -14,11 +14,11 @@ from mlflow.tracking import MlflowClient
 
 from litlab.errors import EnvironmentFault
 from litlab.evaluate import evaluate
-from litlab.run_folder import RUN_FILE, RunRecord
+from litlab.run_folder import PROCESS, RUN_FILE, RunRecord
 from litlab.run_lock import is_abandoned, is_running, running
 from litlab.tracking import open_runs
 from litlab.tracking.mlflow_logger import MLflowLogger
-from litlab.tracking.open_runs import PROCESS, OpenRun, close_records, close_runs, close_runs_of
+from litlab.tracking.open_runs import OpenRun, close_records, close_runs, close_runs_of
 from run_helpers import SMALL, THIRD_PARTY, ready_store, small_run
 
 pytestmark = THIRD_PARTY

@@ -19,7 +19,7 @@ from litlab.checkpoint.card import Card, card_of
 from litlab.checkpoint.io import KEY, RAW, RESUME, read, sweep
 from litlab.checkpoint.parts import check_moments, restoring
 from litlab.errors import CheckpointError, ConfigError, EnvironmentFault
-from litlab.loop.fit_loop import Stopped
+from litlab.loop.protocol import Stopped
 from litlab.run_folder import BEST, LAST
 from litlab.signals import Signals
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
+from litlab.loop.protocol import Checkpoints
 from litlab.loop.step import Step, step_of
-
-if TYPE_CHECKING:
-    from litlab.loop.fit_loop import Checkpoints
 
 
 class EpochLoop(_TrainingEpochLoop):
@@ -32,7 +30,7 @@ class EpochLoop(_TrainingEpochLoop):
     """
 
     def __init__(
-        self, trainer: pl.Trainer, checkpoints: "Checkpoints", min_steps: int | None, max_steps: int
+        self, trainer: pl.Trainer, checkpoints: Checkpoints, min_steps: int | None, max_steps: int
     ) -> None:
         super().__init__(trainer, min_steps=min_steps, max_steps=max_steps)
         self.checkpoints = checkpoints

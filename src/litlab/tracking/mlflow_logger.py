@@ -19,8 +19,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from litlab.errors import ConfigError, EnvironmentFault
+from litlab.run_folder import PROCESS
 from litlab.tracking.lock import alone
-from litlab.tracking.open_runs import PROCESS
 from litlab.tracking.redact import redact
 
 for _name in ("alembic", "mlflow.tracking"):

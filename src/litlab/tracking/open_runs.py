@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from litlab.errors import LitlabError
 from litlab.paths import store_root
-from litlab.run_folder import RUN_FILE, RunRecord
+from litlab.run_folder import PROCESS, RUN_FILE, RunRecord
 from litlab.run_lock import is_abandoned, running
 from litlab.strict_json import write_json
 from litlab.tracking.redact import redact
@@ -29,7 +29,6 @@ from litlab.tracking.redact import redact
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-PROCESS = "run.process"  # tag of a run: the process that records it, or did so last
 NEW = 60.0  # seconds after which a folder without an entry was left by a process that was killed
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # containers of one machine share it
 

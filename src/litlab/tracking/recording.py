@@ -16,14 +16,14 @@ from litlab import environment
 from litlab.data.spec import DataSpec
 from litlab.output import say
 from litlab.paths import project_root, store_root
-from litlab.run_folder import RunRecord
+from litlab.run_folder import PROCESS, RunRecord
 from litlab.schema import Config
 from litlab.strict_json import dumps
 from litlab.tracking.address import tracking_uri
 from litlab.tracking.git import git_state
 from litlab.tracking.history import History, write_rows
 from litlab.tracking.mlflow_logger import MLflowLogger
-from litlab.tracking.open_runs import PROCESS, OpenRun, close_runs
+from litlab.tracking.open_runs import OpenRun, close_runs
 from litlab.tracking.redact import redact, redact_spec
 
 if TYPE_CHECKING:

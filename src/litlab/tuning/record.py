@@ -12,10 +12,11 @@ from typing import Any
 from litlab.errors import EnvironmentFault, LitlabError
 from litlab.output import say
 from litlab.paths import store_root
+from litlab.run_folder import PROCESS
 from litlab.schema import Config
 from litlab.tracking.address import tracking_uri
 from litlab.tracking.mlflow_logger import MLflowLogger, first_line
-from litlab.tracking.open_runs import PROCESS, OpenRun, close_runs
+from litlab.tracking.open_runs import OpenRun, close_runs
 from litlab.tracking.redact import redact
 from litlab.tuning.outcome import Outcome
 from litlab.tuning.settings import StudySettings
