@@ -1,9 +1,11 @@
 """The collector rests while the command line starts up, and is itself again for the training."""
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
+from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY
 
 from litlab import startup
 
@@ -25,6 +27,15 @@ def test_rests_and_comes_back() -> None:
     startup.done()
     assert gc.get_threshold() == usual
     assert gc.get_freeze_count() > 0
+
+
+def test_mlflow_reports_nothing_unless_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    startup.begin()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"  # the user's own word
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    startup.begin()
+    assert MLFLOW_DISABLE_TELEMETRY.get()
 
 
 def test_a_caller_of_the_library_keeps_his_collector() -> None:

@@ -28,6 +28,8 @@ for _name in ("alembic", "mlflow.tracking"):
 # It logs each error of the database with a traceback and raises it: here it becomes one line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it reports its use to its makers
+
 from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
