@@ -1,14 +1,38 @@
+import copy
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from litlab import cli
+from litlab import cli, config
+from litlab.paths import find_project
 
 CONF = Path(__file__).parents[1] / "conf"
+_composed: dict[Any, dict[str, Any]] = {}
+
+
+@pytest.fixture(autouse=True)
+def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Hydra compose each configuration once: it takes a third of a second.
+
+    Tests have copies of conf/; one that was changed is composed by itself.
+    """
+    compose = config.compose
+
+    def compose_once(overrides: Sequence[str] = ()) -> dict[str, Any]:
+        root = find_project()
+        files = sorted((root / "conf").rglob("*.yaml")) if root else []
+        stamps = [(f.relative_to(root), f.stat().st_mtime_ns, f.stat().st_size) for f in files]
+        key = (tuple(overrides), tuple(stamps))
+        if key not in _composed:
+            _composed[key] = compose(overrides)
+        return copy.deepcopy(_composed[key])
+
+    monkeypatch.setattr(config, "compose", compose_once)
 
 
 @pytest.fixture

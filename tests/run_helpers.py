@@ -48,10 +48,12 @@ def small(*overrides: str, **parts: Any) -> Config:
     return load([*SMALL, *overrides]).model_copy(update=parts)
 
 
-def small_run(project: Path, *overrides: str, out: Path | None = None, **parts: Any) -> Result:
-    """Train it, recorded in the project's own store."""
+def small_run(
+    project: Path, *overrides: str, out: Path | None = None, preview: bool = False, **parts: Any
+) -> Result:
+    """Train it, recorded in the project's own store; a preview takes as long as the training."""
     ready_store(project)
-    return train(small(*overrides, **parts), out)
+    return train(small(*overrides, **parts), out, preview=preview)
 
 
 def trainer_of(config: Config, folder: Path, mode: str = "min") -> Any:

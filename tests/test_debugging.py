@@ -22,6 +22,10 @@ LITTLE = (
 )
 
 
+def overfit(batches):
+    return f"trainer.overfit_batches={batches}", "trainer.limit_train_batches=null"
+
+
 @pytest.mark.parametrize(
     ("kind", "word"),
     [("simple", "run_training_batch"), ("advanced", "ncalls"), ("pytorch", "aten")],
@@ -71,7 +75,7 @@ def test_one_batch_is_learnt_by_heart(project, capsys, model):
 
 
 def test_what_cannot_learn_is_said(project, capsys):
-    small_run(project, "trainer.overfit_batches=2", "optimizer.lr=1e-9", "trainer.max_epochs=3")
+    small_run(project, *overfit(2), "optimizer.lr=1e-9", "trainer.max_epochs=3")
     said = capsys.readouterr().err
     assert "which is not near zero" in said
     assert "2 batches" in said
@@ -97,8 +101,8 @@ def test_it_is_the_same_batch_each_epoch_and_a_mixed_one(project, kind):
 
 def test_it_is_not_augmented(project):
     noise = {"noise": {"_target_": "litlab.data.augment.noise.Noise"}}
-    plain = small_run(project, "trainer.overfit_batches=1")
-    noisy = small_run(project, "trainer.overfit_batches=1", augment=noise)
+    plain = small_run(project, *overfit(1))
+    noisy = small_run(project, *overfit(1), augment=noise)
     assert plain.record.metrics == noisy.record.metrics
 
 

@@ -29,7 +29,7 @@ SRC = Path(__file__).parents[1] / "src"
 
 
 def test_what_a_run_leaves(project):
-    result = small_run(project, "trainer.max_epochs=3", "name=tea")
+    result = small_run(project, "trainer.max_epochs=3", "name=tea", preview=True)
     names = {path.name for path in result.folder.iterdir()}
     recorded = {"best.ckpt", "last.ckpt", "config.yaml", "history.csv", "run.json"}
     assert names == recorded | {"preview.png", "preview.json"}

@@ -51,7 +51,7 @@ OPTIONS = {
     "frozen": (["trainer.freeze=[hidden.0,hidden.1]", "trainer.unfreeze_epoch=2"], 4),
     "thawed": (["trainer.freeze=[hidden.0,hidden.1]", "trainer.unfreeze_epoch=2"], 8),
     "layers": (["optimizer.layer_decay=0.5"], 5),
-    "one batch": (["trainer.overfit_batches=1"], 2),
+    "one batch": (["trainer.overfit_batches=1", "trainer.limit_train_batches=null"], 2),
     "found": (["trainer.lr_find=use", "trainer.batch_size_find=use",
                "trainer.batch_size_limit=32"], 5),
 }  # fmt: skip
