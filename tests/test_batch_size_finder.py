@@ -68,7 +68,9 @@ def test_it_doubles_until_the_data_end(project):
 
 
 def test_it_doubles_until_the_limit(project):
-    found = find("loader.batch_size=10", "trainer.batch_size_limit=30")
+    found = find(
+        "loader.batch_size=10", "trainer.batch_size_find=use", "trainer.batch_size_limit=30"
+    )
     assert (found.batch_size, found.ended_by) == (20, "trainer.batch_size_limit")
 
 

@@ -49,7 +49,7 @@ WRONG = [
     ("modle=cnn", "did you mean 'model'?"),
     ("trainer.max_epoch=3", "did you mean 'max_epochs'?"),
     ("model=cnnn", "did you mean 'cnn'?"),
-    ("model=null", "one of: cnn"),
+    ("model=null", "one of: auto, cnn"),
     ("+model.unknown=1", "no setting 'model.unknown'"),
     ("+data.source.unknown=1", "no setting 'data.source.unknown'"),
     ("seed=a", "seed=a, but must be a whole number"),
@@ -197,6 +197,7 @@ def test_report_shows_what_was_recorded(litlab: Any, project: Path) -> None:
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "run.json").write_text(json.dumps(run))
+    (folder / "report.html").touch()
     code, _, err = litlab("report")
     assert code == 0
     assert "0.9612  (95 %: 0.94 to 0.98)" in err

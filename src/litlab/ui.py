@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from litlab import output
 from litlab.errors import ConfigError, EnvironmentFault
 
 GRACE = 1.0  # seconds that the server has to end by itself
@@ -82,7 +83,7 @@ def _check(host: str, port: int) -> None:
                 what, fix = "this machine does not have the address", "use 127.0.0.1 or 0.0.0.0"
                 raise ConfigError(what, f"--host {host}", fix) from None
             what = "the port is in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
-            fix = f"choose another, e.g. litlab ui --port {max(port, 5000) + 1}"
+            fix = f"choose another: {output.command('ui', '--port', str(max(port, 5000) + 1))}"
             raise EnvironmentFault(what, f"--port {port}", fix) from None
 
 

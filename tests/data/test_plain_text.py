@@ -152,7 +152,8 @@ def test_words_lose_white_space_and_nothing_else(tmp_path):
 
 def test_characters_that_train_lacks_are_unknown_and_counted(tmp_path, capsys):
     file = write(tmp_path / "a.txt", LINES + "ЖЖЖ" * 200)
-    spec = prepare(config_of(file), tmp_path / "made")
+    with pytest.warns(UserWarning, match="test 37%"):
+        spec = prepare(config_of(file), tmp_path / "made")
     assert 1 in open_split(tmp_path / "made", spec, "test").x
     assert 1 not in open_split(tmp_path / "made", spec, "train").x
     assert "of the tokens are not among the" in capsys.readouterr().err

@@ -16,7 +16,7 @@ NAMES = st.lists(st.text(max_size=9), max_size=4).map(tuple)
 SPECS = st.builds(
     DataSpec,
     schema_version=st.just(2),
-    name=st.from_regex(r"\A[a-z0-9][\w.-]{0,20}\Z"),
+    name=st.from_regex(r"\A[a-z0-9][a-zé0-9_.-]{0,20}\Z"),
     shape=st.lists(st.integers(1, 64), min_size=1, max_size=3).map(tuple),
     classes=NAMES,
     targets=NAMES,

@@ -88,7 +88,7 @@ def test_text_in_the_forms_people_save(tmp_path, content, name, style) -> None:
 )
 def test_rows_are_placed_by_their_lines(tmp_path, content, style, lines) -> None:
     table = open_table(written(tmp_path, content), TableFormat(**style))
-    assert sum(len(columns[0]) for columns in table.batches()) == len(lines)
+    assert sum(len(columns[0]) for columns in table.batches(table.names)) == len(lines)
     places = [f"x.csv:{line}" for line in lines]
     assert [table.place(row) for row in range(len(lines))] == places
     assert [table.place(row) for row in reversed(range(len(lines)))] == places[::-1]

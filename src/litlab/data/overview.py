@@ -136,7 +136,8 @@ def refuse_unknown(spec: DataSpec, reading: Reading) -> None:
 
 
 def _known_tokens(spec: DataSpec) -> str:
-    if _source(spec).get("tokenizer", "word") == "word":
+    default = "char" if spec.task == "language_model" else "word"
+    if _source(spec).get("tokenizer", default) == "word":
         fix = "set data.source.tokenizer=char or bpe (for texts without spaces, or few texts)"
         return f"{fix}, or lower data.source.min_frequency"
     return "set data.source.tokenizer=bpe, or lower data.source.min_frequency"
