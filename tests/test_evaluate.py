@@ -169,6 +169,11 @@ def test_files_of_another_kind_are_not_replaced(project):
     with pytest.raises(ConfigError, match="holds a config.yaml that is of no evaluation"):
         evaluate("last", project / "conf")
     assert (project / "conf" / "config.yaml").read_text() == before
+    run = small_run(project)
+    with pytest.raises(ConfigError, match="is of no evaluation"):
+        evaluate("last", run.folder)
+    evaluate("last", project / "new")
+    evaluate("last", project / "new")
 
 
 def test_what_an_evaluation_leaves(project):

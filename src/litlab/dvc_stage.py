@@ -52,9 +52,9 @@ class Output:
                 self.place.rmdir()
             shutil.move(folder, self.place)
         except OSError as error:
-            what, fix = f"the finished run cannot be moved there: {error.strerror}", "move it from"
-            where = short(self.place)
-            raise EnvironmentFault(what, where, f"{fix} {short(folder)}") from None
+            what = f"the finished run cannot be moved there: {error.strerror or error}"
+            fix = f"move it from {short(folder)}"
+            raise EnvironmentFault(what, short(self.place), fix) from None
         shutil.rmtree(self.state, ignore_errors=True)
 
     def tidy(self) -> None:

@@ -9,4 +9,5 @@ def main() -> NoReturn:
     """Run the command line."""
     with CommandSignals():
         from litlab.cli import main as run
-    run()
+
+        run()

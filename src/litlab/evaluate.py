@@ -18,6 +18,7 @@ from litlab.paths import PIPELINE, prepared_folder, results_folder, short, store
 from litlab.results import FILES, UNKNOWN, Results, write_results
 from litlab.run_folder import BEST, LAST, RUN_FILE, Found, RunRecord, find
 from litlab.run_lock import writing_to
+from litlab.strict_json import read_json
 from litlab.task import Task
 from litlab.tokens import TokenOutputs, read
 from litlab.tracking.address import tracking_uri
@@ -93,10 +94,18 @@ def evaluate(
 
 def _refuse_other_files(out: Path) -> None:
     """Replace an evaluation only: a folder may hold a `config.yaml` of another kind."""
-    held = [name for name in FILES if (out / name).exists()]
-    if held and not (out / RUN_FILE).is_file():
+    held = [name for name in (*FILES, RUN_FILE) if (out / name).exists()]
+    if held and not _is_evaluation(out):
         what = f"the folder holds a {held[0]} that is of no evaluation, and would be replaced"
         raise ConfigError(what, f"--out {out}", "choose an empty folder")
+
+
+def _is_evaluation(folder: Path) -> bool:
+    """Whether a folder's record is that of an evaluation, which names its checkpoint."""
+    try:
+        return "checkpoint" in read_json(folder / RUN_FILE)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def measure(task: Task, outputs: Outputs, targets: torch.Tensor) -> dict[str, float]:

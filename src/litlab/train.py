@@ -223,7 +223,8 @@ class _Run:
                 if self.first:
                     with signals.held():
                         sent = recording.finish(status, self._seconds(), self.checkpoint, mode)
-                        if not recording.record.run_id:  # the store was not reached: no run began
+                        # The store was not reached: no run began. An interrupted one stays.
+                        if self.found is None and not recording.record.run_id:
                             shutil.rmtree(recording.folder, ignore_errors=True)
         if not self.first:
             raise SystemExit(0)

@@ -161,6 +161,28 @@ def test_a_stop_in_mid_epoch_is_validated_after_all(project) -> None:
     assert_same(state_of(whole.folder), state_of(resumed.folder))
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_run_that_is_stopped_before_it_is_resumed_stays(project, monkeypatch, error) -> None:
+    folder = cut_run(project)
+    before = RunRecord.load(folder).run_id
+    with monkeypatch.context() as patch:
+        patch.setattr("litlab.tracking.recording.write_rows", Raises(error))
+        with pytest.raises(BaseException):  # noqa: B017, PT011
+            train(small(*RUN), resume=Resume())
+    assert RunRecord.load(folder).run_id == before
+    assert train(small(*RUN), resume=Resume()).record.run_id == before
+
+
+class Raises:
+    """A function that cannot do its work."""
+
+    def __init__(self, error: Any) -> None:
+        self.error = error
+
+    def __call__(self, *_: Any) -> None:
+        raise self.error
+
+
 def test_a_requeued_job_goes_on_in_the_folder_it_was_given(project) -> None:
     cut_run(project, out=project / "runs" / "job")
     wish = Resume(or_start=True)

@@ -171,11 +171,6 @@ def test_classes_are_named_where_they_are_few() -> None:
     assert "c19" not in "\n".join(many)
 
 
-def test_more_channels_than_steps() -> None:
-    assert "channels=last" in doubts(make_spec("sequence", shape=(100, 9)), Reading())[0]
-    assert doubts(make_spec("sequence", shape=(9, 100)), Reading()) == []
-
-
 def pictures(root: Path, *folders: str, name: str = "{}.png") -> Path:
     for place, folder in enumerate(folders):
         (root / folder).mkdir(parents=True)
@@ -218,6 +213,7 @@ def test_masks_are_no_class(tmp_path: Path, parts: tuple[str, ...]) -> None:
         find_pictures(tmp_path)
     assert "segmentation is not supported" in caught.value.fix
     find_pictures(pictures(tmp_path / "other", "cats", "dogs"))  # the same names
+    find_pictures(pictures(tmp_path / "faces", "mask", "no_mask"))
 
 
 @pytest.mark.filterwarnings("ignore:.*validation|.*test")

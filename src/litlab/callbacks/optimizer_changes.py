@@ -32,7 +32,10 @@ class OptimizerChanges(Callback):
             task: Any = pl_module
             fresh = task.parts.optimizer(task.model).param_groups
             groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-            for group, new in zip(groups, fresh, strict=True):
+            # By name: a frozen layer's group is there in one of them only.
+            named = {group.get("name", place): group for place, group in enumerate(fresh)}
+            for place, group in enumerate(groups):
+                new = named.get(group.get("name", place), {})
                 group.update({name: new[name] for name in self.names if name in new})
         if self.scale == 1.0:
             return

@@ -48,10 +48,10 @@ def card_of(card: Card, epoch: int, step: int, weights: Any) -> dict[str, Any]:
 
 
 def _plain(value: object) -> torch.Tensor:
-    """Pass on an ordinary tensor of real or whole numbers in memory."""
+    """Pass on an ordinary tensor of numbers in memory."""
     if not isinstance(value, torch.Tensor):
         raise ValueError("state_dict holds other things than tensors")
-    odd = value.is_quantized or value.is_complex() or value.is_nested
+    odd = value.is_quantized or value.is_nested
     if odd or value.layout is not torch.strided or value.device.type != "cpu":
         raise ValueError("state_dict holds tensors that are no plain numbers")
     return value
@@ -120,7 +120,9 @@ def unpack(content: Mapping[str, Any], path: Path, trust: Sequence[str] = ()) ->
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise _misfit(f"{type(error).__name__}: {error}", path) from None
     except ConfigError as error:
-        fix = "pass --trust PACKAGE if the checkpoint names a package of yours"
+        fix = error.fix
+        if "outside the packages" in error.what:
+            fix = "pass --trust PACKAGE if the checkpoint names a package of yours"
         raise CheckpointError(error.what, f"{path}: {error.where}", fix) from None
 
 
@@ -153,6 +155,11 @@ def refuse_another_model(
         f"{name}: {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
         for name in own
         if name in weights and weights[name].shape != own[name].shape
+    ]
+    wrong += [
+        f"{name}: {weights[name].dtype} for {own[name].dtype}"
+        for name in own
+        if name in weights and weights[name].is_complex() != own[name].is_complex()
     ]
     if wrong:
         raise CheckpointError(

@@ -106,11 +106,6 @@ def doubts(spec: DataSpec, reading: Reading) -> list[str]:
     found = list(reading.doubts)
     if spec.task == "classification":
         found += _of_classes(spec.classes)
-    if spec.kind == "sequence" and spec.shape[0] > spec.shape[1]:
-        found.append(
-            f"{spec.shape[0]} channels of {spec.shape[1]} steps: if the array is (N, steps, "
-            "channels), set data.source.channels=last"
-        )
     many = {split: share for split, share in reading.unknown.items() if share > MANY_UNKNOWN}
     if many:
         shares = ", ".join(f"{split} {share:.0%}" for split, share in many.items())

@@ -7,7 +7,6 @@ waits for a store that does not answer, and where no process was killed, all thi
 an empty folder.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -23,7 +22,7 @@ from litlab.errors import LitlabError
 from litlab.paths import store_root
 from litlab.run_folder import PROCESS, RUN_FILE, RunRecord
 from litlab.run_lock import is_abandoned, running
-from litlab.strict_json import write_json
+from litlab.strict_json import read_json, write_json
 from litlab.tracking.redact import redact
 
 if TYPE_CHECKING:
@@ -185,8 +184,8 @@ def _read(place: Path) -> Entry | None:
     try:
         if not (place / RUN_FILE).is_file():
             raise FileNotFoundError
-        return Entry(**json.loads((place / RUN_FILE).read_text()))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return Entry(**read_json(place / RUN_FILE))
+    except (OSError, ValueError, TypeError):
         with suppress(OSError):  # killed before it had written it, or taken back just now
             if time.time() - place.stat().st_mtime > NEW and is_abandoned(place):
                 shutil.rmtree(place, ignore_errors=True)

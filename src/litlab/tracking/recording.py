@@ -108,6 +108,7 @@ class Recording:
         Raises:
             EnvironmentFault: The store cannot be reached.
         """
+        self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
         tracked = found.tracked()
         self.history.rows = {int(epoch): row for epoch, row in tracked["rows"].items()}
         if self.history.rows:
@@ -116,7 +117,6 @@ class Recording:
         self.record.num_parameters = sum(p.numel() for p in parameters)
         self.record.started, self.record.resumed = tracked["started"], tracked["resumed"] + 1
         self._seconds_before, self._resumed_at = tracked["seconds"], found.manifest["step"]
-        self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
         changed = {"resume.changed": "; ".join(map(str, found.changed))} if found.changed else {}
         tags = {PROCESS: self.record.process, "resumed": str(self.record.resumed), **changed}
         self._open.begin()

@@ -12,7 +12,7 @@ _WORDS = (
     r"(?:password|passwd|pass|pwd|token|secret|credentials?|auth|authorization|bearer"
     r"|api[_-]?key|access[_-]?key|private[_-]?key)"
 )
-_SCHEME = r"(?P<scheme>[a-z][\w+.-]*://)"
+_SCHEME = r"(?P<scheme>[a-z][\w+.-]{0,30}://)"  # without a limit, long texts take minutes
 _NO_PORT = r"(?!\d{1,5}(?:[/\s]|$)|/)"  # after host: or a drive's letter
 _ADDRESSES = [
     re.compile(_SCHEME + pattern, re.IGNORECASE)
@@ -65,7 +65,8 @@ def _redact(value: Any, key: str, known: list[str]) -> Any:
         return value
     if value and _is_secret(key):
         return MARK
-    value = _WHOLE.sub(rf"\g<before>\g<scheme>{MARK}@", _without_addresses(value))
+    if "://" in value:
+        value = _WHOLE.sub(rf"\g<before>\g<scheme>{MARK}@", _without_addresses(value))
     value = _without(value, known)
     for pattern in (_OVERRIDE, _ASSIGNED, _ENTRY):
         value = pattern.sub(rf"\g<name>{MARK}", value)
@@ -132,14 +133,19 @@ def _known() -> list[str]:
 
 
 def _passwords(text: str) -> Iterator[str]:
+    if "://" not in text:
+        return
     found = [match for pattern in _ADDRESSES for match in pattern.finditer(text)]
     for match in found or _WHOLE.finditer(text):
         user, colon, password = match["who"].partition(":")
-        yield password if colon else user  # a token may stand in the user's place
+        if colon:
+            yield password
+        elif match["scheme"].lower().startswith("http"):
+            yield user  # a token may stand in its place; a database's user is no secret
 
 
 def _without_addresses(text: str) -> str:
-    for pattern in _ADDRESSES:
+    for pattern in _ADDRESSES if "://" in text else ():
         text = pattern.sub(rf"\g<scheme>{MARK}@", text)
     return text
 

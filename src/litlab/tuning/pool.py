@@ -77,6 +77,7 @@ class Pool:
         self.free = list(slots)
         self.jobs: list[Job] = []
         self._left: list[Job] = []  # that could not be started
+        self._untold: list[tuple[Job, Said]] = []  # that ended when another's fault was raised
         self.stops: Callable[[], bool] = lambda: False
 
     def begin(self, name: str, config: Config, key: Any, *, fresh: bool) -> None:
@@ -144,14 +145,18 @@ class Pool:
         Raises:
             EnvironmentFault: The disk is full, or cannot be written to: every training would fail.
         """
-        ended = []
+        ended, self._untold = self._untold, []
         by_line = {job.worker.line: job for job in self.jobs}
         for line in wait(list(by_line), timeout=PAUSE):
             job = by_line[line]  # type: ignore[index]
             try:
                 said = job.worker.line.recv()
             except (EOFError, ConnectionResetError):
-                result = self._ended(job)
+                try:
+                    result = self._ended(job)
+                except EnvironmentFault:
+                    self._untold = ended  # what others ended with is not lost with it
+                    raise
                 if job not in self.jobs and not job.given_up:
                     ended.append((job, result))
                 continue
@@ -190,7 +195,8 @@ class Pool:
     def stop(self) -> list[tuple[Job, Said]]:
         """Let every training save and end; return all, with what those that had ended say."""
         self.stops = lambda: True
-        stopped: list[tuple[Job, Said]] = [(job, None) for job in self._left]
+        stopped = [*self._untold, *((job, None) for job in self._left)]
+        self._untold = []
         asked = -math.inf
         while self.jobs:
             if time.monotonic() - asked > ASK_AGAIN:

@@ -95,12 +95,12 @@ def _change(content: dict[str, Any], override: str) -> None:
     """Put one override into a study's settings; a path of the space has dots of its own."""
     key, _, text = override.partition("=")
     limits.check_override(override)
+    limits.check_yaml(text, str(redact(override))[:60])
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, *limits.UNREADABLE):
         where = "study.storage" if "storage" in key else str(redact(override))
         raise ConfigError("not a value", where, "e.g. 'study.space={model: [mlp, cnn]}'") from None
-    limits.check_yaml(text, str(redact(override))[:60])
     key = _key(key).partition(".")[2]
     if not key.startswith("space."):
         content[key] = value

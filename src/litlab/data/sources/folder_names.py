@@ -56,9 +56,9 @@ def refuse_masks(names: Mapping[str, Sequence[str]], where: str) -> None:
         masks = {_stem(name) for name in names[mask]}
         for other, files in names.items():
             same = masks & {_stem(name) for name in files}
-            if other != mask and len(same) > ALIKE * len(masks):
+            if not MASK.fullmatch(other) and len(same) > ALIKE * len(masks):
                 what = f"'{mask}' holds a file for each of '{other}', like masks of pictures"
-                fix = "segmentation is not supported; name a folder that holds one folder per class"
+                fix = f"segmentation is not supported; rename '{mask}' if it is a class"
                 raise DataError(what, where, fix)
 
 
