@@ -101,7 +101,7 @@ def test_a_run_is_measured_on_what_the_pipeline_prepared(project):
     shutil.rmtree(own)
     with pytest.raises(DataError, match="not prepared any more") as caught:
         evaluate("last")
-    assert "config.yaml of the run" in caught.value.fix
+    assert "litlab prepare --params" in caught.value.fix
 
 
 def test_loss_and_confidence_equal_a_network_run_by_hand(project):
@@ -146,6 +146,7 @@ def test_a_targets_name_is_no_path(project, target):
     assert not list(project.glob("**/outside.png"))
 
 
+@pytest.mark.filterwarnings("ignore:the model convolves over a table's columns")
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("kind", ["tabular", "sequence", "image", "text", "regression"])
 def test_every_model_on_every_kind(project, model, kind):

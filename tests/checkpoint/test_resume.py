@@ -196,7 +196,7 @@ def test_the_newest_of_the_same_settings_is_found(project) -> None:
     os.utime(first / "last.ckpt", (1, 1))
     result = train(small(*RUN, "name=tea", "trainer.progress=none"), resume=Resume())
     assert result.folder == first
-    assert RunRecord.load(other).status == "RUNNING"
+    assert RunRecord.load(other).status == "KILLED"  # its process is gone
 
 
 def test_early_stopping_goes_on_counting(project) -> None:

@@ -114,7 +114,14 @@ def test_a_second_run_writes_the_same_bytes(kind, project: Path) -> None:
     assert sum(spec.sizes.values()) == 60
 
 
-@pytest.mark.parametrize("moment", ["prepare.SplitWriter", "files._replace", "prepare.split_hash"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "litlab.data.prepare.SplitWriter",
+        "litlab.data.files._replace",
+        "litlab.data.prepare.split_hash",
+    ],
+)
 def test_an_interruption_leaves_the_old_data(moment, tmp_path, monkeypatch) -> None:
     folder = tmp_path / "made"
     prepare_raw(make_raw(), folder, monkeypatch)
@@ -123,7 +130,7 @@ def test_an_interruption_leaves_the_old_data(moment, tmp_path, monkeypatch) -> N
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"litlab.data.{moment}", interrupt)
+    monkeypatch.setattr(moment, interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare_raw(make_raw(number=90), folder, monkeypatch)
     assert contents(folder) == before
