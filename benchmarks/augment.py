@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from litlab.assemble import build_augmentations
-from litlab.config import compose
+from litlab.config.compose import compose
 from litlab.data.augment.base import needs_partners
-from litlab.data.preprocess import Key, Preprocess
+from litlab.data.loading.preprocess import Key, Preprocess
 from litlab.data.spec import DataSpec, Kind
-from litlab.environment import describe
+from litlab.runs.environment import describe
+from litlab.tasks.build import build_augmentations
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 512

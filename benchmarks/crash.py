@@ -32,15 +32,15 @@ from typing import Any
 
 import torch
 
-from litlab.checkpoint import io
-from litlab.checkpoint.io import read
-from litlab.checkpoint.keeper import Keeper
-from litlab.checkpoint.resume import Resume
-from litlab.config import load
-from litlab.data.open import open_or_prepare
-from litlab.environment import describe
-from litlab.errors import CheckpointError
-from litlab.train import train
+from litlab.config.compose import load
+from litlab.data.prepare.open import open_or_prepare
+from litlab.runs.checkpoint import io
+from litlab.runs.checkpoint.io import read
+from litlab.runs.checkpoint.resume import Resume
+from litlab.runs.environment import describe
+from litlab.training.callbacks.checkpoint import CheckpointCallback
+from litlab.training.run import train
+from litlab.utils.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[1]
 SYNTHETIC = ["data=synthetic", "data.source.num_samples=3000", "trainer=cpu"]
@@ -100,26 +100,26 @@ def die(*_: object, **__: object) -> None:
 
 def watch(step_file: Path) -> None:
     """Note every step in a file that outlives this process."""
-    handle, done = os.open(step_file, os.O_RDWR | os.O_CREAT), Keeper.batch_done
+    handle, done = os.open(step_file, os.O_RDWR | os.O_CREAT), CheckpointCallback.batch_done
 
-    def batch_done(self: Keeper, trainer: Any) -> None:
+    def batch_done(self: CheckpointCallback, trainer: Any) -> None:
         os.pwrite(handle, struct.pack("<q", trainer.global_step), 0)
         done(self, trainer)
 
-    Keeper.batch_done = batch_done  # type: ignore[method-assign]
+    CheckpointCallback.batch_done = batch_done  # type: ignore[method-assign]
 
 
 def die_after(steps: int) -> None:
     """Be killed after as many steps of this process."""
-    done, count = Keeper.batch_done, [0]
+    done, count = CheckpointCallback.batch_done, [0]
 
-    def batch_done(self: Keeper, trainer: Any) -> None:
+    def batch_done(self: CheckpointCallback, trainer: Any) -> None:
         done(self, trainer)
         count[0] += 1
         if count[0] == steps:
             die()
 
-    Keeper.batch_done = batch_done  # type: ignore[method-assign]
+    CheckpointCallback.batch_done = batch_done  # type: ignore[method-assign]
 
 
 def die_in_save(number: int, place: str) -> None:

@@ -112,9 +112,9 @@ def bare(split, spec) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 def data_module(folder: Path, spec, augment: list[str]):
     """litlab's own path, as the Trainer calls it."""
-    from litlab.assemble import build_augmentations
-    from litlab.config import load
+    from litlab.config.compose import load
     from litlab.data.datamodule import ArrayDataModule
+    from litlab.tasks.build import build_augmentations
 
     config = load(["data=synthetic", *augment])
     loader = config.loader.model_copy(update={"batch_size": BATCH})
@@ -138,7 +138,7 @@ def litlab(module) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 def feed(name: str, folder: Path, spec, *, augment: bool) -> Callable[[], Iterator[object]]:
     """Return what makes one epoch's batches; called once an epoch."""
-    from litlab.data.arrays import open_split
+    from litlab.data.loading.arrays import open_split
 
     if name == "litlab":
         module = data_module(folder, spec, [f"augment={'standard' if augment else 'none'}"])
@@ -217,8 +217,8 @@ def measured_alone(name: str, folder: Path) -> dict[str, float]:
 
 def prepared(number: int) -> dict[str, Path]:
     """Prepare the three data sets in the working directory, a project."""
-    from litlab.config import load
-    from litlab.data.open import open_or_prepare
+    from litlab.config.compose import load
+    from litlab.data.prepare.open import open_or_prepare
 
     rng = np.random.default_rng(0)
     images = {"colour": (3, 32, 32)}
@@ -249,7 +249,7 @@ def spread(values: list[float], form: str) -> str:
 
 
 def as_table(results: dict[str, dict], rounds: int) -> str:
-    from litlab.environment import describe
+    from litlab.runs.environment import describe
 
     machine = ", ".join(f"{k} {v}" for k, v in describe().items())
     lines = [

@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from litlab.data.guard.guard import Guard
-from litlab.data.guard.pictures import Thumbnails
-from litlab.environment import describe
+from litlab.data.leakage.check import LeakageCheck
+from litlab.data.leakage.near_images import Thumbnails
+from litlab.runs.environment import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -127,7 +127,7 @@ def near(x: np.ndarray) -> set[tuple[int, int]]:
 
 def cost(kind: Any, chunks: Iterator[tuple[Any, Any]]) -> dict[str, float]:
     """Seconds of processor time and growth in MiB of a whole guard over chunks of (x, content)."""
-    guard, number, seconds = Guard(kind, "classification", tuple("0123456789")), 0, 0.0
+    guard, number, seconds = LeakageCheck(kind, "classification", tuple("0123456789")), 0, 0.0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for x, content in chunks:
         rows = np.arange(number, number + len(x))

@@ -88,7 +88,7 @@ def tick(_, frame):
 signal.signal(signal.SIGPROF, tick)
 signal.setitimer(signal.ITIMER_PROF, each, each)
 sys.argv[1:] = sys.argv[4:]
-from litlab.entry import main
+from litlab.cli.entry import main
 main()
 """
 

@@ -54,9 +54,9 @@ def main() -> None:
 
 
 def measure(data: str, model: str, seeds: range, extra: list[str]) -> dict[str, object]:
-    from litlab.config import load
-    from litlab.evaluate import evaluate
-    from litlab.train import train
+    from litlab.config.compose import load
+    from litlab.evaluation.evaluate import evaluate
+    from litlab.training.run import train
 
     scores, seconds = [], []
     for seed in seeds:
@@ -86,7 +86,7 @@ def measure(data: str, model: str, seeds: range, extra: list[str]) -> dict[str, 
 
 
 def as_table(results: dict[str, dict[str, object]], num_seeds: int) -> str:
-    from litlab.environment import describe
+    from litlab.runs.environment import describe
 
     machine = ", ".join(f"{k} {v}" for k, v in describe().items())
     lines = [

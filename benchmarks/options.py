@@ -25,9 +25,9 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from litlab.callbacks import build
-from litlab.config import load
-from litlab.train import train
+from litlab.config.compose import load
+from litlab.training.callbacks import build
+from litlab.training.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = {"mlp": ["model=mlp"], "cnn": ["model=cnn"]}

@@ -26,7 +26,7 @@ import torch
 from torch.nn import functional as F
 
 import training_loops as loops
-from litlab.compile import compile_in_place, use_channels_last
+from litlab.training.compile import compile_in_place, use_channels_last
 from training_loops import Job, now
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,9 +90,9 @@ def speeds(job: Job, name: str, rounds: int) -> dict[str, dict[str, object]]:
 
 def scores(name: str, seeds: int, extra: list[str]) -> dict[str, list[float]]:
     """Return test accuracies by precision, a seed each."""
-    from litlab.config import load
-    from litlab.evaluate import evaluate
-    from litlab.train import train
+    from litlab.config.compose import load
+    from litlab.evaluation.evaluate import evaluate
+    from litlab.training.run import train
 
     found: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     for seed, precision in itertools.product(range(seeds), PRECISIONS):
@@ -113,7 +113,7 @@ def spread(values: list[float], form: str) -> str:
 
 
 def as_table(results: dict[str, dict], device: str, clock: str) -> str:
-    from litlab.environment import describe
+    from litlab.runs.environment import describe
 
     machine = ", ".join(f"{k} {v}" for k, v in describe().items())
     lines = [

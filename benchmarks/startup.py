@@ -125,7 +125,7 @@ def spread(values: list[float]) -> str:
 
 
 def as_table(results: dict[str, list[Measured]], repeats: int) -> str:
-    from litlab.environment import describe
+    from litlab.runs.environment import describe
 
     machine = ", ".join(f"{k} {v}" for k, v in describe().items())
     lines = [

@@ -3,7 +3,7 @@
     python benchmarks/training.py [--quick] [--json] [--only mlp,cnn,transformer] [--device cpu]
 
 The same network, memory layout, batches, optimizer and schedule, trained by a bare PyTorch loop
-(with torch's own choice of optimizer kernel, and with the fused one), by `litlab.train.train`
+(with torch's own choice of optimizer kernel, and with the fused one), by litlab's `train`
 (metrics, MLflow in sqlite, both checkpoints, progress bar on a terminal) and the ordinary Lightning
 way (a DataLoader without workers, torchmetrics and self.log each step, progress bar off), from a
 TensorDataset that was normalized beforehand and from a Dataset that normalizes each sample. All in
@@ -104,20 +104,20 @@ def terminal(wanted: bool) -> Iterator[None]:
 
 def run_litlab(job: Job, turns: Turns, progress: str) -> None:
     """`litlab train`, in this process; the only thing added is the clock."""
-    import litlab.train
+    import litlab.training.run
 
-    fit = litlab.train.fit
+    fit = litlab.training.run.fit
 
     def timed(trainer, *arguments) -> None:
         trainer.callbacks.insert(0, turns)
         fit(trainer, *arguments)
 
-    litlab.train.fit = timed
+    litlab.training.run.fit = timed
     try:
         with terminal(progress == "bar"):
-            litlab.train.train(job.config)
+            litlab.training.run.train(job.config)
     finally:
-        litlab.train.fit = fit
+        litlab.training.run.fit = fit
 
 
 TRAINERS = {
@@ -161,7 +161,7 @@ def spread(values: list[float], form: str) -> str:
 
 
 def as_table(results: dict[str, dict], device: str, progress: str) -> str:
-    from litlab.environment import describe
+    from litlab.runs.environment import describe
 
     machine = ", ".join(f"{k} {v}" for k, v in describe().items())
     lines = [

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from litlab.compile import use_channels_last, wants_channels_last
-from litlab.data.arrays import Split
+from litlab.data.loading.arrays import Split
+from litlab.training.compile import use_channels_last, wants_channels_last
 
 Seconds = dict[str, float]  # of one epoch, a step, by part
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -62,7 +62,7 @@ class Job:
     steps: int
 
     def optimizer(self, model: nn.Module, fused: bool | None):
-        from litlab.optim import parameter_groups
+        from litlab.tasks.optim.optimizers import parameter_groups
 
         settings = self.config.optimizer
         optimizer = torch.optim.AdamW(
@@ -205,12 +205,12 @@ def fit_ordinary(job: Job, turns: pl.Callback, *, whole: bool) -> None:
 
 
 def prepare(overrides: list[str], epochs: int, steps: int | None, device: str) -> Job:
-    from litlab import seeding
-    from litlab.assemble import build_model
-    from litlab.config import load
-    from litlab.data.arrays import open_split
-    from litlab.data.open import open_or_prepare
-    from litlab.data.preprocess import Preprocess
+    from litlab.config.compose import load
+    from litlab.data.loading.arrays import open_split
+    from litlab.data.loading.preprocess import Preprocess
+    from litlab.data.prepare.open import open_or_prepare
+    from litlab.tasks.build import build_model
+    from litlab.utils import seeding
 
     accelerator = "gpu" if device == "cuda" else "cpu"
     fixed = [f"trainer.max_epochs={epochs}", f"trainer.accelerator={accelerator}"]

@@ -19,8 +19,8 @@ Enter; random search by litlab (two workers) gets as many trials, and is also lo
 seconds; Optuna and Lightning by their manuals (benchmarks/tuning_rivals.py) get T seconds in one
 process, and once more in two that share a study. All begin with the same configuration. `best` is
 the best validation accuracy of a trial; `again` that of the same configuration trained on two
-seeds no search has seen, all by `litlab.train`: the luck of the choice is not in it. The test split
-is not used.
+seeds no search has seen, all by litlab's `train`: the luck of the choice is not in it. The test
+split is not used.
 """
 
 import argparse
@@ -197,7 +197,7 @@ def wins(found: dict[str, list[Found]], method: str) -> str:
 
 
 def main() -> None:
-    from litlab.environment import describe
+    from litlab.runs.environment import describe
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="n = 1, short trainings on the digits")

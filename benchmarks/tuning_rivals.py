@@ -25,11 +25,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from litlab.data.arrays import open_split
-from litlab.data.preprocess import Preprocess
+from litlab.data.loading.arrays import open_split
+from litlab.data.loading.preprocess import Preprocess
 from litlab.data.spec import DataSpec
 from litlab.models.mlp import MLP
-from litlab.optim import parameter_groups
+from litlab.tasks.optim.optimizers import parameter_groups
 
 try:
     from optuna_integration import PyTorchLightningPruningCallback as Pruning

@@ -202,8 +202,8 @@ def _again(
 
 def _train(overrides: list[str]) -> float:
     """Return the validation accuracy of one training, at its best epoch."""
-    from litlab.config import load
-    from litlab.train import train
+    from litlab.config.compose import load
+    from litlab.training.run import train
 
     torch.set_num_threads(1)
     quiet = ["trainer.accelerator=cpu", "trainer.progress=none"]

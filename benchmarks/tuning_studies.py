@@ -74,8 +74,8 @@ def project() -> Iterator[Path]:
 
 def prepare(overrides: list[str]) -> None:
     """Prepare the data, so that no study has to."""
-    from litlab.config import load
-    from litlab.data.open import open_or_prepare
+    from litlab.config.compose import load
+    from litlab.data.prepare.open import open_or_prepare
 
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
         open_or_prepare(load(overrides).data, [])

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from litlab import cli, config
-from litlab.paths import find_project
+from litlab.cli import main
+from litlab.config import compose as config
+from litlab.utils.paths import find_project
 
 CONF = Path(__file__).parents[1] / "conf"
 _composed: dict[Any, dict[str, Any]] = {}
@@ -53,7 +54,7 @@ def litlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["litlab", *arguments])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            main.main()
         captured = capsys.readouterr()
         return int(stop.value.code or 0), captured.out, captured.err
 

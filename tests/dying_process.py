@@ -19,7 +19,7 @@ def die() -> None:
     """End this process as asked."""
     Path("died").touch()
     if how == "raise":
-        from litlab.errors import EnvironmentFault
+        from litlab.utils.errors import EnvironmentFault
 
         raise EnvironmentFault("the disk is full", "scratch", "make room")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -27,7 +27,8 @@ def die() -> None:
 
 def main() -> None:
     """Train."""
-    from litlab import cli, task
+    from litlab.cli import main as cli
+    from litlab.tasks import task
 
     step = task.Task.training_step
 
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from litlab.errors import LitlabError
+    from litlab.utils.errors import LitlabError
 
     try:
         main()

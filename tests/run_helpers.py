@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from litlab.checkpoint.card import Card
-from litlab.checkpoint.keeper import Keeper
-from litlab.config import load
-from litlab.data.open import open_or_prepare
-from litlab.loop.guard import StepGuard
-from litlab.schema import Config
-from litlab.signals import Signals
-from litlab.train import Result, train
-from litlab.trainer import make_trainer
+from litlab.config.compose import load
+from litlab.config.schema import Config
+from litlab.data.prepare.open import open_or_prepare
+from litlab.runs.checkpoint.metadata import CheckpointMetadata
+from litlab.training.callbacks.checkpoint import CheckpointCallback
+from litlab.training.callbacks.nan_guard import NaNGuard
+from litlab.training.run import Result, train
+from litlab.training.trainer import make_trainer
+from litlab.utils.signals import Signals
 
 torch.set_num_threads(1)  # nets this small only lose by sharing a step between cores
 # What libraries say to one another; -W error would make it ours.
@@ -60,8 +60,10 @@ def trainer_of(config: Config, folder: Path, mode: str = "min") -> Any:
     """Return the Trainer of a run that records nothing, and its signals."""
     spec = open_or_prepare(config.data, [])[1]
     signals = Signals()
-    keeper = Keeper(Card(config, spec, ""), folder, folder, mode, signals, dict)
-    return make_trainer(config, folder, [], keeper, StepGuard()), signals
+    keeper = CheckpointCallback(
+        CheckpointMetadata(config, spec, ""), folder, folder, mode, signals, dict
+    )
+    return make_trainer(config, folder, [], keeper, NaNGuard()), signals
 
 
 def mlflow_run(project: Path, run_id: str) -> Any:

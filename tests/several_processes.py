@@ -32,8 +32,8 @@ class Count(Metric):
 
 def run(trainings: dict[str, list[str]]) -> dict[str, Any]:
     """Train each; return the first process's metrics, folders and final weights."""
-    from litlab.config import load
-    from litlab.train import train
+    from litlab.config.compose import load
+    from litlab.training.run import train
 
     torch.set_num_threads(1)
     answers = {}

@@ -45,8 +45,9 @@ class Store(Synthetic):
 # A callback of a trial fails with what it should not say.
 PROGRAM = """
 import os, sys
-from litlab import cli, train
-from litlab.task import Task
+from litlab.cli import main as cli
+from litlab.training import run as train
+from litlab.tasks.task import Task
 begin = Task.on_train_epoch_start
 def on_train_epoch_start(self):
     if os.environ.get("FAILS"):

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from litlab import signature
-from litlab.config import compose, load
+from litlab.config import signature
+from litlab.config.compose import compose, load
+from litlab.config.schema import NUM_GIVEN
 from litlab.data.spec import DataSpec, Kind
-from litlab.schema import NUM_GIVEN
 
 CONF = Path(__file__).parents[1] / "conf"
 SHAPES: dict[Kind, tuple[int, ...]] = {
@@ -63,7 +63,7 @@ def make_spec(kind: Kind, task: str = "classification") -> DataSpec:
 
 @pytest.fixture(autouse=True)
 def _eight_gpus(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litlab.check._count_cuda", lambda: 8)
+    monkeypatch.setattr("litlab.config.validate._count_cuda", lambda: 8)
 
 
 REGRESSION = {"loss=mse", "loss=mae", "loss=huber", "metrics=mae", "metrics=rmse", "metrics=r2"}
@@ -123,7 +123,7 @@ def test_the_data_choose_the_model(name: str) -> None:
 def test_the_automatic_model_is_the_one_of_its_kind(kind: Kind) -> None:
     import torch
 
-    from litlab.assemble import build_model
+    from litlab.tasks.build import build_model
 
     names = {"tabular": "mlp", "text": "text_cnn"}
     built = []
@@ -137,7 +137,7 @@ def test_the_automatic_model_is_the_one_of_its_kind(kind: Kind) -> None:
 
 @pytest.mark.parametrize("choice", ["trainer=gpu", "trainer=ddp"])
 def test_without_a_gpu_it_is_refused(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litlab.check._count_cuda", lambda: 0)
+    monkeypatch.setattr("litlab.config.validate._count_cuda", lambda: 0)
     with pytest.raises(Exception, match="this machine has 0"):
         load([choice])
 
@@ -188,7 +188,7 @@ def test_lists_each_hyperparameter_with_its_default(
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("choice", choices("model"))
 def test_builds_models(choice: str, kind: Kind) -> None:
-    from litlab.assemble import build_model
+    from litlab.tasks.build import build_model
 
     config = load([f"model={choice}"])
     model = build_model(config, make_spec(kind))
@@ -197,7 +197,7 @@ def test_builds_models(choice: str, kind: Kind) -> None:
 
 @pytest.mark.parametrize("choice", choices("loss"))
 def test_builds_losses(choice: str) -> None:
-    from litlab.targets import build
+    from litlab.config.instantiate import build
 
     config = load([f"loss={choice}", *task_of(f"loss={choice}")])
     task = "regression" if ".regression." in config.loss["_target_"] else "classification"
@@ -208,8 +208,8 @@ def test_builds_losses(choice: str) -> None:
 def test_builds_optimizers(choice: str) -> None:
     from torch import nn
 
-    from litlab.errors import ConfigError
-    from litlab.targets import build
+    from litlab.config.instantiate import build
+    from litlab.utils.errors import ConfigError
 
     config = load([f"optimizer={choice}"])
     perceptron = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
@@ -225,8 +225,8 @@ def test_builds_optimizers(choice: str) -> None:
 def test_builds_schedulers(choice: str) -> None:
     import torch
 
-    from litlab.schedules import Horizon
-    from litlab.targets import build
+    from litlab.config.instantiate import build
+    from litlab.tasks.optim.schedules import Horizon
 
     config = load([f"scheduler={choice}"])
     optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=0.1)
@@ -237,7 +237,7 @@ def test_builds_schedulers(choice: str) -> None:
 
 @pytest.mark.parametrize("choice", choices("metrics"))
 def test_builds_metrics(choice: str) -> None:
-    from litlab.metrics import build_metrics
+    from litlab.tasks.metrics import build_metrics
 
     config = load([f"metrics={choice}", *task_of(f"metrics={choice}")])
     regression = any(".regression." in node["_target_"] for node in config.metrics.values())
@@ -249,9 +249,9 @@ def test_builds_metrics(choice: str) -> None:
 def test_builds_augmentations(choice: str) -> None:
     import torch
 
-    from litlab.assemble import build_augmentations
+    from litlab.config.instantiate import locate
     from litlab.data.augment.draws import Draws
-    from litlab.targets import locate
+    from litlab.tasks.build import build_augmentations
 
     nodes = load([f"augment={choice}"]).augment
     kinds = set(SHAPES)
@@ -270,7 +270,7 @@ def test_builds_augmentations(choice: str) -> None:
 
 @pytest.mark.parametrize("choice", choices("data"))
 def test_builds_sources_without_reading_them(choice: str) -> None:
-    from litlab.targets import build
+    from litlab.config.instantiate import build
 
     config = load([f"data={choice}", *path_of(f"data={choice}")])
     assert config.data.name == choice
@@ -281,4 +281,4 @@ def test_builds_sources_without_reading_them(choice: str) -> None:
 def test_tasks_name_the_class_of_their_name(choice: str) -> None:
     content = compose([f"task={choice}"])
     name = choice.title().replace("_", "")
-    assert content["task"]["_target_"] == f"litlab.task.{name}Task"
+    assert content["task"]["_target_"] == f"litlab.tasks.task.{name}Task"

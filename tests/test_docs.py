@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from litlab import cli
-from litlab.assemble import build_metrics
-from litlab.check import check_config
-from litlab.config import compose, load
-from litlab.tuning.settings import load_settings
+from litlab.cli import main
+from litlab.config.compose import compose, load
+from litlab.config.validate import check_config
+from litlab.tasks.build import build_metrics
+from litlab.tuning.study.settings import load_settings
 from run_helpers import SMALL, THIRD_PARTY, ready_store
 
 pytestmark = THIRD_PARTY
@@ -79,7 +79,7 @@ def test_a_command_is_one_that_litlab_takes(conf, monkeypatch, page, words) -> N
     verb, *arguments = shlex.split(words)[1:]
     if "--help" in arguments:
         return
-    context = typer.main.get_command(cli.app).commands[verb].make_context(verb, arguments)
+    context = typer.main.get_command(main.app).commands[verb].make_context(verb, arguments)
     overrides = list(context.params.get("overrides") or [])
     if "data=table" in overrides and not any("target=" in o for o in overrides):
         overrides.append("data.source.target=y")  # of a path that is "..."

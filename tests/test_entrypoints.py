@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from litlab.cli import app
+from litlab.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = {command.name or command.callback.__name__ for command in app.registered_commands}

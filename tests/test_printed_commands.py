@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from litlab import cli
-from litlab.errors import CheckpointError, DataError, NonFiniteError
-from litlab.evaluate import evaluate
-from litlab.output import command
+from litlab.cli import main as cli
+from litlab.evaluation.evaluate import evaluate
+from litlab.utils.errors import CheckpointError, DataError, NonFiniteError
+from litlab.utils.output import command
 from run_helpers import SMALL, THIRD_PARTY, only_run, ready_store
 
 pytestmark = THIRD_PARTY
@@ -144,7 +144,7 @@ def test_every_command_in_a_message_exists_and_is_put_together_by_command() -> N
 
 def test_trust_is_found_where_conf_does_not_compose(project) -> None:
     """`data: table` wants a path, which a network that was trained does not need."""
-    from litlab.commands.common import trust_of_project
+    from litlab.cli.commands.common import trust_of_project
 
     main = project / "conf" / "config.yaml"
     text = main.read_text().replace("trust: []", "trust: [mine]")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from litlab.config import load
-from litlab.errors import ConfigError
+from litlab.config.compose import load
+from litlab.utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,7 +27,7 @@ def example(project, monkeypatch):
 
 
 def test_the_new_model_trains(example):
-    from litlab.train import train
+    from litlab.training.run import train
 
     overrides = ["data=synthetic", "trainer=debug", "trainer.progress=none"]
     overrides += ["model=linear", "model.dropout=0.2", "trust=[readme_model]"]

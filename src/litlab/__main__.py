@@ -14,7 +14,7 @@ if not __package__:
     # With a spec, Lightning's ddp would start its other processes as `python -m __main__`.
     __spec__ = None
 
-from litlab.entry import main
+from litlab.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from made_data import make_spec
 
 from litlab.data.augment.base import Augmentation
 from litlab.data.augment.draws import Draws
 from litlab.data.spec import Column, DataSpec, Kind
+from made_data import make_spec
 
 SIZES: dict[Kind, tuple[int, ...]] = {
     "image": (3, 12, 10),

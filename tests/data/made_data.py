@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litlab.data.prepare import prepare
+from litlab.config.schema import DataConfig
+from litlab.data.prepare.prepare import prepare
 from litlab.data.raw import Raw
 from litlab.data.spec import DataSpec, Kind
-from litlab.schema import DataConfig
 
 SHAPES: dict[Kind, tuple[int, ...]] = {
     "image": (1, 6, 5),
@@ -76,7 +76,7 @@ def prepare_raw(
         def read(self) -> object:
             return raw
 
-    monkeypatch.setattr("litlab.data.prepare.build", lambda *_, **__: Made())
+    monkeypatch.setattr("litlab.data.prepare.prepare.build", lambda *_, **__: Made())
     regression = getattr(raw, "task", None) == "regression"
     return prepare(make_config(**{"stratify": not regression} | settings), folder)
 

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_augment import SIZES, samples, spec_of
-from made_data import KINDS
 
-from litlab.assemble import build_augmentations
-from litlab.config import compose
+from litlab.config.compose import compose
+from litlab.config.instantiate import locate
 from litlab.data.augment.base import Augmentation, needs_partners
 from litlab.data.augment.crop import Crop
 from litlab.data.augment.cutmix import CutMix
@@ -18,8 +16,10 @@ from litlab.data.augment.draws import Draws
 from litlab.data.augment.flip import Flip
 from litlab.data.augment.mixup import Mixup
 from litlab.data.spec import DataSpec, Kind
-from litlab.errors import ConfigError
-from litlab.targets import locate
+from litlab.tasks.build import build_augmentations
+from litlab.utils.errors import ConfigError
+from made_augment import SIZES, samples, spec_of
+from made_data import KINDS
 
 ROOM = Path(__file__).parents[2] / "src" / "litlab" / "data" / "augment"
 CONF = Path(__file__).parents[2] / "conf" / "augment"

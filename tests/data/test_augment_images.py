@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from made_augment import change, draws_of, samples, spec_of
 from scipy import ndimage, stats
 
 from litlab.data.augment.affine import Affine
@@ -14,6 +13,7 @@ from litlab.data.augment.erasing import Erasing
 from litlab.data.augment.flip import Flip
 from litlab.data.augment.noise import Noise
 from litlab.data.augment.spans import inside
+from made_augment import change, draws_of, samples, spec_of
 
 
 def images(*shape: int, number: int = 64) -> torch.Tensor:

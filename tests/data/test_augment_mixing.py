@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from made_augment import draws_of, samples, spec_of
 from scipy import stats
 from torch.nn import functional as F
 
@@ -12,6 +11,7 @@ from litlab.data.augment.draws import Draws
 from litlab.data.augment.mixing import BetaTable
 from litlab.data.augment.mixup import Mixup
 from litlab.data.augment.mixup_cutmix import MixupCutMix
+from made_augment import draws_of, samples, spec_of
 
 CONTINUOUS = ["image", "sequence", "tabular"]
 EVERY = [*CONTINUOUS, "text"]

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from made_augment import change, draws_of, spec_of
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
@@ -13,6 +12,7 @@ from litlab.data.augment import policy
 from litlab.data.augment.image_ops import OPERATIONS
 from litlab.data.augment.rand_augment import RandAugment
 from litlab.data.augment.trivial_augment import TrivialAugment
+from made_augment import change, draws_of, spec_of
 
 SIZE = (40, 36)
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_augment import change, draws_of, samples, spec_of
 
 from litlab.data.augment.feature_dropout import FeatureDropout
 from litlab.data.augment.scale import Scale
@@ -15,6 +14,7 @@ from litlab.data.augment.texts import mask_id
 from litlab.data.augment.time_mask import TimeMask
 from litlab.data.augment.token_dropout import TokenDropout
 from litlab.data.augment.token_swap import TokenSwap
+from made_augment import change, draws_of, samples, spec_of
 
 
 @pytest.mark.parametrize("steps", [1, 4, 30])

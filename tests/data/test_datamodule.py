@@ -4,16 +4,16 @@ from types import SimpleNamespace
 import lightning.pytorch as pl
 import pytest
 import torch
-from made_data import make_raw, make_spec, prepare_raw
 from torch import nn
 
-from litlab.data.arrays import file_of
+from litlab.config.schema import LoaderConfig
 from litlab.data.augment.base import Augmentation
 from litlab.data.augment.draws import Draws
 from litlab.data.datamodule import ArrayDataModule
+from litlab.data.loading.arrays import file_of
 from litlab.data.spec import DataSpec
-from litlab.errors import ConfigError, DataError
-from litlab.schema import LoaderConfig
+from litlab.utils.errors import ConfigError, DataError
+from made_data import make_raw, make_spec, prepare_raw
 
 
 class Mark(Augmentation):

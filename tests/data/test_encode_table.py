@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OrdinalEncoder, QuantileTransformer
 
-from litlab.data.encode import table as module
+from litlab.data.encode import table
 from litlab.data.encode.table import TableEncoder, quantiles_of, to_normal
 from litlab.data.spec import Column
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 
 def chunks(frame: pd.DataFrame, size: int = 7):
@@ -192,9 +192,9 @@ def test_only_numbers_or_only_categories(kept) -> None:
 def test_medians_and_quantiles_of_many_rows_are_those_of_a_sample(monkeypatch) -> None:
     train = frame_of(20_000)[["a", "b"]]
     exact = fitted(train, 500, impute="median", scale="quantile")
-    monkeypatch.setattr(module, "SAMPLE_ROWS", 2000)
+    monkeypatch.setattr(table, "SAMPLE_ROWS", 2000)
     drawn = fitted(train, 500, impute="median", scale="quantile")
-    summary = module._Summary(2)
+    summary = table._Summary(2)
     for chunk in chunks(train, 500)():
         summary.add(chunk.to_numpy())
     assert len(summary.sample()) == 2000
@@ -210,5 +210,5 @@ def test_medians_and_quantiles_of_many_rows_are_those_of_a_sample(monkeypatch) -
 
 
 def test_wide_tables_have_smaller_samples() -> None:
-    assert module._Summary(10).size == 100_000
-    assert module._Summary(10_000).size == 2**23 // 10_000
+    assert table._Summary(10).size == 100_000
+    assert table._Summary(10_000).size == 2**23 // 10_000

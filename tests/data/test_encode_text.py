@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_data import make_spec
 
 from litlab.data.encode.text import TextEncoder
 from litlab.data.encode.tokenizer import MASK_ID, PAD_ID, UNK_ID, load_tokenizer, train_tokenizer
 from litlab.data.spec import DataSpec
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
+from made_data import make_spec
 
 UNITS = ["word", "char", "bpe"]
 TRAIN = [
@@ -238,8 +238,8 @@ def test_a_tokenizer_says_the_same_after_a_round_trip() -> None:
 
 @pytest.mark.parametrize("model", ["cnn", "mlp", "transformer", "simple_cnn", "simple_nn"])
 def test_an_empty_text_is_finite_in_every_model(project, model) -> None:
-    from litlab.assemble import build_model
-    from litlab.config import load
+    from litlab.config.compose import load
+    from litlab.tasks.build import build_model
 
     encoder = fitted(texts=[*TRAIN, "long " * 20])
     spec = text_spec(encoder)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from litlab.config import load
-from litlab.data.files import changed, fingerprints, staged_folder, user_path
-from litlab.data.open import open_or_prepare
-from litlab.errors import DataError, EnvironmentFault
+from litlab.config.compose import load
+from litlab.data.prepare.open import open_or_prepare
+from litlab.data.prepare.source_files import changed, fingerprints, staged_folder, user_path
+from litlab.utils.errors import DataError, EnvironmentFault
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -74,7 +74,9 @@ def test_what_is_not_here_is_not_missed(project, photos) -> None:
 def test_unchanged_files_are_not_read_again(project, photos, monkeypatch) -> None:
     recorded, memo = fingerprints([project / "photos"]), project / "memo.json"
     changed(recorded, memo)
-    monkeypatch.setattr("litlab.data.files._content", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "litlab.data.prepare.source_files._content", lambda _: pytest.fail("read again")
+    )
     assert changed(recorded, memo) is None
 
 
@@ -151,7 +153,8 @@ def slow(project: Path):
         "  val_fraction: 0.2\n  test_fraction: 0.2\n  split_seed: 0\n  stratify: true\n"
     )
     code = (
-        "from litlab.config import load; from litlab.data.open import open_or_prepare;"
+        "from litlab.config.compose import load\n"
+        "from litlab.data.prepare.open import open_or_prepare\n"
         "c = load(['data=slow', 'trust=[slow_source]']); open_or_prepare(c.data, c.trust)"
     )
     started = []

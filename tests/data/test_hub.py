@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hub_stub import SHA, HubStub
 
-from litlab.config import load
-from litlab.data.prepare import prepare
+from hub_stub import SHA, HubStub
+from litlab.config.compose import load
+from litlab.data.prepare.prepare import prepare
 from litlab.data.raw import Raw
 from litlab.data.sources.hub import Hub
 from litlab.data.sources.hub_columns import Texts
-from litlab.errors import ConfigError, DataError, EnvironmentFault, LitlabError
+from litlab.utils.errors import ConfigError, DataError, EnvironmentFault, LitlabError
 
 datasets = pytest.importorskip("datasets")
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value  # noqa: E402

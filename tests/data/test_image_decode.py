@@ -9,10 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_data import make_spec
 from PIL import Image
 
-from litlab.data.images import (
+from litlab.data.inputs.images import (
     Form,
     Header,
     ImageFiles,
@@ -21,8 +20,9 @@ from litlab.data.images import (
     in_threads,
     read_header,
 )
-from litlab.data.read_input import read_input
-from litlab.errors import DataError
+from litlab.data.inputs.read_input import read_input
+from litlab.utils.errors import DataError
+from made_data import make_spec
 
 SIZES = [(40, 30), (30, 40), (64, 64), (7, 90), (33, 32)]  # height, width
 
@@ -311,7 +311,7 @@ def test_the_first_bad_file_is_named_whichever_thread_meets_it(tmp_path) -> None
 
 
 def test_items_are_spread_over_threads_in_order(monkeypatch) -> None:
-    monkeypatch.setattr("litlab.data.images.count_cores", lambda: 3)
+    monkeypatch.setattr("litlab.data.inputs.images.count_cores", lambda: 3)
     together = threading.Barrier(3, timeout=10)
 
     def wait(number: int) -> tuple[int, str]:

@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_data import make_config
 from PIL import Image
 
-from litlab.data.images import Form, decode
-from litlab.data.prepare import prepare
+from litlab.config.instantiate import build
+from litlab.data.inputs.images import Form, decode
+from litlab.data.prepare.prepare import prepare
+from litlab.data.prepare.split import cut
+from litlab.data.prepare.validate import check_raw, check_splits
 from litlab.data.raw import Raw
 from litlab.data.sources.image_folder import ImageFolder
 from litlab.data.spec import DataSpec
-from litlab.data.split import cut
-from litlab.data.validate import check_raw, check_splits
-from litlab.errors import ConfigError, DataError, EnvironmentFault
-from litlab.targets import build
+from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
+from made_data import make_config
 
 RNG = np.random.default_rng(0)
 TARGET = "litlab.data.sources.image_folder.ImageFolder"
@@ -469,7 +469,7 @@ def test_the_same_pictures_give_the_same_bytes_on_any_number_of_cores(
 ) -> None:
     specs = []
     for cores in (1, 3):
-        monkeypatch.setattr("litlab.data.images.count_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("litlab.data.inputs.images.count_cores", lambda cores=cores: cores)
         specs.append(prepared(digits, tmp_path / f"on{cores}", size=[6, 8], fit="crop"))
     for spec in specs:
         assert spec.shape == (3, 6, 8)

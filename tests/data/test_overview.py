@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_data import make_raw, make_spec, prepare_raw
 from PIL import Image
 
-from litlab.config import load
-from litlab.data.overview import MOST_COLUMNS, doubts, overview
-from litlab.data.prepare import prepare
+from litlab.config.compose import load
+from litlab.data.prepare.overview import MOST_COLUMNS, doubts, overview
+from litlab.data.prepare.prepare import prepare
 from litlab.data.raw import Reading
 from litlab.data.sources.class_folders import find_pictures
 from litlab.data.sources.text_folder import folders_of
 from litlab.data.spec import Column
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
+from made_data import make_raw, make_spec, prepare_raw
 
 ROWS = 60
 RNG = np.random.default_rng(0)

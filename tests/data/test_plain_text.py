@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_data import make_config
 
-from litlab.data.arrays import open_split
 from litlab.data.encode.tokenizer import load_tokenizer
-from litlab.data.prepare import prepare
+from litlab.data.loading.arrays import open_split
+from litlab.data.prepare.prepare import prepare
 from litlab.data.sources import plain_text
 from litlab.data.sources.plain_text import PlainText
-from litlab.errors import ConfigError, DataError, EnvironmentFault
+from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
+from made_data import make_config
 
 SHAKESPEARE = Path(__file__).parents[3] / "shared/data/tinyshakespeare/input.txt"
 LINES = "".join(f"{i} lines of text; naïve – “quoted”.\n" for i in range(400))

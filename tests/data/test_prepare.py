@@ -4,18 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_data import KINDS, make_config, make_raw, prepare_raw
 from pydantic import ValidationError
 
-from litlab.config import load
-from litlab.data.arrays import open_split, sha256
-from litlab.data.open import open_or_prepare
-from litlab.data.prepare import prepare
-from litlab.data.preprocess import Preprocess
+from litlab.config.compose import load
+from litlab.config.instantiate import build
+from litlab.data.loading.arrays import open_split, sha256
+from litlab.data.loading.preprocess import Preprocess
+from litlab.data.prepare.open import open_or_prepare
+from litlab.data.prepare.prepare import prepare
 from litlab.data.spec import DataSpec
-from litlab.errors import ConfigError, DataError, EnvironmentFault
-from litlab.paths import prepared_folder
-from litlab.targets import build
+from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
+from litlab.utils.paths import prepared_folder
+from made_data import KINDS, make_config, make_raw, prepare_raw
 
 SMALL = ["data=synthetic", "data.source.num_samples=60"]
 USER_SOURCE = """
@@ -117,9 +117,9 @@ def test_a_second_run_writes_the_same_bytes(kind, project: Path) -> None:
 @pytest.mark.parametrize(
     "moment",
     [
-        "litlab.data.prepare.SplitWriter",
-        "litlab.data.files._replace",
-        "litlab.data.prepare.split_hash",
+        "litlab.data.prepare.prepare.SplitWriter",
+        "litlab.data.prepare.source_files._replace",
+        "litlab.data.prepare.prepare.split_hash",
     ],
 )
 def test_an_interruption_leaves_the_old_data(moment, tmp_path, monkeypatch) -> None:

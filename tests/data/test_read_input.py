@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_data import make_spec
 from PIL import Image
 
-from litlab.data.read_input import read_input
+from litlab.data.inputs.read_input import read_input
 from litlab.data.spec import DataSpec
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
+from made_data import make_spec
 
 GREY = make_spec("image", (1, 6, 5))
 COLOUR = make_spec("image", (3, 6, 5))

@@ -2,14 +2,14 @@ import json
 
 import numpy as np
 import pytest
-from made_data import make_spec
 
-from litlab.data.arrays import of_values
 from litlab.data.encode.text import TextEncoder
-from litlab.data.read_input import read_input
-from litlab.data.read_text import encode_texts
+from litlab.data.inputs.read_input import read_input
+from litlab.data.inputs.read_text import encode_texts
+from litlab.data.loading.arrays import of_values
 from litlab.data.spec import DataSpec
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
+from made_data import make_spec
 
 TEXTS = ["a good film", "é bad", "film"]
 

@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from made_data import make_config
 from PIL import Image
 
-from litlab.data.prepare import prepare
+from litlab.data.prepare.prepare import prepare
 from litlab.data.sources.cifar import Cifar10, Cifar100
 from litlab.data.sources.fashion_mnist import FashionMNIST
 from litlab.data.sources.hub import Hub
@@ -27,7 +26,8 @@ from litlab.data.sources.plain_text import PlainText
 from litlab.data.sources.synthetic import Synthetic
 from litlab.data.sources.table import Table
 from litlab.data.sources.text import Text
-from litlab.errors import ConfigError, LitlabError
+from litlab.utils.errors import ConfigError, LitlabError
+from made_data import make_config
 
 CONF = Path(__file__).parents[2] / "conf"
 RECORDS = {"licence": "other", "origin": "elsewhere"}

@@ -18,6 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import datasets
 
+from litlab.config.instantiate import build
+from litlab.config.schema import DataConfig
+from litlab.data.prepare.validate import check_raw
 from litlab.data.raw import Raw
 from litlab.data.sources import fashion_mnist
 from litlab.data.sources.diabetes import Diabetes
@@ -27,10 +30,7 @@ from litlab.data.sources.idx import find_idx, read_idx
 from litlab.data.sources.mnist1d import MNIST1D
 from litlab.data.sources.synthetic import Synthetic
 from litlab.data.spec import Kind
-from litlab.data.validate import check_raw
-from litlab.errors import DataError, EnvironmentFault
-from litlab.schema import DataConfig
-from litlab.targets import build
+from litlab.utils.errors import DataError, EnvironmentFault
 
 REPOSITORY = Path(__file__).parents[2]
 CHOICES = sorted((REPOSITORY / "conf" / "data").glob("*.yaml"))

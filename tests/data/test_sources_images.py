@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_data import make_config
 
+from litlab.data.prepare.split import cut
+from litlab.data.prepare.validate import check_chunk, check_raw, check_splits
 from litlab.data.raw import Raw
 from litlab.data.sources import idx
 from litlab.data.sources.cifar import Cifar10, Cifar100
 from litlab.data.sources.idx_files import Idx
 from litlab.data.sources.npz import Npz
-from litlab.data.split import cut
-from litlab.data.validate import check_chunk, check_raw, check_splits
-from litlab.errors import ConfigError, DataError, EnvironmentFault
+from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
+from made_data import make_config
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 RNG = np.random.default_rng(0)

@@ -5,11 +5,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_data import make_spec
 from pydantic import ValidationError
 
 from litlab.data.spec import FILE_NAME, DataSpec
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
+from made_data import make_spec
 
 NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4).map(tuple)
 NAMES = st.lists(st.text(max_size=9), max_size=4).map(tuple)

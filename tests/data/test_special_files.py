@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_data import make_spec
 from PIL import Image
 
-from litlab.checkpoint.io import read as read_checkpoint
-from litlab.config import read as read_params
-from litlab.data.files import changed
-from litlab.data.read_input import read_input
+from litlab.config.compose import read as read_params
+from litlab.data.inputs.read_input import read_input
+from litlab.data.prepare.source_files import changed
 from litlab.data.sources.cifar import Cifar10
 from litlab.data.sources.class_folders import find_pictures
 from litlab.data.sources.fashion_mnist import FashionMNIST
@@ -26,8 +24,10 @@ from litlab.data.sources.npz import Npz
 from litlab.data.sources.plain_text import PlainText
 from litlab.data.sources.table import Table
 from litlab.data.sources.text import Text
-from litlab.errors import LitlabError
-from litlab.run_folder import RunRecord, find, read_results
+from litlab.runs.checkpoint.io import read as read_checkpoint
+from litlab.runs.folder import RunRecord, find, read_results
+from litlab.utils.errors import LitlabError
+from made_data import make_spec
 
 TABLE = make_spec("tabular", columns=())
 IMAGE = make_spec("image", shape=(1, 4, 4))

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from made_data import make_config, make_raw
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
+from litlab.data.prepare.split import cut, split_hash
 from litlab.data.spec import SPLITS
-from litlab.data.split import cut, split_hash
-from litlab.errors import ConfigError, DataError
+from litlab.utils.errors import ConfigError, DataError
+from made_data import make_config, make_raw
 
 
 def indices(raw, **settings):

@@ -3,13 +3,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_data import prepare_raw
 
-from litlab.data.arrays import StreamSplit, num_windows, open_split
 from litlab.data.encode.stream import StreamEncoder
-from litlab.data.loader import BatchLoader
+from litlab.data.loading.arrays import StreamSplit, num_windows, open_split
+from litlab.data.loading.loader import BatchLoader
 from litlab.data.raw import Raw
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
+from made_data import prepare_raw
 
 
 def make_split(number, length, *, shifts=False):

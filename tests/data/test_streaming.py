@@ -15,9 +15,9 @@ import json, resource, sys
 from pathlib import Path
 import numpy as np
 import torch
-import litlab.data.prepare as p
+import litlab.data.prepare.prepare as p
 from litlab.data.raw import Raw
-from litlab.schema import DataConfig
+from litlab.config.schema import DataConfig
 
 
 class Endless:

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from litlab.config import load
+from litlab.config.compose import load
 from litlab.data.raw import Raw
 from litlab.data.sources.table import Table
-from litlab.errors import DataError, EnvironmentFault
+from litlab.utils.errors import DataError, EnvironmentFault
 
 ADULT = Path(__file__).parents[3] / "shared" / "data" / "adult"
 PEOPLE = pd.DataFrame(
@@ -397,8 +397,8 @@ def test_times_of_parquet_types(tmp_path) -> None:
 def test_adult_as_it_is_published(tmp_path) -> None:
     if not ADULT.is_dir():
         pytest.skip(f"UCI Adult is not in {ADULT}")
-    from litlab.config import load
-    from litlab.targets import build
+    from litlab.config.compose import load
+    from litlab.config.instantiate import build
 
     config = load(["data=adult", f"data.path={ADULT}"])
     raw = build(config.data.source, where="data.source").read(scratch=tmp_path)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from litlab.data.sources import table_format
 from litlab.data.sources.table_file import open_table
 from litlab.data.sources.table_format import BLOCK, TableFormat, clean
-from litlab.data.sources.table_rows import Features, Rows, as_numbers
-from litlab.errors import DataError
+from litlab.data.sources.table_rows import Features, TableRows, as_numbers
+from litlab.utils.errors import DataError
 
 
 def rows_of(path: Path, **style: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -249,7 +249,7 @@ def test_rows_are_pandas_rows_in_any_order(tmp_path, monkeypatch, frame, name) -
     monkeypatch.setattr("litlab.data.sources.table_rows.SPOOLED", 300)
     path = tmp_path / name
     frame.to_csv(path, index=False) if name == "x.csv" else frame.to_parquet(path)
-    rows = Rows(open_table(path, TableFormat()), ["c", "n"], tmp_path / "spool")
+    rows = TableRows(open_table(path, TableFormat()), ["c", "n"], tmp_path / "spool")
     assert len(rows.starts) > 5
     features = Features(rows, ["n"], ["c"], ".")
     assert len(features) == 3000

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from litlab.config import load
-from litlab.data.prepare import prepare
-from litlab.data.read_input import read_input
+from litlab.config.compose import load
+from litlab.data.inputs.read_input import read_input
+from litlab.data.prepare.prepare import prepare
 from litlab.data.spec import DataSpec
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 
 def people(rows: int = 200, seed: int = 0) -> pd.DataFrame:

@@ -8,15 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litlab.data.arrays import open_split
+from litlab.config.schema import DataConfig
 from litlab.data.encode.text import TextEncoder
-from litlab.data.prepare import prepare
+from litlab.data.loading.arrays import open_split
+from litlab.data.prepare.prepare import prepare
 from litlab.data.raw import Raw
 from litlab.data.sources.text import Text
 from litlab.data.sources.text_spool import TextSpool
 from litlab.data.spec import DataSpec
-from litlab.errors import DataError, EnvironmentFault, LitlabError
-from litlab.schema import DataConfig
+from litlab.utils.errors import DataError, EnvironmentFault, LitlabError
 
 SENTENCES = Path(__file__).parents[3] / "shared" / "data" / "text-sentences"
 needs_sentences = pytest.mark.skipif(
@@ -366,7 +366,7 @@ def test_long_texts_come_in_small_numbers(project, monkeypatch) -> None:
 
     whole = prepared(project, path)
     monkeypatch.setattr(TextSpool, "__getitem__", spy)
-    monkeypatch.setattr("litlab.data.prepare.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("litlab.data.prepare.prepare.CHUNK_BYTES", 1000)
     assert prepared(project, path) == whole
     assert len(asked) > 40
     assert max(asked) < 1000 + 300  # and the longest text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from litlab.data.sources.text_files import lines_of
 from litlab.data.sources.text_rows import Layout, check_layout, read_rows
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 ROWS = [
     {"text": "plain", "label": "a"},

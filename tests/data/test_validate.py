@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from made_data import KINDS, make_raw
 
-from litlab.data.prepare import stored
-from litlab.data.validate import check_chunk, check_raw, check_splits
-from litlab.errors import DataError
+from litlab.data.prepare.prepare import stored
+from litlab.data.prepare.validate import check_chunk, check_raw, check_splits
+from litlab.utils.errors import DataError
+from made_data import KINDS, make_raw
 
 
 def check(raw, source="made"):

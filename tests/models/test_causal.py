@@ -1,6 +1,5 @@
 import pytest
 import torch
-from model_specs import VOCABULARY, make_spec
 from torch import nn
 
 from litlab.models.attention import MultiHeadSelfAttention
@@ -8,6 +7,7 @@ from litlab.models.cnn import CNN
 from litlab.models.mlp import MLP
 from litlab.models.simple import SimpleCNN, SimpleNN
 from litlab.models.transformer import Transformer
+from model_specs import VOCABULARY, make_spec
 
 LENGTH = 12
 SPEC = make_spec("text", (LENGTH,), outputs=0).model_copy(

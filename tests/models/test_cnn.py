@@ -1,6 +1,5 @@
 import pytest
 import torch
-from model_specs import KINDS, PAD, count, make_batch, make_spec
 from torch import nn
 from torch.nn import functional as F
 
@@ -8,6 +7,7 @@ from litlab.models.channels import ConvStyle, ResidualBlock
 from litlab.models.cnn import CNN
 from litlab.models.layers import GAINS
 from litlab.models.simple import SimpleCNN
+from model_specs import KINDS, PAD, count, make_batch, make_spec
 
 
 def copy_in_order(source, target):

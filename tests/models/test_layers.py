@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from model_specs import PAD, VOCABULARY, make_spec
 from scipy import integrate, stats
 from torch import nn
 
@@ -17,6 +16,7 @@ from litlab.models.layers import (
     norm_layer,
 )
 from litlab.models.positions import Positions
+from model_specs import PAD, VOCABULARY, make_spec
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "gelu", "silu"])

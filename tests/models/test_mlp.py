@@ -1,11 +1,11 @@
 import pytest
 import torch
-from model_specs import KINDS, PAD, count, make_batch, make_spec
 from torch import nn
 
 from litlab.models.layers import ACTIVATIONS, GAINS
 from litlab.models.mlp import MLP
 from litlab.models.simple import SimpleNN
+from model_specs import KINDS, PAD, count, make_batch, make_spec
 
 
 def test_simple_nn_is_linear_relu_linear():

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from model_specs import make_spec
 
 from litlab.models.cnn import CNN
 from litlab.models.mlp import MLP
 from litlab.models.simple import SimpleCNN, SimpleNN
 from litlab.models.transformer import Transformer
+from model_specs import make_spec
 
 LONGEST = 11
 SPEC = make_spec("text").model_copy(update={"shape": (LONGEST,)})

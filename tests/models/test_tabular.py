@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from model_specs import count, make_batch, make_spec
 from torch import nn
 
-from litlab.data.preprocess import Preprocess
+from litlab.data.loading.preprocess import Preprocess
 from litlab.data.spec import Column, DataSpec
 from litlab.models.cnn import CNN
 from litlab.models.embedding import CellEmbedding, FeatureEmbedding, RowEmbedding
 from litlab.models.mlp import MLP
 from litlab.models.simple import SimpleCNN, SimpleNN
 from litlab.models.transformer import Transformer
-from litlab.optim import muon, parameter_groups
+from litlab.tasks.optim.optimizers import muon, parameter_groups
+from model_specs import count, make_batch, make_spec
 
 MODELS = [MLP, SimpleNN, CNN, SimpleCNN, Transformer]
 CARDINALITIES = (3, 21, 1001)

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from model_specs import KINDS, PAD, count, make_batch, make_spec
 from torch import nn
 
 from litlab.models.attention import EncoderLayer, MultiHeadSelfAttention
 from litlab.models.positions import Positions, sinusoidal_table
 from litlab.models.transformer import Transformer
+from model_specs import KINDS, PAD, count, make_batch, make_spec
 
 KEEP = torch.tensor([[True] * 7, [True] * 4 + [False] * 3, [False] * 2 + [True] * 5])
 

@@ -14,19 +14,20 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from litlab.data.spec import Column, DataSpec
-from litlab.report import canvas, preview_texts
-from litlab.report.batch import (
+from litlab.report import canvas
+from litlab.report.canvas import DPI, WIDTH, cut
+from litlab.report.preview import texts as preview_texts
+from litlab.report.preview.batch import (
     BatchStatistics,
     Histogram,
     Lengths,
+    PreviewSamples,
     Range,
-    Samples,
     SplitStatistics,
     Statistics,
 )
-from litlab.report.canvas import DPI, WIDTH, cut
-from litlab.report.preview import draw, png, shown
-from litlab.report.preview_texts import CHARACTERS, LINES, changed, wrapped
+from litlab.report.preview.figure import draw, png, shown
+from litlab.report.preview.texts import CHARACTERS, LINES, changed, wrapped
 
 RNG = np.random.default_rng(0)
 LONG = "a class with rather a long name, 图 $x_1$ & more of it than fits"
@@ -93,7 +94,7 @@ def statistics(spec: DataSpec, augmented: bool = True, **more: Any) -> Statistic
     return replace(made, **more)
 
 
-def samples(spec: DataSpec, augmented: bool = True) -> Samples:
+def samples(spec: DataSpec, augmented: bool = True) -> PreviewSamples:
     """Made-up samples; of the augmented ones the first is as it was."""
     number = shown(spec, augmented)
     labels = [f"{i} {LONG}" for i in range(number)]
@@ -101,13 +102,15 @@ def samples(spec: DataSpec, augmented: bool = True) -> Samples:
     if spec.kind in ("image", "sequence"):
         x = RNG.random((number, *spec.shape))
         after = np.concatenate([x[:1], 1 - x[1:]])
-        return Samples(x, after if augmented else None, labels, new if augmented else labels)
+        return PreviewSamples(x, after if augmented else None, labels, new if augmented else labels)
     length = spec.shape[0]
     before = [[f"token{i}{j}" for j in range(length)] for i in range(number)]
     changed = [before[0], *([*(t[:3] for t in row[:2]), *row[2:]] for row in before[1:])]
     if spec.task == "language_model":
-        return Samples(before, changed if augmented else None, targets=before, joint="")
-    return Samples(before, changed if augmented else None, labels, new if augmented else labels)
+        return PreviewSamples(before, changed if augmented else None, targets=before, joint="")
+    return PreviewSamples(
+        before, changed if augmented else None, labels, new if augmented else labels
+    )
 
 
 COLUMNS = (
@@ -213,7 +216,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bool]]:
 def test_a_table_marks_the_cells_that_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = written(monkeypatch)
     spec = SPECS["mixed"]
-    made = Samples([["39", "a"]] * 4, [["39", "b"], *[["39", "a"]] * 3], ["x"] * 4, ["x"] * 4)
+    made = PreviewSamples(
+        [["39", "a"]] * 4, [["39", "b"], *[["39", "a"]] * 3], ["x"] * 4, ["x"] * 4
+    )
     draw(spec, made, statistics(spec))
     marked = [line.split() for line, _, bold in lines if bold and line]
     assert marked == [["b"]]
@@ -226,7 +231,9 @@ def test_texts_mark_the_tokens_that_changed(monkeypatch: pytest.MonkeyPatch) -> 
     lines = written(monkeypatch)
     spec = SPECS["text"]
     before = [["the", "film", "was", "good"], ["no", "change"]]
-    made = Samples(before, [["the", "film", "<mask>", "good"], before[1]], ["x"] * 2, ["x"] * 2)
+    made = PreviewSamples(
+        before, [["the", "film", "<mask>", "good"], before[1]], ["x"] * 2, ["x"] * 2
+    )
     draw(spec, made, statistics(spec))
     assert [line for line, _, bold in lines if bold and line] == ["was", "<mask>"]
     assert [line for line, _, bold in lines if not bold][-1] == "no change"
@@ -236,11 +243,11 @@ def test_texts_mark_the_tokens_that_changed(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_language_model_has_each_target_below_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = written(monkeypatch)
     spec = SPECS["language"]
-    made = Samples([list("to be")], None, targets=[list("o be ")], joint="")
+    made = PreviewSamples([list("to be")], None, targets=[list("o be ")], joint="")
     draw(spec, made, statistics(spec, False))
     assert [line for line, *_ in lines if line] == ["to be", "o be"]
     lines.clear()
-    made = Samples([["to", " be"]], None, targets=[[" be", "!"]], joint="")
+    made = PreviewSamples([["to", " be"]], None, targets=[[" be", "!"]], joint="")
     draw(spec, made, statistics(spec, False))
     assert [line.split() for line, *_ in lines if line] == [["to", "␣be"], ["␣be", "!"]]
 
@@ -254,7 +261,7 @@ def test_images_are_drawn_as_they_are() -> None:
     spec = make_spec("image", (3, 2, 2))
     x = np.zeros((24, 3, 2, 2))
     x[:, 0, 0, 0], x[:, 1, 0, 1], x[:, 2, 1, 0], x[:, :, 1, 1] = 1, 1, 1, 0.5
-    made = Samples(x, None, ["x"] * 24, ["x"] * 24)
+    made = PreviewSamples(x, None, ["x"] * 24, ["x"] * 24)
     painted = pixels(draw(spec, made, statistics(spec, False)))
     colours, counts = np.unique(painted.reshape(-1, 3), axis=0, return_counts=True)
     found = {tuple(c): n for c, n in zip(colours.tolist(), counts.tolist(), strict=True)}
@@ -268,7 +275,7 @@ def test_values_out_of_range_are_cut_off_and_large_images_averaged() -> None:
     spec = make_spec("image", (1, 600, 600))
     x = np.full((12, 1, 600, 600), -4.0)
     x[..., ::2, :] = 7.0
-    made = Samples(x, x, ["x"] * 12, ["x"] * 12)
+    made = PreviewSamples(x, x, ["x"] * 12, ["x"] * 12)
     painted = pixels(draw(spec, made, statistics(spec)))
     middle = painted[60:100, 60:100]
     assert middle.min() > 100

@@ -15,9 +15,9 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from litlab.tuning.objectives import Objective
-from litlab.tuning.outcome import Finalist
-from litlab.tuning.space import Space
+from litlab.tuning.results.outcome import Finalist
+from litlab.tuning.study.objectives import Objective
+from litlab.tuning.study.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

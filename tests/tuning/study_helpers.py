@@ -26,7 +26,7 @@ PROGRAM = """
 import sys
 sys.path[:0] = {path}
 {patch}
-from litlab.cli import main
+from litlab.cli.main import main
 main()
 """
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from litlab.tuning.objectives import Objective
 from litlab.tuning.report.advice import advise
 from litlab.tuning.report.borders import beyond, typed
 from litlab.tuning.report.importances import importances
 from litlab.tuning.report.paired import difference
-from litlab.tuning.space import Space
+from litlab.tuning.study.objectives import Objective
+from litlab.tuning.study.space import Space
 from made_studies import (
     LOSS,
     SIZE,

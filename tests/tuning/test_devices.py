@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from litlab import gpus
-from litlab.errors import ConfigError
-from litlab.tuning.devices import Slot, slots
+from litlab.tuning.workers.devices import Slot, slots
+from litlab.utils import gpus
+from litlab.utils.errors import ConfigError
 from run_helpers import THIRD_PARTY, small
 
 pytestmark = THIRD_PARTY
@@ -102,8 +102,8 @@ def test_a_trial_sees_its_own_gpus_alone(monkeypatch) -> None:
 
 ASK = """
 import sys
-from litlab.config import load
-from litlab.tuning.devices import slots
+from litlab.config.compose import load
+from litlab.tuning.workers.devices import slots
 config = load(["data=synthetic", "trainer=cpu", "trainer.accelerator=auto"])
 slots(config.trainer, 1, 2)
 import torch

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from litlab.run_folder import RunRecord
+from litlab.runs.folder import RunRecord
 from run_helpers import THIRD_PARTY, assert_same, mlflow_run
 from trial_helpers import begin, epochs, finish, is_alive, pids, run, until
 

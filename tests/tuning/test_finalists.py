@@ -10,8 +10,8 @@ import pytest
 import yaml
 from scipy.stats import ttest_1samp
 
-from litlab.run_folder import RunRecord
-from litlab.tuning.outcome import Finalist, interval
+from litlab.runs.folder import RunRecord
+from litlab.tuning.results.outcome import Finalist, interval
 from run_helpers import SMALL, THIRD_PARTY, mlflow_run
 from study_helpers import run, states, study, trials_of
 
@@ -30,8 +30,8 @@ def test_intervals_are_students() -> None:
 
 def test_the_best_on_new_seeds(project: Path) -> None:
     """Also: the test split is not even there."""
-    from litlab.config import load
-    from litlab.data.open import open_or_prepare
+    from litlab.config.compose import load
+    from litlab.data.prepare.open import open_or_prepare
 
     folder, _ = open_or_prepare(load([*SMALL]).data, [])
     (folder / "test.safetensors").unlink()
@@ -126,7 +126,7 @@ def test_a_limit_of_time(project: Path) -> None:
 
 def test_a_trial_without_a_finite_value_fails(project: Path) -> None:
     patch = (
-        "import litlab.tuning.worker as w\n"
+        "import litlab.tuning.workers.worker as w\n"
         "said = w._said\n"
         "def nan(record, *, pruned):\n"
         "    found = said(record, pruned=pruned)\n"

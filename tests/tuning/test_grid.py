@@ -3,11 +3,11 @@
 import optuna
 import pytest
 
-from litlab.errors import ConfigError
-from litlab.tuning.grid import cells_of
-from litlab.tuning.samplers import make_pruner, make_sampler
-from litlab.tuning.settings import StudySettings
-from litlab.tuning.space import Space
+from litlab.tuning.study.grid import cells_of
+from litlab.tuning.study.samplers import make_pruner, make_sampler
+from litlab.tuning.study.settings import StudySettings
+from litlab.tuning.study.space import Space
+from litlab.utils.errors import ConfigError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

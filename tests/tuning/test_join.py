@@ -13,8 +13,8 @@ from typing import Any
 import optuna
 import pytest
 
-from litlab.errors import ConfigError, EnvironmentFault
-from litlab.tuning.storage import Storage, address_of, shown
+from litlab.tuning.study.storage import Storage, address_of, shown
+from litlab.utils.errors import ConfigError, EnvironmentFault
 from postgres import PASSWORD, server
 from run_helpers import THIRD_PARTY
 from study_helpers import run, study
@@ -25,7 +25,7 @@ LONG = ("trainer.max_epochs=30", "trainer.limit_train_batches=1.0")
 
 LEISURELY = """
 import time
-from litlab.tuning.pool import Pool
+from litlab.tuning.workers.pool import Pool
 begin = Pool.begin
 def later(*arguments, **named):
     time.sleep(1.0)
@@ -213,7 +213,8 @@ def test_a_server_that_is_not_there() -> None:
 def test_nobody_has_begun(tmp_path: Path, database: str) -> None:
     machine = Machine(tmp_path / "a", database, name="nobody")
     machine.command[2] = machine.command[2].replace(
-        "from litlab.cli", "import litlab.tuning.study as s; s.PATIENCE = 0\nfrom litlab.cli"
+        "from litlab.cli.main",
+        "import litlab.tuning.study.study as s; s.PATIENCE = 0\nfrom litlab.cli.main",
     )
     _, err = run([*machine.command, "--join"], machine.folder, code=5)
     assert "no study 'nobody' to join" in err

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from litlab.checkpoint.card import load
-from litlab.data.arrays import of_values
-from litlab.errors import CheckpointError
-from litlab.run_folder import BEST
-from litlab.tuning import latency
+from litlab.data.loading.arrays import of_values
+from litlab.runs.checkpoint.metadata import load
+from litlab.runs.folder import BEST
+from litlab.tuning.workers import latency
+from litlab.utils.errors import CheckpointError
 from run_helpers import THIRD_PARTY, small_run
 
 pytestmark = THIRD_PARTY

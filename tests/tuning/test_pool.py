@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from litlab.errors import EnvironmentFault
-from litlab.tuning import pool as module
-from litlab.tuning.devices import Slot
-from litlab.tuning.pool import ATTEMPTS, Pool
-from litlab.tuning.worker import Worker
+from litlab.tuning.workers import pool as module
+from litlab.tuning.workers.devices import Slot
+from litlab.tuning.workers.pool import ATTEMPTS, Pool
+from litlab.tuning.workers.worker import Worker
+from litlab.utils.errors import EnvironmentFault
 
 Said = dict[str, Any]
 GONE = {"failed": "No such file", "code": 5}

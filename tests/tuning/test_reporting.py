@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from litlab.errors import EnvironmentFault
-from litlab.rank_guard import RankDied
-from litlab.run_folder import RunRecord
-from litlab.tuning import reporting, worker
-from litlab.tuning.rank import Ranks
-from litlab.tuning.reporting import Line, Report
+from litlab.distributed.watchdog import RankDied
+from litlab.runs.folder import RunRecord
+from litlab.tuning.workers import reporting, worker
+from litlab.tuning.workers.rank import Ranks
+from litlab.tuning.workers.reporting import Line, TrialReporter
+from litlab.utils.errors import EnvironmentFault
 from run_helpers import THIRD_PARTY, ready_store, small
 
 pytestmark = THIRD_PARTY
@@ -68,18 +68,18 @@ def trainer(**measured: float) -> Any:
 
 def test_an_epoch_is_told_and_the_answer_ends_the_fit() -> None:
     study = Study(prune_at=3)
-    report, fit, other = Report("val/loss", study.trial), trainer(val_loss=0.5), trainer()
+    report, fit, other = TrialReporter("val/loss", study.trial), trainer(val_loss=0.5), trainer()
     report.on_train_epoch_end(other, None)  # an epoch without validation
     report.on_train_epoch_end(fit, None)
     assert study.end() == [{"epoch": 3, "value": 0.5}]
     assert (fit.should_stop, other.should_stop) == (True, False)
-    again = Report("val/loss", None)
+    again = TrialReporter("val/loss", None)
     again.load_state_dict(report.state_dict())
     assert again.pruned
 
 
 def test_another_process_does_what_the_first_was_told() -> None:
-    report, fit = Report("val/loss", None), trainer(val_loss=0.5)
+    report, fit = TrialReporter("val/loss", None), trainer(val_loss=0.5)
     report.on_train_epoch_end(fit, None)
     assert not fit.should_stop
     fit.strategy.broadcast = lambda value: True

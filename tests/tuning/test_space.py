@@ -6,11 +6,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from litlab.config import load
-from litlab.errors import ConfigError
-from litlab.tuning.composer import Composer
-from litlab.tuning.settings import load_settings
-from litlab.tuning.space import Space, overrides
+from litlab.config.compose import load
+from litlab.tuning.study.composer import Composer
+from litlab.tuning.study.settings import load_settings
+from litlab.tuning.study.space import Space, overrides
+from litlab.utils.errors import ConfigError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

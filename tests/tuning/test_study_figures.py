@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 from PIL import Image
 
-from litlab.tuning.objectives import Objective
-from litlab.tuning.outcome import Outcome
 from litlab.tuning.report import figures, page
 from litlab.tuning.report.drawn import drawn
 from litlab.tuning.report.fronts import pareto
@@ -23,7 +21,9 @@ from litlab.tuning.report.parallel import parallel
 from litlab.tuning.report.scales import scale_of, worst_shown
 from litlab.tuning.report.slices import slices
 from litlab.tuning.report.timeline import clock, long_pauses, shortened, timeline
-from litlab.tuning.space import Space
+from litlab.tuning.results.outcome import Outcome
+from litlab.tuning.study.objectives import Objective
+from litlab.tuning.study.space import Space
 from made_studies import (
     LOSS,
     SIZE,

@@ -13,15 +13,21 @@ import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from litlab.config import load
-from litlab.errors import ConfigError, DataError, EnvironmentFault, Interrupted, NonFiniteError
-from litlab.summary import show_study
-from litlab.tracking.mlflow_logger import MLflowLogger
+from litlab.cli.summary import show_study
+from litlab.config.compose import load
+from litlab.runs.tracking.mlflow_logger import MLflowLogger
 from litlab.tuning import tune
-from litlab.tuning.experiment import write_experiment
-from litlab.tuning.record import ParentRun
-from litlab.tuning.settings import StudySettings
+from litlab.tuning.results.experiment import write_experiment
+from litlab.tuning.results.record import ParentRun
+from litlab.tuning.study.settings import StudySettings
 from litlab.tuning.tune import Tuner
+from litlab.utils.errors import (
+    ConfigError,
+    DataError,
+    EnvironmentFault,
+    Interrupted,
+    NonFiniteError,
+)
 from run_helpers import SMALL, THIRD_PARTY, ready_store
 
 pytestmark = THIRD_PARTY

@@ -10,14 +10,14 @@ import optuna
 import pytest
 from mlflow.tracking import MlflowClient
 
-from litlab.errors import ConfigError
-from litlab.run_folder import RunRecord
-from litlab.tuning.objectives import Objective
-from litlab.tuning.samplers import KeyedRandom
-from litlab.tuning.settings import StudySettings
-from litlab.tuning.space import Space
-from litlab.tuning.storage import Storage
-from litlab.tuning.study import Start, TrialStudy
+from litlab.runs.folder import RunRecord
+from litlab.tuning.study.objectives import Objective
+from litlab.tuning.study.samplers import KeyedRandom
+from litlab.tuning.study.settings import StudySettings
+from litlab.tuning.study.space import Space
+from litlab.tuning.study.storage import Storage
+from litlab.tuning.study.study import Start, TrialStudy
+from litlab.utils.errors import ConfigError
 from run_helpers import THIRD_PARTY, ready_store
 from study_helpers import run, states, study, trials_of
 
@@ -54,7 +54,7 @@ def test_a_study_and_what_it_leaves(project: Path) -> None:
     # The best is an experiment like any other.
     recipe = (project / said["experiment"]).read_text()
     assert "litlab params experiment=tiny-best" in recipe
-    from litlab.config import load
+    from litlab.config.compose import load
 
     best = load(["experiment=tiny-best"])
     assert best.optimizer["lr"] == said["best"]["params"]["optimizer.lr"]
@@ -65,16 +65,16 @@ def test_a_study_and_what_it_leaves(project: Path) -> None:
 
 KILLS = """
 import os, signal
-from litlab.checkpoint.keeper import Keeper
+from litlab.training.callbacks.checkpoint import CheckpointCallback
 from pathlib import Path
-done = Keeper.batch_done
+done = CheckpointCallback.batch_done
 def batch_done(self, trainer):
     mark = Path("killed-" + self.card.config.name)
     if trainer.global_step == 4 and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     done(self, trainer)
-Keeper.batch_done = batch_done
+CheckpointCallback.batch_done = batch_done
 """
 
 
@@ -91,15 +91,15 @@ def test_every_process_killed_once(project: Path) -> None:
 
 
 FAILS = """
-from litlab.checkpoint.keeper import Keeper
-done = Keeper.batch_done
+from litlab.training.callbacks.checkpoint import CheckpointCallback
+done = CheckpointCallback.batch_done
 def batch_done(self, trainer):
     if self.card.config.name.endswith("1"):
         raise RuntimeError("out of memory")
     if self.card.config.name.endswith("2"):
         import os; os._exit(9)
     done(self, trainer)
-Keeper.batch_done = batch_done
+CheckpointCallback.batch_done = batch_done
 """
 
 
@@ -123,15 +123,15 @@ def test_trials_that_fail_cost_themselves(project: Path) -> None:
 
 REMOVES = """
 import shutil
-from litlab.checkpoint.keeper import Keeper
+from litlab.training.callbacks.checkpoint import CheckpointCallback
 from pathlib import Path
-done = Keeper.batch_done
+done = CheckpointCallback.batch_done
 def batch_done(self, trainer):
     if self.card.config.name.endswith("1") and not Path("removed").exists():
         Path("removed").touch()
         shutil.rmtree("runs")
     done(self, trainer)
-Keeper.batch_done = batch_done
+CheckpointCallback.batch_done = batch_done
 """
 
 
@@ -146,7 +146,7 @@ def test_a_folder_of_runs_that_is_removed_costs_no_trial(project: Path) -> None:
 
 @pytest.mark.slow
 def test_pruning_is_no_failure(project: Path) -> None:
-    patch = "import litlab.tuning.samplers as s; s.WARMUP_TRIALS = s.WARMUP_EPOCHS = 1"
+    patch = "import litlab.tuning.study.samplers as s; s.WARMUP_TRIALS = s.WARMUP_EPOCHS = 1"
     space = {"optimizer.lr": [0.05, 1e-7]}
     command = study(
         project,

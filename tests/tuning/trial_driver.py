@@ -20,9 +20,9 @@ ATTEMPTS = 3
 
 def run(orders: dict[str, Any]) -> list[dict[str, Any]]:
     """Train the trials; return what each said, `deaths` included."""
-    from litlab.config import load
-    from litlab.tuning.devices import Slot
-    from litlab.tuning.worker import start
+    from litlab.config.compose import load
+    from litlab.tuning.workers.devices import Slot
+    from litlab.tuning.workers.worker import start
 
     torch.set_num_threads(1)
     config = load(orders["overrides"])

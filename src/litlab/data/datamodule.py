@@ -4,13 +4,13 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from litlab.data.arrays import Split, check_descriptions, open_split
+from litlab.config.schema import LoaderConfig
 from litlab.data.augment.base import Augmentation, needs_partners
-from litlab.data.loader import BatchLoader, Indexed
-from litlab.data.preprocess import Key, Preprocess
+from litlab.data.loading.arrays import Split, check_descriptions, open_split
+from litlab.data.loading.loader import BatchLoader, Indexed
+from litlab.data.loading.preprocess import Key, Preprocess
 from litlab.data.spec import DataSpec
-from litlab.errors import ConfigError
-from litlab.schema import LoaderConfig
+from litlab.utils.errors import ConfigError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -23,8 +23,8 @@ class ArrayDataModule(pl.LightningDataModule):
         spec: Their description.
         loader: Batch sizes and where the arrays live.
         augmentations: In order, by name; the name tells their random numbers apart.
-        splits: What may be opened. Not "test": `litlab.evaluate` alone opens that, without this
-            module.
+        splits: What may be opened. Not "test": `litlab.evaluation.evaluate` alone opens that,
+            without this module.
         seed: Of the batches' order and of augmentation.
         repeat: Whether every epoch of training is the first one again, batch for batch.
     """

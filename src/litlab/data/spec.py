@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from litlab.errors import DataError
-from litlab.names import Name
+from litlab.utils.errors import DataError
+from litlab.utils.names import Name
 
 SCHEMA = 2
 FILE_NAME = "spec.json"

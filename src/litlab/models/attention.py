@@ -2,7 +2,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from litlab.hyperparameters import Activation
+from litlab.config.hyperparameters import Activation
 from litlab.models.layers import activation_layer
 
 

@@ -1,7 +1,7 @@
 from torch import nn
 
+from litlab.config.hyperparameters import Activation, Count, Initialization, Norm, Probability
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Activation, Count, Initialization, Norm, Probability
 from litlab.models.cnn import CNN
 from litlab.models.mlp import MLP
 

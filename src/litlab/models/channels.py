@@ -10,8 +10,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from litlab.config.hyperparameters import Activation, Norm
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Activation, Norm
 from litlab.models.embedding import RowEmbedding, TokenEmbedding, require_labels
 from litlab.models.layers import CONVOLUTIONS, activation_layer, masked, norm_layer
 

@@ -3,8 +3,15 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from litlab.config.hyperparameters import (
+    Activation,
+    Count,
+    Depth,
+    Initialization,
+    Norm,
+    Probability,
+)
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Activation, Count, Depth, Initialization, Norm, Probability
 from litlab.models.channels import ChannelInput, ConvStyle, PlainBlock, ResidualBlock, Stage
 from litlab.models.layers import GAINS, initialize, masked_max, masked_mean
 

@@ -3,7 +3,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from litlab.hyperparameters import Activation, Initialization, Norm
+from litlab.config.hyperparameters import Activation, Initialization, Norm
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,

@@ -1,7 +1,7 @@
 from torch import Tensor, nn
 
+from litlab.config.hyperparameters import Activation, Count, Initialization, Norm, Probability
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Activation, Count, Initialization, Norm, Probability
 from litlab.models.embedding import flat_input
 from litlab.models.layers import GAINS, activation_layer, initialize, norm_layer
 

@@ -4,8 +4,8 @@ from math import prod
 
 from torch import Tensor, nn
 
+from litlab.config.hyperparameters import Count
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Count
 from litlab.models.channels import ChannelInput
 from litlab.models.embedding import flat_input
 from litlab.models.layers import CONVOLUTIONS

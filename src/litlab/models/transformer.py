@@ -3,8 +3,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from litlab.config.hyperparameters import Activation, Count, Depth, Initialization, Probability
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Activation, Count, Depth, Initialization, Probability
 from litlab.models.attention import EncoderLayer
 from litlab.models.embedding import CellEmbedding, FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from litlab.models.layers import initialize, masked_mean

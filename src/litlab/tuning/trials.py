@@ -6,15 +6,15 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from litlab.errors import ConfigError, EnvironmentFault
-from litlab.output import number, say
-from litlab.signals import Signals
-from litlab.tuning.clock import Clock
-from litlab.tuning.composer import Composer
-from litlab.tuning.objectives import shown
-from litlab.tuning.pool import MACHINE, Job, Pool
-from litlab.tuning.record import ParentRun, as_run
-from litlab.tuning.study import ENDED, TrialStudy
+from litlab.tuning.results.record import ParentRun, as_run
+from litlab.tuning.study.composer import Composer
+from litlab.tuning.study.objectives import shown
+from litlab.tuning.study.study import ENDED, TrialStudy
+from litlab.tuning.study.time_limit import TimeLimit
+from litlab.tuning.workers.pool import MACHINE, Job, Pool
+from litlab.utils.errors import ConfigError, EnvironmentFault
+from litlab.utils.output import number, say
+from litlab.utils.signals import Signals
 
 
 class Trials:
@@ -46,7 +46,7 @@ class Trials:
 
     def run(self, signals: Signals) -> None:
         """Run what is missing, until it has ended here or elsewhere, or a signal comes."""
-        clock = Clock(self.study, self.settings.time_limit, helps=self.helps)
+        clock = TimeLimit(self.study, self.settings.time_limit, helps=self.helps)
         self._say_what_is_left()
         waits = False
         while signals.came is None:

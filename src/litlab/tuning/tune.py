@@ -6,31 +6,31 @@ from pathlib import Path
 
 import torch
 
-from litlab import config as configuration
-from litlab.assemble import build_task
-from litlab.callbacks.budget import seconds as span
-from litlab.checkpoint.manifest import config_hash
-from litlab.data.open import open_or_prepare
-from litlab.errors import ConfigError, EnvironmentFault, Interrupted
-from litlab.output import say
-from litlab.paths import runs_folder
-from litlab.run_lock import running
-from litlab.schema import Config
-from litlab.signals import Signals
-from litlab.tuning import conclude
-from litlab.tuning.composer import Composer
-from litlab.tuning.devices import slots
-from litlab.tuning.finalists import Finals
-from litlab.tuning.objectives import objectives_of
-from litlab.tuning.outcome import Outcome
-from litlab.tuning.ownership import owners_folder
-from litlab.tuning.pool import FIX, Pool
-from litlab.tuning.record import ParentRun, warm_up
-from litlab.tuning.settings import StudySettings
-from litlab.tuning.space import Space
-from litlab.tuning.storage import Storage, put_aside
-from litlab.tuning.study import AnotherStudyError, Start, TrialStudy
+from litlab.config import compose as configuration
+from litlab.config.schema import Config
+from litlab.data.prepare.open import open_or_prepare
+from litlab.runs.checkpoint.manifest import config_hash
+from litlab.runs.lock import running
+from litlab.tasks.build import build_task
+from litlab.training.callbacks.budget import seconds as span
+from litlab.tuning.results import conclude
+from litlab.tuning.results.finalists import FinalistResults
+from litlab.tuning.results.outcome import Outcome
+from litlab.tuning.results.record import ParentRun, warm_up
+from litlab.tuning.study.composer import Composer
+from litlab.tuning.study.objectives import objectives_of
+from litlab.tuning.study.ownership import owners_folder
+from litlab.tuning.study.settings import StudySettings
+from litlab.tuning.study.space import Space
+from litlab.tuning.study.storage import Storage, put_aside
+from litlab.tuning.study.study import AnotherStudyError, Start, TrialStudy
 from litlab.tuning.trials import Trials, short
+from litlab.tuning.workers.devices import slots
+from litlab.tuning.workers.pool import FIX, Pool
+from litlab.utils.errors import ConfigError, EnvironmentFault, Interrupted
+from litlab.utils.output import say
+from litlab.utils.paths import runs_folder
+from litlab.utils.signals import Signals
 
 LEAST_SILENCE = 5  # seconds
 
@@ -134,7 +134,7 @@ class Tuner:
             try:
                 self.parent.start()
                 warm_up(self.config)
-                finals = Finals(self.study, self.config, self.composer, self.parent)
+                finals = FinalistResults(self.study, self.config, self.composer, self.parent)
                 try:
                     self.trials.run(signals)
                     if signals.came is None:

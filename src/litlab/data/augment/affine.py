@@ -1,10 +1,10 @@
 import torch
 
+from litlab.config.hyperparameters import Fraction, NonNegative
 from litlab.data.augment.base import Augmentation
 from litlab.data.augment.draws import Draws
 from litlab.data.augment.warp import warp
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Fraction, NonNegative
 
 
 class Affine(Augmentation):

@@ -1,10 +1,10 @@
 import torch
 from torch.nn import functional as F
 
+from litlab.config.hyperparameters import Count
 from litlab.data.augment.base import Augmentation
 from litlab.data.augment.draws import Draws
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Count
 
 
 class Crop(Augmentation):

@@ -1,10 +1,10 @@
 import torch
 
+from litlab.config.hyperparameters import Fraction, Positive
 from litlab.data.augment.draws import Draws
 from litlab.data.augment.mixing import BetaTable, Mixing
 from litlab.data.augment.spans import inside, lengths
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Fraction, Positive
 
 
 class CutMix(Mixing):

@@ -2,11 +2,11 @@ import math
 
 import torch
 
+from litlab.config.hyperparameters import Fraction
 from litlab.data.augment.base import Augmentation
 from litlab.data.augment.draws import Draws
 from litlab.data.augment.spans import inside
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Fraction
 
 RATIO = 0.3  # of height to width, from this to its inverse, as in the paper
 

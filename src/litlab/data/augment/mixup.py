@@ -1,9 +1,9 @@
 import torch
 
+from litlab.config.hyperparameters import Fraction, Positive
 from litlab.data.augment.draws import Draws
 from litlab.data.augment.mixing import BetaTable, Mixing
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Fraction, Positive
 
 
 class Mixup(Mixing):

@@ -1,11 +1,11 @@
 import torch
 
+from litlab.config.hyperparameters import Fraction, Positive
 from litlab.data.augment.cutmix import Paste
 from litlab.data.augment.draws import Draws
 from litlab.data.augment.mixing import BetaTable, Mixing
 from litlab.data.augment.mixup import Blend, Mixup
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Fraction, Positive
 
 
 class MixupCutMix(Mixing):

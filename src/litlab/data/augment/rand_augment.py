@@ -1,10 +1,10 @@
 import torch
 
+from litlab.config.hyperparameters import Count, Index
 from litlab.data.augment import policy
 from litlab.data.augment.base import Augmentation
 from litlab.data.augment.draws import Draws
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Count, Index
 
 
 class RandAugment(Augmentation):

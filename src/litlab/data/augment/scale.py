@@ -1,9 +1,9 @@
 import torch
 
+from litlab.config.hyperparameters import Fraction
 from litlab.data.augment.base import Augmentation
 from litlab.data.augment.draws import Draws
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Fraction
 
 
 class Scale(Augmentation):

@@ -1,10 +1,10 @@
 import torch
 
+from litlab.config.hyperparameters import Fraction
 from litlab.data.augment.base import Augmentation
 from litlab.data.augment.draws import Draws
 from litlab.data.augment.spans import inside
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Fraction
 
 
 class TimeMask(Augmentation):

@@ -2,10 +2,10 @@ import math
 
 import torch
 
+from litlab.config.hyperparameters import Fraction
 from litlab.data.augment.draws import Draws
 from litlab.data.augment.texts import TextAugmentation
 from litlab.data.spec import DataSpec
-from litlab.hyperparameters import Fraction
 
 
 class TokenSwap(TextAugmentation):

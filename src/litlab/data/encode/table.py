@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from litlab.data.spec import Array, Column
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 MISSING = "<missing>"  # the category of a cell that holds nothing
 NUM_QUANTILES = 1000

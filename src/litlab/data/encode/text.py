@@ -13,7 +13,7 @@ from litlab.data.encode.tokenizer import (
     train_tokenizer,
 )
 from litlab.data.spec import Array, DataSpec
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 BATCH_CHARACTERS = 2**18  # tokenized at once: the library takes some hundred bytes a token
 

@@ -4,11 +4,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from litlab.data.files import user_path
+from litlab.data.prepare.source_files import user_path
 from litlab.data.raw import Raw
 from litlab.data.sources.cifar_batches import Batch, read_binary, read_pickle, read_pickled, text
 from litlab.data.spec import Array
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 
 class _Layout(NamedTuple):

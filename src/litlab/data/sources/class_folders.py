@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from litlab.data.images import SUFFIXES
+from litlab.data.inputs.images import SUFFIXES
 from litlab.data.sources.folder_names import refuse_masks, refuse_splits
-from litlab.errors import DataError, EnvironmentFault
+from litlab.utils.errors import DataError, EnvironmentFault
 
 PARTS = {
     "train": "train",

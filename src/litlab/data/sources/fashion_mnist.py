@@ -8,7 +8,7 @@ from pathlib import Path
 from litlab.data.raw import Raw
 from litlab.data.sources.idx import find_idx, read_idx
 from litlab.data.spec import Array
-from litlab.errors import DataError, EnvironmentFault
+from litlab.utils.errors import DataError, EnvironmentFault
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 SPLIT = re.compile(
     r"(?P<prefix>.*[\W_])?(?:(?P<train>train|training)|(?P<val>val|valid|validation|dev|eval)"

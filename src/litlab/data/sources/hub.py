@@ -3,14 +3,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from litlab.config.hyperparameters import Cell, Count
 from litlab.data.encode.text import TextEncoder
 from litlab.data.raw import Raw
-from litlab.data.sources import hub_columns as columns
-from litlab.data.sources.hub_fetch import Found, find
+from litlab.data.sources import hub_columns
+from litlab.data.sources.hub_fetch import DatasetFiles, find
 from litlab.data.sources.hub_load import load, name_parts
 from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
-from litlab.hyperparameters import Cell, Count
 
 Task = Literal["classification", "regression"]
 # The settings that are for one kind of data only.
@@ -123,9 +123,9 @@ class Hub:
         found = find(self.path, self.config, self.revision)
         parts, left_out = name_parts(load(found, scratch), *self.splits)
         features = next(iter(parts.values())).features
-        target = columns.find_target(features, self.target)
-        columns.check_target(features[target], target, self.path)
-        kind, column = columns.find_input(features, self.kind, self.input, target)
+        target = hub_columns.find_target(features, self.target)
+        hub_columns.check_target(features[target], target, self.path)
+        kind, column = hub_columns.find_input(features, self.kind, self.input, target)
         self._refuse_unused(kind)
         readers = {"image": self._images, "text": self._texts}
         if kind == "tabular":
@@ -159,7 +159,7 @@ class Hub:
             refuse_unused(Hub, self.given, ["fit"], "images keep their size without size")
 
     def _images(
-        self, parts: Mapping[str, Any], column: str, target: str, found: Found, scratch: Path
+        self, parts: Mapping[str, Any], column: str, target: str, found: DatasetFiles, scratch: Path
     ) -> Raw:
         from litlab.data.sources.hub_images import Images, shape_images
 
@@ -172,11 +172,11 @@ class Hub:
         )
 
     def _texts(
-        self, parts: Mapping[str, Any], column: str, target: str, found: Found, scratch: Path
+        self, parts: Mapping[str, Any], column: str, target: str, found: DatasetFiles, scratch: Path
     ) -> Raw:
-        texts = {part: columns.Texts(dataset, column) for part, dataset in parts.items()}
+        texts = {part: hub_columns.Texts(dataset, column) for part, dataset in parts.items()}
         if self.empty == "refuse":
-            columns.check_texts(texts, column, self.path)
+            hub_columns.check_texts(texts, column, self.path)
         return replace(self._labelled(parts, texts, target), kind="text", encoder=self.encoder)
 
     def _labelled(self, parts: Mapping[str, Any], inputs: Mapping[str, Any], target: str) -> Raw:
@@ -186,9 +186,9 @@ class Hub:
         dtype = str(next(iter(parts.values())).features[target].dtype)
         if self.task == "regression" or (self.task == "auto" and dtype.startswith("float")):
             task = "regression"
-            targets: dict[str, Array] = columns.amounts(parts, target, self.path)
+            targets: dict[str, Array] = hub_columns.amounts(parts, target, self.path)
         else:
-            classes, targets = columns.class_targets(parts, target, self.path)
+            classes, targets = hub_columns.class_targets(parts, target, self.path)
         return Raw(
             kind="text",
             task=task,
@@ -197,7 +197,7 @@ class Hub:
             origin="",
             classes=classes,
             targets=[target] if task == "regression" else [],
-            columns={part: columns.Columns(dataset) for part, dataset in parts.items()},
+            columns={part: hub_columns.Columns(dataset) for part, dataset in parts.items()},
         )
 
     def _table(self, parts: Mapping[str, Any], target: str, scratch: Path) -> Raw:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litlab.errors import MOST_LISTED, ConfigError, DataError
+from litlab.utils.errors import MOST_LISTED, ConfigError, DataError
 
 README = "README.md"
 
-Card = dict[str, Any]
+DatasetCard = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Chosen:
         return [(inside + name).replace("**/", "*") for name in _flat(self.files or "**")]
 
 
-def read_card(folder: Path) -> Card:
+def read_card(folder: Path) -> DatasetCard:
     """Return what the card in a folder states; nothing where there is none."""
     from huggingface_hub.repocard import metadata_load
 
@@ -45,13 +45,13 @@ def read_card(folder: Path) -> Card:
         return {}
 
 
-def licence_of(card: Card) -> str:
+def licence_of(card: DatasetCard) -> str:
     """Return the licence that a card states."""
     stated = card.get("license") or "not stated"
     return ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated)
 
 
-def choose(card: Card, config: str | None) -> Chosen:
+def choose(card: DatasetCard, config: str | None) -> Chosen:
     """Return the configuration of this name, or the default one.
 
     Where the card lists none, a name is that of a folder.

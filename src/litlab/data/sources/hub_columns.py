@@ -9,7 +9,7 @@ from litlab.data.sources.class_numbers import number_classes
 from litlab.data.sources.hub_rows import ArrowRows
 from litlab.data.sources.text_labels import SINGLE
 from litlab.data.spec import Array
-from litlab.errors import ConfigError, DataError, nearest
+from litlab.utils.errors import ConfigError, DataError, nearest
 
 Sort = Literal["image", "class", "string", "number", "other"]
 TARGET_NAMES = ("label", "labels", "target", "class", "y")

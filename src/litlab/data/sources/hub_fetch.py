@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from litlab.data.files import require_files_below, user_path
+from litlab.data.prepare.source_files import require_files_below, user_path
 from litlab.data.sources.hub_card import README, Chosen, choose, licence_of, read_card
-from litlab.errors import ConfigError, DataError, EnvironmentFault
+from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
 
 ANSWER_SECONDS = 5  # for the hub's first answer
 DEADLINE_SECONDS = 8  # with the search for its address, which has no limit of its own
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Found:
+class DatasetFiles:
     """A data set's files on this machine.
 
     Attributes:
@@ -52,7 +52,7 @@ class _Unreachable(Exception):
     """The hub does not answer; the argument says why."""
 
 
-def find(path: str, config: str | None, revision: str | None) -> Found:
+def find(path: str, config: str | None, revision: str | None) -> DatasetFiles:
     """Return a data set's files: those at a local path, else the hub's, by way of its cache.
 
     Raises:
@@ -72,7 +72,7 @@ def find(path: str, config: str | None, revision: str | None) -> Found:
     if local.is_dir():
         require_files_below(local)
     card = read_card(local) if local.is_dir() else {}
-    return Found(local, choose(card, config), licence_of(card), path, is_users=True)
+    return DatasetFiles(local, choose(card, config), licence_of(card), path, is_users=True)
 
 
 def quieten() -> None:
@@ -93,7 +93,7 @@ def quieten() -> None:
         logging.getLogger(library.__name__).setLevel(logging.ERROR)
 
 
-def _from_hub(name: str, config: str | None, revision: str | None) -> Found:
+def _from_hub(name: str, config: str | None, revision: str | None) -> DatasetFiles:
     try:
         return _snapshot(_ask(name, revision), config, revision)
     except _Unreachable as error:
@@ -178,7 +178,9 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     return results[0]
 
 
-def _snapshot(name: str, config: str | None, revision: str | None, offline: bool = False) -> Found:
+def _snapshot(
+    name: str, config: str | None, revision: str | None, offline: bool = False
+) -> DatasetFiles:
     """Return a commit of the data set, with the chosen configuration's files at least.
 
     Raises:
@@ -214,7 +216,7 @@ def _snapshot(name: str, config: str | None, revision: str | None, offline: bool
         what = f"the download broke off ({_short(error)})"
         raise EnvironmentFault(what, f"data.path={name}", fix) from None
     address = f"https://huggingface.co/datasets/{name}/tree/{folder.name}"
-    return Found(folder, chosen, licence_of(card), address, is_users=False)
+    return DatasetFiles(folder, chosen, licence_of(card), address, is_users=False)
 
 
 def _cached_name(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from litlab.data.images import (
+from litlab.data.inputs.images import (
     GREY_MODES,
     Fit,
     Form,
@@ -20,7 +20,7 @@ from litlab.data.images import (
 )
 from litlab.data.sources.hub_columns import Cells
 from litlab.data.spec import Array
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 AT_ONCE = 256  # images whose files are in memory
 

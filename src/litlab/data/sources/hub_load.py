@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from litlab.data.files import cannot_write
+from litlab.data.prepare.source_files import cannot_write
 from litlab.data.sources.hub_card import Chosen
-from litlab.data.sources.hub_fetch import Found
-from litlab.errors import ConfigError, DataError, nearest
+from litlab.data.sources.hub_fetch import DatasetFiles
+from litlab.utils.errors import ConfigError, DataError, nearest
 
 VAL_NAMES = ("validation", "valid", "val", "dev")
 TEST_NAMES = ("test",)
 
 
-def load(found: Found, scratch: Path) -> dict[str, Any]:
+def load(found: DatasetFiles, scratch: Path) -> dict[str, Any]:
     """Return a data set's splits by name; what has to be converted is put into `scratch`.
 
     Raises:
@@ -52,7 +52,7 @@ def load(found: Found, scratch: Path) -> dict[str, Any]:
     return dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
 
 
-def _complaint(error: BaseException, found: Found, scratch: Path) -> Exception:
+def _complaint(error: BaseException, found: DatasetFiles, scratch: Path) -> Exception:
     while error.__cause__ is not None:  # the library wraps what went wrong
         error = error.__cause__
     if isinstance(error, OSError) and error.errno is not None and error.filename is None:

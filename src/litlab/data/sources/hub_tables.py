@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from litlab.data.files import cannot_write
+from litlab.data.prepare.source_files import cannot_write
 from litlab.data.raw import Raw
 from litlab.data.sources.hub_columns import sort_of
 from litlab.data.sources.hub_rows import ArrowRows
 from litlab.data.sources.table import Table
-from litlab.errors import ConfigError, DataError, nearest
+from litlab.utils.errors import ConfigError, DataError, nearest
 
 PARTS = {"train": "path", "val": "val_path", "test": "test_path"}
 

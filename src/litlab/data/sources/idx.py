@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from litlab.data.files import require_file
+from litlab.data.prepare.source_files import require_file
 from litlab.data.spec import Array
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 UNSIGNED_BYTE = 0x08
 MOST_UNPACKED = 2**30  # bytes of a gzipped file that are taken into memory

@@ -1,12 +1,12 @@
 import re
 from pathlib import Path
 
-from litlab.data.files import user_path
+from litlab.data.prepare.source_files import user_path
 from litlab.data.raw import Raw
 from litlab.data.sources.class_numbers import number_classes
 from litlab.data.sources.idx import read_idx
 from litlab.data.spec import Array
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 # train-images-idx3-ubyte, t10k-labels.idx1-ubyte.gz, emnist-letters-test-images-idx3-ubyte, ...
 NAME = re.compile(r"(.*?)(train|t10k|test)[-.](images|labels)[-.]idx[13][-.]ubyte(?:\.gz)?")

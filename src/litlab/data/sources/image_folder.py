@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from litlab.data.files import user_path
-from litlab.data.images import (
+from litlab.config.hyperparameters import Count
+from litlab.data.inputs.images import (
     GREY_MODES,
     Form,
     Header,
@@ -18,12 +18,12 @@ from litlab.data.images import (
     in_threads,
     read_header,
 )
+from litlab.data.prepare.source_files import user_path
 from litlab.data.raw import Raw, Reading
 from litlab.data.sources.class_folders import ClassFolders, find_pictures
 from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
-from litlab.errors import DataError
-from litlab.hyperparameters import Count
+from litlab.utils.errors import DataError
 
 SHOWN = 5  # names in a message
 

@@ -2,8 +2,8 @@ import random
 
 import numpy as np
 
+from litlab.config.hyperparameters import Index
 from litlab.data.raw import Raw
-from litlab.hyperparameters import Index
 
 
 class MNIST1D:

@@ -3,13 +3,13 @@ from typing import Literal
 
 import numpy as np
 
-from litlab.data.files import user_path
+from litlab.data.prepare.source_files import user_path
 from litlab.data.raw import Raw, Reading
 from litlab.data.sources.class_numbers import number_classes
 from litlab.data.sources.npz_members import NpzFile
 from litlab.data.sources.text_labels import SINGLE
 from litlab.data.spec import Array
-from litlab.errors import ConfigError, DataError, nearest
+from litlab.utils.errors import ConfigError, DataError, nearest
 
 CHANNELS = (1, 3, 4)  # an axis of as many entries is taken for the channels
 PARTS = ("train", "val", "test")

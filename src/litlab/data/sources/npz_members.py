@@ -9,9 +9,9 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.lib import format as npy
 
-from litlab.data.files import require_file
+from litlab.data.prepare.source_files import require_file
 from litlab.data.spec import Array
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 HEADERS: dict[tuple[int, int], Any] = {
     (1, 0): npy.read_array_header_1_0,

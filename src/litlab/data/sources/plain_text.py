@@ -6,12 +6,12 @@ from typing import Literal
 
 import numpy as np
 
+from litlab.config.hyperparameters import Count
 from litlab.data.encode.stream import StreamEncoder
-from litlab.data.files import require_file, user_path
+from litlab.data.prepare.source_files import require_file, user_path
 from litlab.data.raw import Raw, Reading
 from litlab.data.spec import Array
-from litlab.errors import DataError
-from litlab.hyperparameters import Count
+from litlab.utils.errors import DataError
 
 LONGEST_BLOCK, SHORTEST_BLOCK = 1024, 64  # characters
 BLOCKS = 200  # at least, where the text allows: splits are cut between them

@@ -2,9 +2,9 @@ from typing import Literal
 
 import numpy as np
 
+from litlab.config.hyperparameters import Count, Index
 from litlab.data.raw import Raw
 from litlab.data.spec import Array
-from litlab.hyperparameters import Count, Index
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "image": (1, 12, 12),

@@ -3,19 +3,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from litlab.config.hyperparameters import Cell, Count
 from litlab.data.encode.table import TableEncoder
-from litlab.data.files import user_path
+from litlab.data.prepare.source_files import user_path
 from litlab.data.raw import Raw, Reading
 from litlab.data.sources.table_columns import MOST_CATEGORIES, Survey, kinds, missing_cells
 from litlab.data.sources.table_doubts import doubts
 from litlab.data.sources.table_file import is_parquet, open_table
 from litlab.data.sources.table_format import TableFile, TableFormat, lacks_columns
-from litlab.data.sources.table_rows import Features, Rows
+from litlab.data.sources.table_rows import Features, TableRows
 from litlab.data.sources.table_targets import amounts, groups, labels, times
 from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
-from litlab.errors import DataError, nearest
-from litlab.hyperparameters import Cell, Count
+from litlab.utils.errors import DataError, nearest
 
 # What pandas calls the index that it writes beside the columns, in CSV and Parquet, and reads back.
 INDEX = re.compile(r"|__index_level_0__|Unnamed: 0(\.\d+)?")
@@ -135,7 +135,8 @@ class Table:
         kept = [*self.options["group"], *self.options["time"]]
         names = list(dict.fromkeys([*features, *self.targets, *kept]))
         rows = {
-            part: Rows(table, names, scratch / f"{part}.arrow") for part, table in tables.items()
+            part: TableRows(table, names, scratch / f"{part}.arrow")
+            for part, table in tables.items()
         }
         surveys = self._look(rows, names)
         of_features = [surveys[name] for name in features]
@@ -202,7 +203,7 @@ class Table:
                 raise DataError(f"column '{twice[0]}' is there twice", str(table.path), "rename it")
         return features
 
-    def _look(self, rows: Mapping[str, Rows], names: Sequence[str]) -> dict[str, Survey]:
+    def _look(self, rows: Mapping[str, TableRows], names: Sequence[str]) -> dict[str, Survey]:
         where, decimal = str(rows["train"].path), self.style.decimal
         limits = dict.fromkeys(self.options["categorical"], MOST_CATEGORIES)
         surveys = {
@@ -233,7 +234,7 @@ class Table:
         return "classification", [f"{note}classes (amounts: data.source.task=regression)"]
 
     def _read_targets(
-        self, rows: Mapping[str, Rows], task: str, surveys: Mapping[str, Survey]
+        self, rows: Mapping[str, TableRows], task: str, surveys: Mapping[str, Survey]
     ) -> tuple[list[str], dict[str, Array]]:
         if task == "regression":
             refuse_unused(Table, self.given, ["label_suffix"], "the targets are numbers")
@@ -243,7 +244,7 @@ class Table:
         what = f"{len(self.targets)} targets of classes"
         raise DataError(what, "data.source.target", "name one: only numbers may be several")
 
-    def _columns(self, rows: Rows, surveys: Mapping[str, Survey]) -> Mapping[str, Array]:
+    def _columns(self, rows: TableRows, surveys: Mapping[str, Survey]) -> Mapping[str, Array]:
         """What the split may go by."""
         found = {name: groups(rows, surveys[name]) for name in self.options["group"]}
         return found | {name: times(rows, surveys[name]) for name in self.options["time"]}

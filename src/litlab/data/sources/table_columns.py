@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from litlab.data.sources.table_format import quoted
 from litlab.data.sources.table_rows import as_numbers, as_text
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 DATE = (
     r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from litlab.data.files import require_file
+from litlab.data.prepare.source_files import require_file
 from litlab.data.sources.table_format import (
     BLOCK,
     TableFile,
@@ -16,7 +16,7 @@ from litlab.data.sources.table_format import (
     unreadable,
 )
 from litlab.data.sources.table_text import Delimited
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 
 def open_table(path: Path, style: TableFormat) -> TableFile:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from litlab.errors import DataError, closest
+from litlab.utils.errors import DataError, closest
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")
 BLOCK = 2**20  # bytes read at once (pyarrow has some 30 blocks in hand); a row must fit

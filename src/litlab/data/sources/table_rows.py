@@ -16,7 +16,7 @@ NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf|infinity|nan))$"
 SPOOLED = 8192  # rows in one piece of the file, which is read whole
 
 
-class Rows:
+class TableRows:
     """Some columns of a table, spooled into an Arrow file.
 
     The file is read and not mapped: pages of a map count as resident memory until they are needed
@@ -80,7 +80,7 @@ class Features:
     """
 
     def __init__(
-        self, rows: Rows, numeric: Sequence[str], categorical: Sequence[str], decimal: str
+        self, rows: TableRows, numeric: Sequence[str], categorical: Sequence[str], decimal: str
     ) -> None:
         self.rows, self.numeric, self.categorical = rows, tuple(numeric), tuple(categorical)
         self.decimal = decimal

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from litlab.data.sources.table_columns import Survey, listed
-from litlab.data.sources.table_rows import Rows, as_numbers, as_text
+from litlab.data.sources.table_rows import TableRows, as_numbers, as_text
 from litlab.data.spec import Array
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 
-def amounts(rows: Mapping[str, Rows], surveys: Sequence[Survey]) -> dict[str, Array]:
+def amounts(rows: Mapping[str, TableRows], surveys: Sequence[Survey]) -> dict[str, Array]:
     """Return a regression's targets by part, float64 `(N, T)`.
 
     Raises:
@@ -36,7 +36,7 @@ def amounts(rows: Mapping[str, Rows], surveys: Sequence[Survey]) -> dict[str, Ar
 
 
 def labels(
-    rows: Mapping[str, Rows], survey: Survey, suffix: str
+    rows: Mapping[str, TableRows], survey: Survey, suffix: str
 ) -> tuple[list[str], dict[str, Array]]:
     """Return the classes, sorted, and the class numbers by part, int64 `(N,)`.
 
@@ -60,7 +60,7 @@ def labels(
     return classes, {part: ranks[numbers] for part, numbers in codes.items()}
 
 
-def groups(rows: Rows, survey: Survey) -> Array:
+def groups(rows: TableRows, survey: Survey) -> Array:
     """Return the cells of a column as text `(N,)`.
 
     Raises:
@@ -73,7 +73,7 @@ def groups(rows: Rows, survey: Survey) -> Array:
     return names
 
 
-def times(rows: Rows, survey: Survey) -> Array:
+def times(rows: TableRows, survey: Survey) -> Array:
     """Return a column to order by, `(N,)`: numbers as they are, dates in ns since 1970.
 
     Raises:
@@ -111,12 +111,12 @@ def _require_cells(survey: Survey, what: str) -> None:
         raise DataError(shown + listed(survey.lacking), survey.where, "drop or complete them")
 
 
-def _numbers(rows: Rows, survey: Survey) -> Array:
+def _numbers(rows: TableRows, survey: Survey) -> Array:
     parts = [as_numbers(b[survey.name], survey.decimal) for b in rows.batches([survey.name])]
     return np.concatenate([part.to_numpy(zero_copy_only=False) for part in parts] or [np.empty(0)])
 
 
-def _codes(rows: Rows, name: str, suffix: str, known: dict[str, int]) -> Array:
+def _codes(rows: TableRows, name: str, suffix: str, known: dict[str, int]) -> Array:
     """Each cell's number in `known`, which grows by what is new."""
     parts = [np.empty(0, dtype=np.int64)]
     for batch in rows.batches([name]):

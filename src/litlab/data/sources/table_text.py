@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from litlab.data.sources.table_format import BLOCK, MEND, TableFormat, clean, unreadable
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
 LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters

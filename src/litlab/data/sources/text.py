@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from litlab.config.hyperparameters import Count
 from litlab.data.encode.text import TextEncoder
-from litlab.data.files import cannot_write, user_path
+from litlab.data.prepare.source_files import cannot_write, user_path
 from litlab.data.raw import Raw, Reading
 from litlab.data.sources.text_folder import folders_of, read_folder
 from litlab.data.sources.text_labels import Labels
@@ -14,8 +15,7 @@ from litlab.data.sources.text_rows import Layout, Row, check_layout, read_rows
 from litlab.data.sources.text_spool import TextSpool
 from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
-from litlab.errors import DataError
-from litlab.hyperparameters import Count
+from litlab.utils.errors import DataError
 
 SHOWN = 5  # in messages
 # Settings that say how files with rows are read, and those that a format uses (a CSV uses all).

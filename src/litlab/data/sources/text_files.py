@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from litlab.data.files import require_file
-from litlab.errors import DataError
+from litlab.data.prepare.source_files import require_file
+from litlab.utils.errors import DataError
 
 BLOCK = 2**16
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from litlab.data.sources.folder_names import refuse_splits
 from litlab.data.sources.text_files import read_whole
 from litlab.data.sources.text_rows import Row
-from litlab.errors import DataError, nearest
+from litlab.utils.errors import DataError, nearest
 
 SPLITS = ("train", "val", "test")
 

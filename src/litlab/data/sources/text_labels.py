@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from litlab.data.spec import Array
-from litlab.errors import DataError
+from litlab.utils.errors import DataError
 
 SHOWN = 5  # in messages
 FEW = 100  # labels that are never too many

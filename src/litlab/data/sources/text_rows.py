@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litlab.data.files import require_file
+from litlab.data.prepare.source_files import require_file
 from litlab.data.sources.text_files import BLOCK, lines_of, open_text, readable
-from litlab.errors import DataError, closest, nearest
+from litlab.utils.errors import DataError, closest, nearest
 
 FORMAT_OF = {
     ".csv": "csv",

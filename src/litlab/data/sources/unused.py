@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 
-from litlab.errors import ConfigError
+from litlab.utils.errors import ConfigError
 
 
 def refuse_unused(

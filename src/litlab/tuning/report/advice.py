@@ -7,14 +7,14 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from litlab.output import number
-from litlab.tuning.objectives import Objective
-from litlab.tuning.outcome import Finalist
 from litlab.tuning.report.borders import border_line, place, short, typed
 from litlab.tuning.report.failures import failure_lines
 from litlab.tuning.report.importances import ENOUGH, Importance, completed, importances
 from litlab.tuning.report.paired import Difference, as_it_was, difference
-from litlab.tuning.space import Space
+from litlab.tuning.results.outcome import Finalist
+from litlab.tuning.study.objectives import Objective
+from litlab.tuning.study.space import Space
+from litlab.utils.output import number
 
 MANY = 20  # completed trials that say something of each setting
 MOST_PRUNED = 0.85

@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 from optuna.trial import FrozenTrial, TrialState
 
 from litlab.report.panels import BLUE, GREY, ORANGE, tidy
-from litlab.tuning.objectives import Objective
 from litlab.tuning.report.importances import completed
 from litlab.tuning.report.paired import first_trial
 from litlab.tuning.report.scales import worst_shown
+from litlab.tuning.study.objectives import Objective
 
 TITLE: dict[str, Any] = {
     "loc": "left",

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import fisher_exact, mannwhitneyu
 
 from litlab.tuning.report.borders import short, typed
-from litlab.tuning.space import Parameter, Space
+from litlab.tuning.study.space import Parameter, Space
 
 LEAST = 3  # failures that can be told from the rest
 LEVEL = 0.05

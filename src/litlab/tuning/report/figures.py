@@ -12,8 +12,6 @@ from matplotlib.ticker import MaxNLocator
 from litlab.report.canvas import cut
 from litlab.report.panels import BLUE, GREY, ORANGE, png, tidy
 from litlab.report.words import number
-from litlab.tuning.objectives import Objective
-from litlab.tuning.outcome import Finalist
 from litlab.tuning.report.drawn import TITLE, Drawn, drawn, legend_marks, mark, trial_marks
 from litlab.tuning.report.fronts import pareto
 from litlab.tuning.report.importances import importances
@@ -21,6 +19,8 @@ from litlab.tuning.report.paired import as_it_was
 from litlab.tuning.report.parallel import parallel
 from litlab.tuning.report.slices import slices
 from litlab.tuning.report.timeline import timeline
+from litlab.tuning.results.outcome import Finalist
+from litlab.tuning.study.objectives import Objective
 
 DPI = 130
 WIDTH = 8.0  # inches

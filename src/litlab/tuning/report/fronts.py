@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from litlab.report.panels import BLUE, GREY, ORANGE, tidy
-from litlab.tuning.objectives import Objective
 from litlab.tuning.report.drawn import mark
 from litlab.tuning.report.paired import first_trial
 from litlab.tuning.report.scales import worst_shown
+from litlab.tuning.study.objectives import Objective
 
 MOST = 6  # pairs of objectives
 NEAR = 0.05  # of the panel: numbers nearer to each other than this would be drawn into each other

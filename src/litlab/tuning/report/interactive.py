@@ -15,13 +15,13 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from litlab.report.panels import BLUE, GREY, ORANGE
-from litlab.tuning.objectives import Objective
 from litlab.tuning.report.drawn import Drawn, drawn
 from litlab.tuning.report.fronts import shown
 from litlab.tuning.report.importances import Importance, importances
 from litlab.tuning.report.slices import settings
 from litlab.tuning.report.timeline import COLOURS as STATES
-from litlab.tuning.report.timeline import Clock, clock
+from litlab.tuning.report.timeline import TimeAxis, clock
+from litlab.tuning.study.objectives import Objective
 
 COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY]  # Okabe and Ito's
 FAR = " Double-click shows those that are far worse, too."
@@ -217,7 +217,7 @@ def _curves(study: optuna.Study, of: Drawn) -> Iterator[Drawing]:
     yield Drawing("Learning curves", "Each trial by epoch; pruned ones end early.", [figure])
 
 
-def _timeline(ran: Clock) -> go.Figure:
+def _timeline(ran: TimeAxis) -> go.Figure:
     figure = go.Figure()
     rows = list(zip(ran.trials, ran.spans, strict=True))
     for state, (colour, label) in STATES.items():

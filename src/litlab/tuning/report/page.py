@@ -11,10 +11,10 @@ from optuna.trial import FrozenTrial
 from plotly.offline import get_plotlyjs
 
 from litlab.report.words import counted, listed, number
-from litlab.tuning.objectives import COSTS, Objective
-from litlab.tuning.outcome import OUTSIDE, Finalist, Outcome, failed_label
 from litlab.tuning.report.interactive import drawings, html
 from litlab.tuning.report.paired import as_it_was, difference
+from litlab.tuning.results.outcome import OUTSIDE, Finalist, Outcome, failed_label
+from litlab.tuning.study.objectives import COSTS, Objective
 
 NAME = "study.html"
 SHORT = {"COMPLETE": "completed", "FAIL": "failed"}

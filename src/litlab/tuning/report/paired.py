@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import optuna
 
-from litlab.tuning.outcome import OUTSIDE, Finalist, interval
+from litlab.tuning.results.outcome import OUTSIDE, Finalist, interval
 
 
 @dataclass(frozen=True)

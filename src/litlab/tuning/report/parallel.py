@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from litlab.report.canvas import cut
 from litlab.report.panels import GREY, ORANGE
 from litlab.tuning.report.drawn import Drawn, mark
-from litlab.tuning.report.scales import Scale
+from litlab.tuning.report.scales import ValueScale
 from litlab.tuning.report.slices import settings
 
 MOST = 9  # settings
@@ -29,7 +29,7 @@ def parallel(of: Drawn) -> Figure | None:
     if len(scales) < 2 or len(of.whole) < 2:
         return None
     values = [of.at(v) for v in of.values]
-    value = Scale(of.objective.name, False, (), min(values), max(values))
+    value = ValueScale(of.objective.name, False, (), min(values), max(values))
     lines, goodness = [], []
     for trial, v in zip(of.whole, values, strict=True):
         places = [
@@ -57,7 +57,7 @@ def parallel(of: Drawn) -> Figure | None:
     return figure
 
 
-def _axis(axes: Axes, x: int, scale: Scale) -> None:
+def _axis(axes: Axes, x: int, scale: ValueScale) -> None:
     axes.plot([x, x], [0, 1], color="#9aa0a8", linewidth=1.2, zorder=3)
     ground: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8}
     for tick in scale.ticks(4):

@@ -22,7 +22,7 @@ LONGEST = 14  # characters of a choice
 
 
 @dataclass(frozen=True)
-class Scale:
+class ValueScale:
     """Where the values of a setting lie.
 
     Attributes:
@@ -97,7 +97,7 @@ class Scale:
                 text.set(rotation=30, ha="right", va="top", rotation_mode="anchor")
 
 
-def scale_of(path: str, trials: Sequence[FrozenTrial]) -> Scale | None:
+def scale_of(path: str, trials: Sequence[FrozenTrial]) -> ValueScale | None:
     """Return a setting's scale; None if it has one value, or only in trials without any.
 
     Args:
@@ -112,9 +112,11 @@ def scale_of(path: str, trials: Sequence[FrozenTrial]) -> Scale | None:
     first = distributions[0]
     if isinstance(first, CategoricalDistribution):
         names = tuple(map(repr, first.choices))
-        return Scale(path, False, names, 0.0, len(names) - 1.0)
+        return ValueScale(path, False, names, 0.0, len(names) - 1.0)
     assert isinstance(first, FloatDistribution | IntDistribution)
-    return Scale(path, first.log, (), float(first.low), float(first.high), float(first.step or 0))
+    return ValueScale(
+        path, first.log, (), float(first.low), float(first.high), float(first.step or 0)
+    )
 
 
 def worst_shown(values: Sequence[float], minimize: bool) -> float:

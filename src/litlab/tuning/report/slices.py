@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from litlab.report.canvas import cut
 from litlab.report.panels import GREY
 from litlab.tuning.report.drawn import Drawn, legend_marks, trial_marks
-from litlab.tuning.report.scales import Scale, scale_of
+from litlab.tuning.report.scales import ValueScale, scale_of
 
 MOST = 12  # settings
 COLUMNS = 3
@@ -40,14 +40,14 @@ def slices(every: Sequence[Drawn]) -> Figure | None:
     return figure
 
 
-def settings(of: Drawn) -> list[Scale]:
+def settings(of: Drawn) -> list[ValueScale]:
     """Return the scales of all settings that vary, in the order of the trials."""
     trials = [*of.whole, *(t for t, _ in of.pruned)]
     paths = dict.fromkeys(path for t in trials for path in t.params)
     return [scale for path in paths if (scale := scale_of(path, trials)) is not None]
 
 
-def _panel(axes: Axes, of: Drawn, scale: Scale) -> None:
+def _panel(axes: Axes, of: Drawn, scale: ValueScale) -> None:
     xs = [scale.at(t.params[scale.path]) if scale.path in t.params else math.nan for t in of.whole]
     pruned = [
         scale.at(t.params[scale.path]) if scale.path in t.params else math.nan for t, _ in of.pruned

@@ -22,7 +22,7 @@ Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeAxis:
     """When trials ran, with long pauses cut short.
 
     Attributes:
@@ -43,7 +43,7 @@ class Clock:
         return self.unit + (", pauses between two commands cut short" if self.pauses else "")
 
 
-def clock(study: optuna.Study) -> Clock | None:
+def clock(study: optuna.Study) -> TimeAxis | None:
     """Return when a study's trials ran; None where fewer than two have ended.
 
     Args:
@@ -64,7 +64,7 @@ def clock(study: optuna.Study) -> Clock | None:
     least = 0.002 * longest  # so that a trial of no time is still to be seen
     shown = [(start / unit, max(end, start + least) / unit) for start, end in ends]
     cuts = [shortened((a + b) / 2, spans, pauses) / unit for a, b in pauses]
-    return Clock(trials, shown, cuts, name)
+    return TimeAxis(trials, shown, cuts, name)
 
 
 def timeline(study: optuna.Study) -> Figure | None:

@@ -1,0 +1,56 @@
+"""What comes before training: the configuration and the data."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from litlab.cli.commands.common import load_config, print_json
+from litlab.cli.options import Debug, Json, Out, Overrides, Params
+from litlab.utils.paths import short
+
+
+def params(overrides: Overrides = None, debug: Debug = False) -> None:
+    """Compose conf/ and the overrides into params.yaml, which `dvc repro` runs."""
+    from litlab.config.compose import write_params
+    from litlab.utils.output import say
+    from litlab.utils.paths import project_root
+
+    path = project_root() / "params.yaml"
+    config = write_params(overrides or [], path)
+    say(f"wrote {short(path)} for {config.run_name}; `dvc repro` runs it")
+
+
+def prepare(
+    overrides: Overrides = None, params: Params = None, out: Out = None, debug: Debug = False
+) -> None:
+    """Read a source, check and split it, and write data/prepared/<name>/ (or --out)."""
+    config = load_config(overrides, params)
+    from litlab.data.prepare.prepare import prepare as run
+    from litlab.utils.output import say
+    from litlab.utils.paths import prepared_folder
+
+    folder = Path(os.path.abspath(out)) if out else prepared_folder(config.data.name)
+    spec = run(config.data, folder, config.trust)
+    sizes = ", ".join(f"{size:,} {split}" for split, size in spec.sizes.items())
+    say(f"prepared {spec.name}: {sizes} in {short(folder)}")
+
+
+def preview(
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="PNG; reports/preview-<data>.png if left out.")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Draw a training batch before and after augmentation, and the data's statistics."""
+    config = load_config(overrides, None)
+    from litlab.evaluation.preview import preview as look
+    from litlab.utils.output import say
+
+    picture, statistics = look(config, out)
+    if json:
+        print_json(picture=str(picture), statistics=statistics)
+    say(f"wrote {short(picture)}, and its statistics in {short(picture.with_suffix('.json'))}")

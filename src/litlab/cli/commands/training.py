@@ -1,0 +1,97 @@
+"""Verbs that train."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from litlab.cli.commands.common import exit_if_unsent, load_config, print_json, trust_of_project
+from litlab.cli.options import (
+    AllowChanges,
+    Debug,
+    Json,
+    OrStart,
+    Out,
+    Overrides,
+    Params,
+    Prepared,
+    Resume,
+    Trust,
+)
+
+
+def train(
+    overrides: Overrides = None,
+    params: Params = None,
+    out: Out = None,
+    prepared: Prepared = None,
+    resume: Resume = False,
+    allow_changes: AllowChanges = False,
+    resume_or_start: OrStart = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train one model and record the run in MLflow and in runs/."""
+    config = load_config(overrides, params)
+    from litlab.cli.summary import show_training
+    from litlab.distributed.launch import is_first_process
+    from litlab.runs.checkpoint.resume import Resume as Wish
+    from litlab.training.dvc_stage import stop_with_dvc
+    from litlab.training.run import train as run
+
+    if is_first_process():  # the others end with it
+        stop_with_dvc()
+    wish = Wish(allow_changes, resume_or_start) if resume or resume_or_start else None
+    result = run(config, out, ["litlab", *sys.argv[1:]], wish, prepared=prepared)
+    if json:
+        print_json(**result.facts())
+    show_training(result, next_step=out is None)  # a pipeline's next stage evaluates by itself
+    exit_if_unsent(result.all_sent)
+
+
+def cv(
+    overrides: Overrides = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Cross-validate: train once a fold (data.num_folds=5), report mean and deviation."""
+    config = load_config(overrides, None)
+    from litlab.training.crossval import cross_validate
+    from litlab.utils.output import console, number, table
+
+    result = cross_validate(config, command=["litlab", *sys.argv[1:]])
+    if json:
+        print_json(
+            metrics={name: mean for name, (mean, _) in result.metrics.items()},
+            deviations={name: deviation for name, (_, deviation) in result.metrics.items()},
+            runs=[run.record.run_id for run in result.runs],
+            seconds=sum(run.record.seconds for run in result.runs),
+        )
+    rows = {name: f"{number(m)} ± {number(d)}" for name, (m, d) in result.metrics.items()}
+    title = f"{config.run_name}: {len(result.runs)} folds, mean ± standard deviation"
+    console.print(table(title, rows))
+    exit_if_unsent(all(run.all_sent for run in result.runs))
+
+
+def replay(
+    capsule: Annotated[
+        Path, typer.Argument(metavar="CAPSULE", help="A capsule.ckpt, or the folder of its run.")
+    ],
+    json: Json = False,
+    trust: Trust = None,
+    debug: Debug = False,
+) -> None:
+    """Take again the step for which a run ended with NaN, and show where it arises."""
+    trust_of_project(trust := list(trust or []))
+    from litlab.cli.summary import show_replay
+    from litlab.training.replay import replay as run
+
+    result = run(capsule, trust)
+    if json:
+        facts = {**asdict(result), "loss": str(result.loss)}  # JSON has no NaN
+        print_json(**facts, reproduced=result.reproduced)
+    show_replay(result)
+    if not result.reproduced:
+        raise typer.Exit(8)

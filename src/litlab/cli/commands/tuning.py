@@ -1,0 +1,52 @@
+"""The verb that searches for better settings."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from litlab.cli.commands.common import print_json
+from litlab.cli.options import Debug, Json, Overrides
+from litlab.utils.paths import short
+
+Join = Annotated[
+    bool, typer.Option("--join", help="Help with a study begun on another machine (PostgreSQL).")
+]
+
+PutAside = Annotated[
+    bool, typer.Option("--put-aside", help="Rename a study of that name that has other settings.")
+]
+
+
+def tune(
+    overrides: Overrides = None,
+    join: Join = False,
+    put_aside: PutAside = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Search for better settings: study=NAME of conf/study; run again, it goes on."""
+    from litlab.tuning.study.settings import load_settings
+    from litlab.utils.output import say, use_plain_warnings
+
+    use_plain_warnings()
+    settings, base = load_settings(overrides or [])
+    from litlab.cli.summary import show_study
+    from litlab.training.dvc_stage import stop_with_dvc
+    from litlab.tuning.results.experiment import how_to_use, write_experiment
+    from litlab.tuning.tune import Tuner
+
+    stop_with_dvc()
+    tuner = Tuner(settings, base, join=join, put_aside=put_aside)
+    if join:
+        helped = tuner.help()
+        say(f"{helped} trials here; the command without --join ends the study")
+        if json:
+            print_json(study=settings.name, trained=helped)
+        return
+    outcome = tuner.run()
+    path = write_experiment(outcome, base, tuner.config.monitor)
+    if json:
+        print_json(**asdict(outcome), experiment=short(path), report=short(tuner.page))
+    next_command = how_to_use(path, base)
+    show_study(outcome, tuner.config.monitor, short(path), short(tuner.page), next_command)

@@ -1,0 +1,285 @@
+"""One way in for every configuration: compose conf/, or read params.yaml; then check it."""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from litlab.config import quoting
+from litlab.config.schema import Config
+from litlab.config.validate import check_config
+from litlab.utils import limits
+from litlab.utils.errors import ConfigError, EnvironmentFault, nearest
+from litlab.utils.paths import MARK, not_a_file, project_root
+from litlab.utils.redact import redact, remember
+
+HEADER = "# Written by `litlab params` and by `dvc exp run`; conf/ is what to edit.\n"
+
+
+def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
+    """Return the checked configuration: composed from conf/, or read from a resolved file.
+
+    Raises:
+        ConfigError: It names something unknown or holds a value out of range.
+    """
+    if params is None:
+        config = check_config(compose(overrides), origin="the command line and conf/")
+        typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+        config.data._typed = frozenset({"data.val_fraction", "data.split_seed"} & typed)
+        return config
+    if overrides:
+        raise ConfigError(
+            "--params and overrides exclude each other",
+            _listed(overrides),
+            f"leave out --params, or write them into {params} with `litlab params`",
+        )
+    content = read(params)
+    _refuse_secrets(content, params)
+    return check_config(content, origin=str(params))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a resolved configuration file."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if not path.is_file():
+        found = not_a_file(path)
+        what = f"is {found}, not a file" if found else "there is no such file"
+        raise ConfigError(what, str(path), "run `litlab params` to write one")
+    text = limits.read_text(path)
+    limits.check_yaml(text, str(path))
+    try:
+        loaded = OmegaConf.load(StringIO(text))
+        _refuse_references(OmegaConf.to_container(loaded), str(path))
+        return _plain(loaded, str(path))
+    except (YAMLError, OmegaConfBaseException, *limits.UNREADABLE) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"not valid YAML: {reason}", str(path), "correct the file") from None
+    except OSError as error:  # OmegaConf's, of a file that holds a bare number
+        raise ConfigError(f"cannot be read: {error}", str(path), "run `litlab params`") from None
+
+
+def _refuse_references(content: Any, where: str, key: str = "") -> None:
+    """Refuse `${...}`: a few of them that refer to each other are gigabytes of text."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            _refuse_references(value, where, f"{key}.{name}" if key else str(name))
+    elif isinstance(content, list):
+        for value in content:
+            _refuse_references(value, where, key)
+    elif isinstance(content, str) and "${" in content:
+        fix = "write the value itself; only files of conf/ may refer to other settings"
+        raise ConfigError(f"{key} refers to something else with ${{...}}", where, fix)
+
+
+def _plain(loaded: Any, where: str) -> dict[str, Any]:
+    """Return plain values, with every interpolation resolved and nothing left open."""
+    from omegaconf import DictConfig, OmegaConf
+
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError("not a mapping of settings", where, "run `litlab params` to write one")
+    _refuse_resolvers(OmegaConf.to_container(loaded, resolve=False), where)
+    missing = sorted(OmegaConf.missing_keys(loaded))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value", where, f"set it: {missing[0]}=VALUE")
+    content = OmegaConf.to_container(loaded, resolve=True)
+    assert isinstance(content, dict)
+    remember(content)
+    return {str(key): value for key, value in content.items()}
+
+
+def _refuse_resolvers(node: Any, where: str, path: str = "") -> None:
+    """Refuse ${oc.env:X} and its like before anything is resolved.
+
+    DVC resolves them too, and writes what they give, passwords included, into params.yaml.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _refuse_resolvers(value, where, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            _refuse_resolvers(value, where, f"{path}[{number}]")
+    elif isinstance(node, str) and "${" in node and _calls_resolver(node):
+        what = f"{path} calls a resolver, {node}; ${{...}} may only name another setting"
+        fix = f'write the value, or let the shell insert it: {path}="$NAME"'
+        fix += "; a password belongs in MLFLOW_TRACKING_PASSWORD or PGPASSWORD"
+        raise ConfigError(what, where, fix)
+
+
+def _calls_resolver(text: str) -> bool:
+    from omegaconf.errors import GrammarParseError
+    from omegaconf.grammar_parser import parse
+
+    def calls(node: Any) -> bool:
+        if type(node).__name__ == "InterpolationResolverContext":
+            return True
+        return any(calls(child) for child in getattr(node, "children", None) or ())
+
+    try:
+        return calls(parse(text))
+    except GrammarParseError:  # which resolving it will report
+        return False
+
+
+def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return conf/ composed with Hydra, resolved to plain values, not yet checked.
+
+    Raises:
+        ConfigError: An override names a key or a choice that does not exist.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    useless = [o for o in overrides if re.match(r"[+~]*hydra[./=@]", o)]
+    if useless:
+        raise ConfigError("Hydra's own settings do nothing here", useless[0], "leave it out")
+    folder = project_root() / "conf"
+    for override in overrides:
+        limits.check_override(override)
+    limits.check_folder(folder)
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3", job_name="litlab"):
+            composed = hydra_compose("config", overrides=list(overrides))
+        return _plain(composed, _listed(overrides) or str(folder))
+    except (HydraException, OmegaConfBaseException, YAMLError, *limits.UNREADABLE) as error:
+        # Hydra's own words may hold a part of a password, which nothing tells from other text.
+        cause = error if redact(list(overrides)) == list(overrides) else None
+        raise _explain(error, list(overrides)) from cause
+
+
+def main_file() -> dict[str, Any]:
+    """Return what conf/config.yaml itself says, nothing composed; {} if it cannot be read."""
+    import yaml
+
+    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = yaml.safe_load((project_root() / MARK).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def choices(overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Return which file of each group of conf/ the overrides amount to."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    folder = project_root() / "conf"
+    with initialize_config_dir(str(folder), version_base="1.3", job_name="litlab"):
+        composed = hydra_compose("config", list(overrides), return_hydra_config=True)
+    chosen = composed.hydra.runtime.choices
+    return {str(group): str(name) for group, name in chosen.items() if "/" not in str(group)}
+
+
+def dump(content: dict[str, Any]) -> str:
+    """Return a resolved configuration as YAML."""
+    import yaml
+
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def write_params(overrides: Sequence[str], path: Path) -> Config:
+    """Compose, check, and write params.yaml (the order that `dvc repro` runs).
+
+    What is written is what Hydra composed, value for value: `dvc exp run` writes the same file its
+    own way, and a difference would run stages again for nothing.
+    """
+    content = compose(overrides)
+    config = check_config(content, origin="the command line and conf/")
+    _refuse_secrets(content, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(HEADER + dump(content), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        fix = "check the folder's permissions and the disk's free space"
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", str(path), fix) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return config
+
+
+def _refuse_secrets(content: dict[str, Any], path: Path) -> None:
+    """Keep credentials out of a file that git and DVC keep for good."""
+    if redact(content) != content:
+        what = "a setting holds credentials, and this file is kept in git and by DVC"
+        fix = "leave them out; give the address in the environment variable MLFLOW_TRACKING_URI"
+        raise ConfigError(what, str(path), fix)
+
+
+def _explain(error: Exception, overrides: list[str]) -> ConfigError:
+    """Turn Hydra's refusal into one line that says what was probably meant."""
+    text = str(error)
+    unknown = _unknown_choice(text, overrides)
+    if unknown:
+        return unknown
+    unreadable = quoting.explain(overrides)
+    if unreadable:
+        return unreadable
+    refused = re.search(r"Could not (?:override|append to config|delete[^']*) '([^']+)'", text)
+    if refused:
+        where = next((o for o in overrides if refused.group(1) in o), "conf/")
+        rest = [o for o in overrides if o != where]
+        wrong, package, _ = refused.group(1).replace("/", ".").partition("@")
+        fix = f"leave out '@...' after '{wrong}'" if package else _near_key(wrong, rest)
+        return ConfigError(f"no setting '{refused.group(1)}'", where, fix)
+    missing = re.search(r"Missing mandatory value: (\S+)", text)
+    if missing:
+        key = missing.group(1)
+        return ConfigError(f"{key} has no value", _listed(overrides), f"set it: {key}=VALUE")
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    return ConfigError(first, _listed(overrides) or "conf/", quoting.USAGE)
+
+
+def _listed(overrides: Sequence[str]) -> str:
+    """Return overrides in one line, each redacted by itself: blanks do not end a value."""
+    return " ".join(redact(list(overrides)))
+
+
+def _unknown_choice(text: str, overrides: list[str]) -> ConfigError | None:
+    """Find the override, or the file, that names a choice a group does not have."""
+    conf = project_root() / "conf"
+    of_file = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
+    wanted = [(*of_file.groups(), f"{of_file[1]}={of_file[2]}")] if of_file else []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        names = [] if "{" in value else re.findall(r"[^\[\],\s'\"]+", value)
+        wanted += [(key.partition("@")[0], name, override) for name in names]
+    for group, name, where in wanted:
+        folder = conf / group
+        if group and folder.is_dir() and not (folder / f"{name}.yaml").is_file():
+            known = [path.stem for path in folder.glob("*.yaml")]
+            return ConfigError(f"{group} has no choice '{name}'", where, nearest(name, known))
+    return None
+
+
+def _near_key(wrong: str, overrides: list[str]) -> str:
+    """Say which existing key is nearest to one that was refused."""
+    try:
+        content: Any = compose(overrides)
+    except ConfigError:
+        content = {}
+    prefix: list[str] = []
+    for part in wrong.split("."):
+        if not isinstance(content, dict):
+            return f"{'.'.join(prefix)} holds a value and no further settings"
+        if part not in content:
+            groups = (
+                [p.name for p in (project_root() / "conf").iterdir() if p.is_dir()]
+                if not prefix
+                else []
+            )
+            hint = nearest(part, [k for k in content if k != "_target_"] + groups)
+            return hint if not prefix else f"{hint} (in {'.'.join(prefix)})"
+        prefix.append(part)
+        content = content[part]
+    return (
+        f"to add to it: +{wrong}.KEY=VALUE" if isinstance(content, dict) else "check the spelling"
+    )

@@ -1,0 +1,193 @@
+"""What a configuration may contain: types, ranges, and the names that exist."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+
+from litlab.config.hyperparameters import (
+    NOT_BOOL,
+    Count,
+    Index,
+    NonNegative,
+    Positive,
+    Probability,
+)
+from litlab.utils.names import DataName, Name
+
+Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
+Precision = Literal[
+    "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "transformer-engine"
+]
+# Not ddp_spawn nor ddp_fork: what their workers record is lost to the process that reports. Nor the
+# first FSDP: it flattens weights, so that the optimizer cannot tell them from biases.
+Strategy = Literal[
+    "auto",
+    "ddp",
+    "ddp_find_unused_parameters_true",
+    "ddp_find_unused_parameters_false",
+    "fsdp2",
+]
+# What stops `prepare`, by the names that `data.allow` takes.
+GuardCheck = Literal["exact_duplicates", "near_duplicates", "group_leak", "single_class"]
+MetricName = Annotated[
+    str, Field(pattern=r"^\w+$", description="a name of letters, digits and '_'")
+]
+# YAML reads a bare `off` as false.
+Find = Annotated[
+    Literal["off", "suggest", "use"], BeforeValidator(lambda v: "off" if v is False else v)
+]
+Duration = Annotated[
+    str,
+    Field(
+        pattern=r"^([1-9][0-9]*h)?([1-9][0-9]*m)?([1-9][0-9]*s)?$",
+        min_length=2,
+        description="a time such as 90s, 10m or 1h30m",
+    ),
+]
+Share = Annotated[float, NOT_BOOL, Field(gt=0, lt=1)]  # of the samples, in (0, 1)
+Portion = Annotated[float, Field(gt=0, le=1)]  # of the batches; 1.0 is all of them, 1 is one
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+
+class DataConfig(_Strict):
+    """What `prepare` reads, and nothing else: a change here prepares the data again."""
+
+    name: DataName
+    path: str | None = None  # of the user's own files; conf/ hands it on to the source
+    source: Component
+    val_fraction: Share
+    test_fraction: Share | None
+    split_seed: Index
+    stratify: bool
+    group: str | None = None  # column whose equal values stay in one split
+    time: str | None = None  # column by which train comes before val, and val before test
+    num_folds: Annotated[int, NOT_BOOL, Field(ge=2)] | None = None
+    fold: Index | None = None  # which of the folds is val, from 0
+    allow: list[GuardCheck] = []  # findings of the split guard that do not stop
+    # Which of the settings that splits of a source's own make useless the user has typed. No part
+    # of the configuration: a default is ignored in silence.
+    _typed: frozenset[str] = PrivateAttr(default=frozenset())
+
+
+class LoaderConfig(_Strict):
+    """How prepared arrays become batches."""
+
+    batch_size: Count
+    eval_batch_size: Count
+    drop_last: bool
+    resident: Literal["auto", "memory", "device"]
+
+
+class EarlyStoppingConfig(_Strict):
+    """When training stops by itself."""
+
+    patience: Count
+    min_delta: NonNegative
+
+
+class EMAConfig(_Strict):
+    """Exponential moving average of the weights."""
+
+    decay: Probability = 0.999
+    warmup: bool = True
+
+
+class SWAConfig(_Strict):
+    """Mean of the weights of the last epochs."""
+
+    start: Share = 0.75  # of the training
+    lr: Positive  # from then on
+
+
+class TrainerConfig(_Strict):
+    """Settings of the Lightning Trainer, by Lightning's own names."""
+
+    max_epochs: Count
+    budget: Duration | None = None
+    save_every_seconds: NonNegative | None = 10.0
+    save_every_steps: Count | None = None
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    devices: Count | Literal["auto"] | Annotated[list[Index], Field(min_length=1)]
+    num_nodes: Count
+    strategy: Strategy
+    sync_batchnorm: bool = False
+    precision: Precision
+    compile: bool = False
+    channels_last: bool | Literal["auto"] = "auto"
+    accumulate_grad_batches: Count
+    gradient_clip_val: Positive | None
+    gradient_clip_algorithm: Literal["norm", "value"]
+    deterministic: bool | Literal["warn"]
+    benchmark: bool
+    early_stopping: EarlyStoppingConfig | None
+    progress: Literal["auto", "bar", "lines", "none"]
+    limit_train_batches: Count | Portion | None
+    limit_val_batches: Count | Portion | None
+    ema: EMAConfig | None = None
+    swa: SWAConfig | None = None
+    log_norms: bool = False
+    lr_find: Find = "off"
+    batch_size_find: Find = "off"
+    batch_size_limit: Count | None = None
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    overfit_batches: Index = 0
+    detect_anomaly: bool = False
+    freeze: list[str] = []  # glob patterns of parameters' names
+    unfreeze_epoch: Count | None = None
+
+
+class TrackingConfig(_Strict):
+    """Where runs are recorded."""
+
+    uri: str | None
+    experiment: Annotated[str, Field(min_length=1, max_length=250)]
+    tags: dict[str, str]
+    log_checkpoint: bool
+    tensorboard: bool
+
+
+class Config(_Strict):
+    """A whole configuration, resolved and checked."""
+
+    name: Name | None
+    seed: Annotated[int, NOT_BOOL, Field(ge=0, lt=2**32)]
+    monitor: str
+    plot: Literal["confusion", "confusion_normalized", "scatter"]
+    trust: list[str]
+    init_from: str | None = None
+    data: DataConfig
+    loader: LoaderConfig
+    augment: dict[str, Component] = {}  # `augment=[]` leaves no such key
+    model: Component
+    task: Component
+    loss: Component
+    metrics: dict[MetricName, Component] = {}
+    optimizer: Component
+    scheduler: Component
+    trainer: TrainerConfig
+    tracking: TrackingConfig
+
+    @property
+    def run_name(self) -> str:
+        """The given name, or `<data>-<model class>`."""
+        return self.name or f"{self.data.name}-{self.model['_target_'].rpartition('.')[2].lower()}"
+
+
+# How many positional arguments litlab itself passes to a component of each group.
+NUM_GIVEN = {
+    "data.source": 0,
+    "augment": 1,  # spec
+    "model": 1,  # spec
+    "task": 3,  # model, spec, parts
+    "loss": 1,  # spec
+    "metrics": 0,
+    "optimizer": 1,  # model
+    "scheduler": 2,  # optimizer, horizon
+}
+# What litlab passes by keyword to those that take it, unless the configuration does.
+GIVEN_BY_NAME = {"metrics": ("num_classes",)}

@@ -1,0 +1,104 @@
+"""What the split guard found: stored beside the arrays, shown, and reason to stop."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from litlab.utils.errors import DataError
+
+SCHEMA = 1
+SHOWN = 5  # pairs in a message
+KEPT = 20  # pairs in a report
+Check = Literal[
+    "exact_duplicates", "near_duplicates", "group_leak", "label_noise", "imbalance", "drift"
+]
+Place = tuple[str, int]  # the split, and the sample's number in the source
+Pair = tuple[Place, Place]
+
+
+class Finding(BaseModel):
+    """One thing that was found.
+
+    Attributes:
+        check: Its name; those that stop are allowed by it in `data.allow`.
+        stops: Whether the data are refused for it.
+        count: How many samples (or classes, features) it concerns.
+        counts: The same by where it was found, `train-test` for instance.
+        message: In words.
+        details: The classes or features concerned.
+        pairs: The first of the samples concerned, by split and number in the source.
+        fix: What to do about it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    check: Check
+    stops: bool
+    count: int
+    message: str
+    counts: dict[str, int] = {}
+    details: tuple[str, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    fix: str = ""
+
+
+class GuardReport(BaseModel):
+    """Everything the guard found and looked at; JSON restores it.
+
+    `checked` are the checks made, `notes` what could not be.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA
+    sizes: dict[str, int]
+    class_counts: dict[str, tuple[int, ...]] = {}
+    findings: tuple[Finding, ...] = ()
+    checked: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def refuse(self, allow: Sequence[str]) -> None:
+        """Stop for what leaks from one split into another, unless it is allowed by name.
+
+        Raises:
+            DataError: The first such finding, its pairs by place in the source.
+        """
+        stopping = [f for f in self.findings if f.stops and f.check not in allow]
+        if not stopping:
+            return
+        first = stopping[0]
+        pairs = ", ".join(_pair(pair) for pair in first.pairs[:SHOWN])
+        more = "".join(f"; {finding.message}" for finding in stopping[1:])
+        names = ",".join(dict.fromkeys([*allow, *(finding.check for finding in stopping)]))
+        raise DataError(
+            f"{first.message} ({pairs}{', ...' if len(first.pairs) > SHOWN else ''}){more}",
+            "data, by place in the source",
+            f"{first.fix}; or set data.allow=[{names}]",
+        )
+
+    def lines(self) -> list[str]:
+        """Return what a person reads: sizes, a line a finding, and what could not be looked at."""
+        sizes = ", ".join(f"{split} {self._size(split)}" for split in self.sizes)
+        found = [finding.message for finding in self.findings] or [
+            f"nothing found by {', '.join(self.checked)}"
+        ]
+        return [f"split guard: {line}" for line in (sizes, *found, *self.notes)]
+
+    def _size(self, split: str) -> str:
+        """A split's samples, and how many a class has."""
+        counts = self.class_counts.get(split, ())
+        if not counts:
+            return f"{self.sizes[split]:,}"
+        low, high = min(counts), max(counts)
+        return f"{self.sizes[split]:,} ({low:,}{f' to {high:,}' if high > low else ''} a class)"
+
+
+def many(number: int, one: str, more: str) -> str:
+    """Return a count with its noun, and its verb: `1 sample is`, `2 samples are`."""
+    return f"{number:,} {one if number == 1 else more}"
+
+
+def _pair(pair: Pair) -> str:
+    (split, index), (other, other_index) = pair
+    return f"{split} {index} = {other} {other_index}"

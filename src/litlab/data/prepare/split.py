@@ -1,0 +1,204 @@
+"""Cuts the source into train, val and test, once, by a seed of its own."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from litlab.config.schema import DataConfig
+from litlab.data.prepare.splitters import GroupSplitter, RandomSplitter, Splitter, StreamSplitter
+from litlab.data.raw import Raw
+from litlab.data.spec import SPLITS, Array
+from litlab.utils.errors import ConfigError, DataError, nearest
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Which samples of one part of the source make a split.
+
+    Attributes:
+        part: The part's name in `Raw.parts`.
+        rows: Row numbers within the part, ascending `(n,)`.
+        index: The same samples numbered over all parts, one after the other `(n,)`.
+    """
+
+    part: str
+    rows: Array
+    index: Array
+
+
+def cut(raw: Raw, config: DataConfig) -> dict[str, SplitRows]:
+    """Say which rows are train, val and test.
+
+    Splits that the publisher made are kept; the others are cut from what is there for training:
+    at random, keeping class shares (`stratify`); whole groups (`group`); by age (`time`); and a
+    stream of text by place. With `num_folds`, val is one fold of what is not test.
+
+    Raises:
+        ConfigError: A setting that is needed is missing, or one is set that would be ignored.
+        DataError: There are too few samples or groups to cut, or the column is not fit for it.
+    """
+    check_settings(config)
+    kept = _publishers_splits(raw, config)
+    _warn_of_unused(kept, raw, config)
+    name = "all" if "all" in raw.parts else "train"
+    rest = np.arange(len(raw.parts[name][0]), dtype=np.int64)
+    cutter = _cutter(raw, config, name)
+    cut_off = {}
+    if "test" not in kept and config.test_fraction is not None:
+        rest, cut_off["test"] = cutter.cut(rest, config.test_fraction, "test")
+    if "val" not in kept and config.num_folds is not None and config.fold is not None:
+        rest, cut_off["val"] = cutter.fold(rest, config.num_folds, config.fold)
+    elif "val" not in kept:
+        rest, cut_off["val"] = cutter.cut(rest, config.val_fraction, "val")
+    start = {part: begin for part, (begin, _) in _places(raw).items()}
+    made = {split: SplitRows(name, rows, rows + start[name]) for split, rows in cut_off.items()}
+    made["train"] = SplitRows(name, rest, rest + start[name])
+    return {split: kept.get(split) or made[split] for split in SPLITS}
+
+
+def check_settings(config: DataConfig) -> None:
+    """Refuse settings that contradict each other, whatever the data.
+
+    Raises:
+        ConfigError: They do.
+    """
+    for name in ("columns", "group_pattern"):  # of a source: what splits may go by
+        if config.source.get(name) and config.group is None and config.time is None:
+            setting = f"data.source.{name}"
+            what = f"{setting} has no effect without a split by group or by time"
+            raise ConfigError(what, setting, "set data.group or data.time, or leave it out")
+    folds, fold = config.num_folds, config.fold
+    if fold is not None and folds is None:
+        raise ConfigError(f"data.fold={fold} of how many?", "data.num_folds", "set it, e.g. 5")
+    if folds is not None and fold is None:
+        what = f"which of the data.num_folds={folds} folds is val?"
+        raise ConfigError(what, "data.fold", f"set it, from 0 to {folds - 1}")
+    if folds is not None and fold is not None and fold >= folds:
+        what = f"data.fold={fold}, and data.num_folds={folds} are numbered from 0"
+        raise ConfigError(what, "data.fold", f"set it from 0 to {folds - 1}")
+    if config.time is not None and folds is not None:
+        raise ConfigError(
+            "folds would train on what comes after their validation samples",
+            "data.time, data.num_folds",
+            "set one of them to null",
+        )
+    if config.time is not None and config.group is not None:
+        raise ConfigError(
+            "a group may reach over the moment where a split by time is cut",
+            "data.time, data.group",
+            "set one of them to null",
+        )
+
+
+def _publishers_splits(raw: Raw, config: DataConfig) -> dict[str, SplitRows]:
+    """The splits that the source brings, settings that they leave no work for being refused."""
+    kept = {}
+    for part, (start, number) in _places(raw).items():
+        if part in ("val", "test"):
+            rows = np.arange(number, dtype=np.int64)
+            kept[part] = SplitRows(part, rows, rows + start)
+    if "test" in kept and config.test_fraction is not None:
+        raise ConfigError(
+            "this source comes with its own test split, which is kept",
+            "data.test_fraction",
+            "set data.test_fraction=null",
+        )
+    if "test" not in kept and config.test_fraction is None:
+        raise ConfigError(
+            "this source has no test split of its own", "data.test_fraction", "set it, e.g. 0.2"
+        )
+    if "val" in kept and config.num_folds is not None:
+        raise ConfigError(
+            "this source comes with its own val split, which is kept",
+            "data.num_folds",
+            "set data.num_folds=null data.fold=null",
+        )
+    if len(kept) == 2 and config.time is not None:
+        raise ConfigError(
+            "this source comes with its own val and test splits: there is nothing to cut by time",
+            "data.time",
+            "set data.time=null",
+        )
+    return kept
+
+
+def _warn_of_unused(kept: dict[str, SplitRows], raw: Raw, config: DataConfig) -> None:
+    """Warn of settings that the user has typed and that say nothing about these splits."""
+    reasons = {}
+    if "val" in kept or config.num_folds is not None:
+        whose = "this source comes with its own val split" if "val" in kept else "val is a fold"
+        reasons["data.val_fraction"] = whose
+    if len(kept) == 2:
+        reasons["data.split_seed"] = "this source comes with its own val and test splits"
+    elif config.time is not None or raw.task == "language_model":
+        reasons["data.split_seed"] = "the split goes by order and not by chance"
+    for setting in sorted(config._typed & reasons.keys()):
+        warnings.warn(f"{setting} has no effect: {reasons[setting]}", stacklevel=4)
+
+
+def _places(raw: Raw) -> dict[str, tuple[int, int]]:
+    """Where each part starts in the numbering of the source, and how many samples it has."""
+    places, start = {}, 0
+    for name, (x, _) in raw.parts.items():
+        places[name] = (start, len(x))
+        start += len(x)
+    return places
+
+
+def _cutter(raw: Raw, config: DataConfig, part: str) -> Splitter:
+    y = raw.parts[part][1]
+    stratify = config.stratify and raw.task == "classification"
+    reason = "" if stratify else "numbers have no classes whose shares could be kept"
+    if raw.task == "language_model":
+        reason = "a text to be continued has no classes"
+    if config.time is not None:
+        reason = "a split by time keeps no class shares"
+    if config.stratify and reason:
+        warnings.warn(
+            f"data.stratify=true is ignored, for {reason}: set data.stratify=false", stacklevel=4
+        )
+    labels = y if stratify and not reason else None
+    if config.group is not None:
+        for name in raw.parts:  # the guard looks for groups that reach over publisher's splits
+            column_of(raw, name, config.group, "data.group")
+        groups = column_of(raw, part, config.group, "data.group")
+        return GroupSplitter(groups, labels, config.split_seed)
+    if config.time is not None:
+        return StreamSplitter(column_of(raw, part, config.time, "data.time"), "data.time")
+    if raw.task == "language_model":
+        if config.num_folds is not None:
+            raise ConfigError(
+                "folds would be taken out of the midst of a text, whose rest tells of them",
+                "data.num_folds",
+                "set data.num_folds=null data.fold=null",
+            )
+        return StreamSplitter(np.arange(len(raw.parts[part][0])), "data")
+    return RandomSplitter(labels, config.split_seed)
+
+
+def column_of(raw: Raw, part: str, name: str, setting: str) -> Array:
+    """Return a further column of a part `(N,)`.
+
+    Raises:
+        ConfigError: The source has no such columns at all.
+        DataError: It has others, or this part lacks this one.
+    """
+    columns = raw.columns.get(part, {})
+    if not any(raw.columns.values()):
+        raise ConfigError(
+            "this source has no columns to split by", f"{setting}={name}", f"set {setting}=null"
+        )
+    if name not in columns:
+        raise DataError(f"part '{part}' has no column '{name}'", setting, nearest(name, columns))
+    return columns[name]
+
+
+def split_hash(indices: dict[str, Array]) -> str:
+    """Return a SHA-256 of which samples are in which split, whatever their content."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        digest.update(split.encode())
+        digest.update(np.sort(indices[split]).astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,158 @@
+"""A trained network, run over data without training it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from litlab.config.schema import Config
+from litlab.data.augment.base import Augmentation
+from litlab.data.loading.arrays import Split
+from litlab.data.loading.loader import BatchLoader
+from litlab.data.loading.preprocess import Key, Preprocess
+from litlab.data.spec import DataSpec
+from litlab.evaluation.require_weights import require_held
+from litlab.runs.checkpoint.io import OTHER
+from litlab.runs.checkpoint.metadata import Loaded, load, load_weights
+from litlab.tasks.build import build_augmentations, build_task
+from litlab.tasks.task import Task
+from litlab.utils.errors import CheckpointError, ConfigError, LitlabError
+
+
+class Outputs(NamedTuple):
+    """What the network says of N samples, on the CPU.
+
+    `raw`: logits `(N, C)` or standardized targets `(N, T)`; `predictions`: probabilities `(N, C)`
+    or targets in their own unit `(N, T)`.
+    """
+
+    raw: torch.Tensor
+    predictions: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Views:
+    """Augmented views of each sample that a prediction is averaged over, besides the sample."""
+
+    number: int
+    augmentations: Mapping[str, Augmentation]
+    seed: int = 0
+
+
+def views_of(config: Config, spec: DataSpec, number: int) -> Views | None:
+    """Return views made by the run's own augmentations, those that mix samples left out.
+
+    Raises:
+        ConfigError: The run was trained without any.
+    """
+    if not number:
+        return None
+    if spec.task == "language_model":
+        what = "what follows a text is not the mean of what follows its altered copies"
+        raise ConfigError(what, f"--tta {number}", "leave it out")
+    built = build_augmentations(config.augment, spec, config.trust)
+    kept = {name: augmentation for name, augmentation in built.items() if not augmentation.mixes}
+    if not kept:
+        what = "test-time augmentation uses the run's own augmentations, and it has none"
+        raise ConfigError(what, f"--tta {number}", "leave it out, or train with augment=...")
+    return Views(number, kept, config.seed)
+
+
+def load_task(path: Path, trust: Sequence[str] = ()) -> tuple[Loaded, Task]:
+    """Rebuild the network of a checkpoint, with its weights, ready to predict.
+
+    Raises:
+        CheckpointError: The file is damaged, of another model, or names code that is not trusted.
+    """
+    loaded = load(path, trust)
+    return loaded, rebuild(loaded, path).eval().to(device())
+
+
+def rebuild(loaded: Loaded, path: Path) -> Task:
+    """Build the task of a checkpoint, and give it the weights.
+
+    Args:
+        loaded: The checkpoint.
+        path: Its file, for the error.
+
+    Raises:
+        CheckpointError: It is of another model, or names code that is not trusted.
+    """
+    try:
+        require_held(loaded, path)
+        task = build_task(loaded.card.config, loaded.card.spec, trial=False)
+        load_weights(task, loaded.weights, path)
+        _try(task, loaded.card.spec)
+    except ConfigError as error:
+        where = f"{path}: {error.where}"
+        raise CheckpointError(f"its card does not fit: {error.what}", where, error.fix) from error
+    except LitlabError:
+        raise
+    except Exception as error:  # what a card says may be anything, and raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(f"its card does not fit: {reason}", str(path), OTHER) from error
+    return task
+
+
+@torch.no_grad()
+def _try(task: Task, spec: DataSpec) -> None:
+    """Run three made-up samples through: a card may describe data of another shape or scale."""
+    shape = (min(spec.shape[0], 64),) if spec.kind == "text" else spec.shape
+    if math.prod(shape) > 2**24:  # nor does what a card claims choose how much memory is used
+        return
+    kind = torch.uint8 if spec.dtype == "uint8" else torch.float32
+    x = torch.zeros(3, *shape, dtype=torch.long if spec.kind == "text" else kind)
+    task.predict(task.eval()(Preprocess(spec)(x)).float())
+    task.train()
+
+
+def device() -> torch.device:
+    """The first accelerator that torch finds, else the CPU."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found if found is not None else torch.device("cpu")
+
+
+@torch.inference_mode()
+def run(
+    task: Task,
+    spec: DataSpec,
+    split: Split,
+    batch_size: int,
+    views: Views | None = None,
+) -> Outputs:
+    """Run a network over samples, in full precision; outputs are in the samples' order.
+
+    Args:
+        task: The network.
+        spec: The data it was trained on.
+        split: The samples.
+        batch_size: Samples at a time.
+        views: Test-time augmentation: the outputs are the mean over the sample and its views.
+    """
+    place = device()
+    preprocess = Preprocess(spec).to(place)
+    raw = None
+    loader = BatchLoader(split, batch_size=batch_size)
+    for x, _, index in loader:
+        outputs = _mean_output(task, preprocess, x.to(place), index.to(place), views).cpu()
+        if raw is None:
+            raw = outputs.new_empty(len(split), *outputs.shape[1:])
+        raw[index] = outputs
+    assert raw is not None, "a split is never empty"
+    return Outputs(raw, task.predict(raw.to(place)).cpu())
+
+
+def _mean_output(
+    task: Task, preprocess: Preprocess, x: torch.Tensor, index: torch.Tensor, views: Views | None
+) -> torch.Tensor:
+    outputs: torch.Tensor = task(preprocess(x)).float()
+    if views is None:
+        return outputs
+    for number in range(views.number):
+        key = Key(views.seed, number, index)
+        seen, _ = preprocess.augmented(x, index, views.augmentations, key)
+        outputs = outputs + task(seen).float()
+    return outputs / (1 + views.number)

@@ -1,0 +1,277 @@
+"""Writes what an evaluation found: metrics, predictions, figures and the report."""
+
+import math
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from litlab.config import compose as configuration
+from litlab.data.loading.arrays import Split
+from litlab.data.spec import SPLITS
+from litlab.evaluation import language_model
+from litlab.evaluation.generate import Sampling, write
+from litlab.evaluation.inference import Outputs
+from litlab.evaluation.mistakes import surest, worst
+from litlab.evaluation.spreadsheet import safe_cell
+from litlab.report import figures
+from litlab.report.intervals import bootstrap_interval, wilson
+from litlab.report.page import ReportRecord, render
+from litlab.runs.checkpoint.metadata import Loaded
+from litlab.runs.folder import RunRecord, RunReference
+from litlab.runs.tracking.history import read_rows, write_rows
+from litlab.tasks.task import Task
+from litlab.utils.names import file_name
+from litlab.utils.output import command
+from litlab.utils.paths import relative
+from litlab.utils.redact import redact
+from litlab.utils.strict_json import write_json
+
+FILES = ("metrics.json", "config.yaml", "predictions.csv", "report.html", "figures")
+ROUNDS = 500  # of the bootstrap
+UNKNOWN = "UNKNOWN"  # status of a run of which there is only a checkpoint
+WRITTEN = 300  # tokens of a language model's sample
+
+
+@dataclass(frozen=True)
+class Results:
+    """An evaluation, before it is written into `folder`."""
+
+    found: RunReference
+    folder: Path
+    loaded: Loaded
+    record: RunRecord
+    task: Task
+    split: Split
+    outputs: Outputs | language_model.TokenOutputs
+    metrics: dict[str, float]
+
+    @property
+    def history(self) -> list[Any]:
+        """The run's epochs; none for a checkpoint without its run."""
+        known = self.record.status != UNKNOWN
+        return read_rows(self.found.folder / "history.csv") if known else []
+
+
+def write_results(results: Results) -> list[Path]:
+    """Write everything and return the files that belong to the run's artifacts."""
+    folder = results.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    by_split = _by_split(results)
+    intervals = {k: v for k, v in _intervals(results).items() if all(map(math.isfinite, v))}
+    by_target = _by_target(results)
+    more: dict[str, Any] = {"test_interval_95": {k: list(v) for k, v in intervals.items()}}
+    if by_target:
+        more["test_by_target"] = by_target
+    metrics = folder / "metrics.json"
+    metrics.unlink(missing_ok=True)  # written last: with it an evaluation is whole
+    checkpoint = str(relative(results.found.checkpoint))
+    write_json(folder / "run.json", {**asdict(results.record), "checkpoint": checkpoint})
+    (folder / "config.yaml").write_text(_configuration(results), encoding="utf-8")
+    predictions = folder / "predictions.csv"
+    write_rows(predictions, [_safe_row(row) for row in _prediction_rows(results)])
+    page = folder / "report.html"
+    page.write_text(render(_page(results, by_split, intervals, by_target)), encoding="utf-8")
+    drawn = _figures(results)
+    write_json(metrics, {**by_split, **more})
+    return [page, metrics, predictions, *drawn]
+
+
+def _by_split(results: Results) -> dict[str, dict[str, float]]:
+    """Metrics by split: test, and the best epoch's train and val."""
+    grouped: dict[str, dict[str, float]] = {"test": results.metrics}
+    for name, value in results.record.metrics.items():
+        split, _, metric = name.partition("/")
+        grouped.setdefault(split, {})[metric] = value
+    return grouped
+
+
+def _by_target(results: Results) -> dict[str, dict[str, float]]:
+    """Test metrics of each target by itself, in its own unit; nothing where there is only one."""
+    targets = results.loaded.card.spec.targets
+    if len(targets) < 2 or isinstance(results.outputs, language_model.TokenOutputs):
+        return {}
+    predicted, actual = results.task.measured(results.outputs.raw, results.split.y)
+    found: dict[str, dict[str, float]] = {name: {} for name in targets}
+    for metric_name, metric in results.task.parts.metrics.items():
+        for i, name in enumerate(targets):
+            with suppress(ValueError, RuntimeError, IndexError):  # one that needs all of them
+                value = _measure(metric, actual[:, i].numpy(), predicted[:, i].numpy())
+                found[name][metric_name] = value
+    return found
+
+
+def _intervals(results: Results) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the test metrics: what another draw of test samples might have given."""
+    metrics = results.task.parts.metrics
+    if isinstance(results.outputs, language_model.TokenOutputs):
+        return language_model.intervals(results.outputs, metrics, results.metrics, ROUNDS)
+    raw, targets = results.task.measured(results.outputs.raw, results.split.y)
+    rng = np.random.default_rng(0)
+    found = {}
+    for name, metric in metrics.items():
+        if name == "accuracy" and results.loaded.card.spec.classes:
+            hits = int((raw.argmax(1) == targets).sum())
+            plain = abs(hits / len(targets) - results.metrics[name]) < 1e-6  # not averaged by class
+            if plain:
+                found[name] = wilson(hits, len(targets))
+                continue
+        measure = partial(_measure, metric)
+        found[name] = bootstrap_interval(measure, targets.numpy(), raw.numpy(), rng, ROUNDS)
+    return found
+
+
+def _measure(metric: Any, actual: NDArray[Any], predicted: NDArray[Any]) -> float:
+    metric.reset()
+    metric.update(torch.from_numpy(predicted), torch.from_numpy(actual))
+    value = float(metric.compute())
+    metric.reset()
+    return value
+
+
+def _labels(results: Results) -> tuple[Any, Any, NDArray[Any] | None]:
+    """Truth, prediction and confidence in the user's terms; of a text its first tokens."""
+    if isinstance(results.outputs, language_model.TokenOutputs):
+        return language_model.labels(results.outputs, results.loaded.card.spec)
+    predictions, y = results.outputs.predictions, results.split.y
+    classes = results.loaded.card.spec.classes
+    if not classes:
+        return y.numpy(), predictions.numpy(), None
+    confidence, label = predictions.max(1)
+    names = [classes[i] for i in y.tolist()], [classes[i] for i in label.tolist()]
+    return *names, confidence.numpy()
+
+
+def _prediction_rows(results: Results) -> list[dict[str, Any]]:
+    """One row a test sample (and target), `index` being its place in the source.
+
+    Of a language model, one row a token, `index` being its place in the test split.
+    """
+    actual, predicted, confidence = _labels(results)
+    index = results.split.source_index.tolist()
+    if isinstance(results.outputs, language_model.TokenOutputs):
+        index = list(range(1, len(actual) + 1))  # the first token of all is not predicted
+    if confidence is not None:
+        return [
+            {"index": i, "actual": a, "predicted": p, "confidence": round(float(c), 6)}
+            for i, a, p, c in zip(index, actual, predicted, confidence, strict=True)
+        ]
+    return [
+        {"index": i, "target": name, "actual": float(a[t]), "predicted": float(p[t])}
+        for t, name in enumerate(results.loaded.card.spec.targets)
+        for i, a, p in zip(index, actual, predicted, strict=True)
+    ]
+
+
+def _safe_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Names of classes, targets and tokens are the data's: none of them is to run as a formula."""
+    return {key: safe_cell(value) for key, value in row.items()}
+
+
+def _figures(results: Results) -> list[Path]:
+    folder, history = results.folder / "figures", results.history
+    folder.mkdir(exist_ok=True)
+    actual, predicted, _ = _labels(results)
+    spec = results.loaded.card.spec
+    drawn = {}
+    if history:
+        drawn["learning_curves"] = figures.learning_curves(history, results.record.best_epoch)
+    if spec.classes:
+        drawn["confusion_matrix"] = figures.confusion_matrix(actual, predicted, spec.classes)
+    else:
+        for i, target in enumerate(spec.targets):
+            drawn[file_name(f"predicted_{target}", drawn)] = figures.predicted_against_true(
+                actual[:, i], predicted[:, i], target
+            )
+    paths = []
+    for name, figure in drawn.items():
+        paths.append(folder / f"{name}.png")
+        figures.save_png(figure, paths[-1])
+    return paths
+
+
+def _page(
+    results: Results,
+    by_split: dict[str, dict[str, float]],
+    intervals: dict[str, tuple[float, float]],
+    by_target: dict[str, dict[str, float]],
+) -> ReportRecord:
+    record, config, spec = results.record, results.loaded.card.config, results.loaded.card.spec
+    outputs, split = results.outputs, results.split
+    language = isinstance(results.outputs, language_model.TokenOutputs)
+    actual, predicted, confidence = ((), (), None) if language else _labels(results)
+    return ReportRecord(
+        title=record.run_name,
+        spec=spec,
+        model_name=config.model["_target_"].rpartition(".")[2],
+        num_parameters=record.num_parameters,
+        model_text=str(results.task.model),
+        config_yaml=_configuration(results),
+        metrics={split: by_split[split] for split in SPLITS if split in by_split},
+        history=results.history,
+        best_epoch=record.best_epoch,
+        actual=actual,
+        predicted=predicted,
+        confidence=confidence,
+        intervals=intervals,
+        run=_run_facts(record, results.found, config.trainer.budget),
+        repeat=_repeat(record, results.folder),
+        mistakes=[]
+        if isinstance(outputs, language_model.TokenOutputs)
+        else surest(outputs, split, spec),
+        worst=worst(outputs, split, spec),
+        by_target=by_target,
+        written=_written(results) if language else "",
+    )
+
+
+def _written(results: Results) -> str:
+    """What a language model writes, given no beginning."""
+    return write(results.loaded, results.task.model, "", WRITTEN, Sampling(0.8), 0)
+
+
+def _budget(record: RunRecord, budget: str | None) -> str:
+    """A budget of time, and how far the best epoch came in it: facts of the run, no metrics."""
+    steps, seconds = (record.metrics.get(f"budget/{name}") for name in ("steps", "seconds"))
+    if not budget or steps is None or seconds is None:
+        return budget or ""
+    return f"{budget}; the best epoch ended after {steps:,.0f} steps and {seconds:,.0f} s"
+
+
+def _run_facts(record: RunRecord, found: RunReference, budget: str | None) -> dict[str, str]:
+    facts = {
+        "run_id": record.run_id,
+        "budget": _budget(record, budget),
+        "experiment": record.experiment,
+        "tracking_uri": record.tracking_uri,
+        "status": record.status,
+        "started": record.started,
+        "duration_seconds": str(record.seconds),
+        "data_checksum": record.data.get("checksum", ""),
+        "checkpoint": str(relative(found.checkpoint)),
+        **{f"git_{key}": value for key, value in record.git.items()},
+        **record.environment,
+    }
+    if record.dvc_experiment:
+        facts["dvc_experiment"] = record.dvc_experiment
+    return {key: value for key, value in facts.items() if value}
+
+
+def _configuration(results: Results) -> str:
+    config = results.loaded.card.config
+    return configuration.dump(redact(config.model_dump(mode="json")))
+
+
+def _repeat(record: RunRecord, folder: Path) -> list[str]:
+    """Commands that make the same run again."""
+    commands = []
+    if record.git.get("commit"):
+        commands.append(f"git checkout {record.git['commit']}")
+    commands.append(command("train", "--params", relative(folder / "config.yaml")))
+    commands.append("# the same configuration is below, and an artifact of the run in MLflow")
+    return commands

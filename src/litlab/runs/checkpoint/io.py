@@ -1,0 +1,291 @@
+"""Checkpoint files that are whole or not there, and that know their own checksum.
+
+A checkpoint is what `torch.save` writes, a zip archive. Its comment, which every reader skips,
+holds a SHA-256 and a manifest: what the checkpoint is of, to be read without unpacking it.
+"""
+
+import hashlib
+import os
+import struct
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from litlab.utils.errors import CheckpointError, EnvironmentFault
+from litlab.utils.paths import not_a_file
+from litlab.utils.strict_json import dumps, parse_json
+
+KEY = "litlab"
+RESUME = "resume"  # the part that only resuming needs
+RAW = "current_model_state"  # Lightning's name for the weights being trained, beside their average
+SCHEMA = 2
+END = b"PK\x05\x06"  # of a zip's last record, 22 bytes and the comment (APPNOTE.TXT 4.3.16)
+END_SIZE = 22
+DIGEST = 64  # hexadecimal digits of a SHA-256
+CHUNK = 2**20
+OTHER = "use another checkpoint of the run; nothing in this one was executed"
+Manifest = dict[str, Any]
+
+
+class _Hashing:
+    """A file that adds up what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sum = file, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.sum.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) -> None:
+    """Write a checkpoint beside its name, flush it to the disk, then rename it.
+
+    Whenever the process or the machine dies, `path` is either the old file or the new one.
+
+    Args:
+        content: Tensors and plain values; `content["litlab"]["manifest"]` goes into the comment.
+        path: Where to.
+        previous: Keeps the file that was there until the next one takes its place, if given.
+
+    Raises:
+        EnvironmentFault: It cannot be written; what was there before still is.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w+b") as file:
+                os.fchmod(handle, 0o666 & ~_umask())
+                _write_into(file, content)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_folder(path.parent)
+            if previous is not None and path.exists():
+                _keep(path, previous)
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except (OSError, RuntimeError) as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        what = f"a checkpoint cannot be written: {cause.strerror}"
+        fix = "free the disk or make the folder writable, then train with --resume"
+        raise EnvironmentFault(what, str(path), fix) from error
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """Return the system's own error; torch covers it with one of its archive's."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
+def _write_into(file: BinaryIO, content: Mapping[str, Any]) -> None:
+    hashing = _Hashing(file)
+    torch.save(content, cast("IO[bytes]", hashing))
+    text = dumps(content.get(KEY, {}).get("manifest", {}), separators=(",", ":")).encode()
+    hashing.sum.update(text)
+    comment = hashing.sum.hexdigest().encode() + text
+    assert len(comment) < 2**16, "a zip's comment is at most 64 kB"
+    file.seek(-2, os.SEEK_END)  # the comment's length, so far 0
+    file.write(struct.pack("<H", len(comment)) + comment)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Let a second name hold the old file; `path` itself is never missing."""
+    beside = previous.with_name(f".{previous.name}.link.tmp")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(path, beside)
+    except OSError:  # a file system without hard links
+        path.replace(previous)
+        return
+    beside.replace(previous)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems cannot, and need not
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def probe(folder: Path, size: int) -> None:
+    """Find out whether a folder has room for checkpoints, by reserving it for a moment.
+
+    Args:
+        folder: Where they are to go.
+        size: Bytes.
+
+    Raises:
+        EnvironmentFault: It has not, or cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        what = f"no room for checkpoints of {size / 2**20:.0f} MiB: {error.strerror}"
+        fix = "free the disk, or choose another --out"
+        raise EnvironmentFault(what, str(folder), fix) from None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a write that was killed has left."""
+    for left in folder.glob(".*.ckpt.*tmp"):
+        with suppress(OSError):
+            left.unlink()
+
+
+def verify(path: Path) -> Manifest:
+    """Compare a checkpoint with its checksum and return its manifest.
+
+    Raises:
+        CheckpointError: It is missing, cut off, altered, or was not written by litlab.
+    """
+    if not path.is_file():
+        found = not_a_file(path)
+        what = f"is {found}, not a checkpoint" if found else "there is no such checkpoint"
+        raise CheckpointError(what, str(path), "name a run or a .ckpt file")
+    try:
+        with path.open("rb") as file:
+            manifest = _verify(file, path.stat().st_size, path)
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", str(path), OTHER) from None
+    if manifest is None:
+        raise CheckpointError("damaged: its checksum does not fit", str(path), OTHER)
+    return manifest
+
+
+def _has_comment(path: Path) -> bool:
+    """Whether a zip archive ends in a comment; where none is, there is no checksum to fit."""
+    with path.open("rb") as file:
+        file.seek(-min(END_SIZE, path.stat().st_size), os.SEEK_END)
+        tail = file.read()
+    return not (tail.startswith(END) and tail.endswith(b"\0\0"))
+
+
+def _verify(file: BinaryIO, size: int, path: Path) -> Manifest | None:
+    tail_size = min(size, END_SIZE + 2**16)
+    file.seek(size - tail_size)
+    tail = file.read()
+    at = tail.rfind(END)
+    while at >= 0:
+        if at + END_SIZE <= len(tail):
+            (length,) = struct.unpack_from("<H", tail, at + END_SIZE - 2)
+            if at + END_SIZE + length == len(tail) and length > DIGEST:
+                break
+        at = tail.rfind(END, 0, at)
+    if at < 0:
+        return None
+    comment = tail[at + END_SIZE :]
+    digest, text = comment[:DIGEST], comment[DIGEST:]
+    total = hashlib.sha256()
+    file.seek(0)
+    left = size - len(comment) - 2
+    while left > 0 and (block := file.read(min(CHUNK, left))):
+        total.update(block)
+        left -= len(block)
+    total.update(b"\0\0" + text)  # when it was summed there was no comment
+    if total.hexdigest().encode() != digest:
+        return None
+    with suppress(ValueError):
+        manifest = parse_json(text)
+        if isinstance(manifest, dict):
+            return manifest
+    raise CheckpointError("its manifest is no JSON object", str(path), OTHER)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Verify a checkpoint and unpack it; only tensors and plain values are accepted.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or holds code, none of which was run.
+    """
+    summed = not path.is_file() or _has_comment(path)
+    if summed:
+        verify(path)
+    try:
+        _refuse_packed(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has no one type for what a bad file can do
+        what = f"not a weights-only checkpoint ({type(error).__name__})"
+        raise CheckpointError(what, str(path), OTHER) from None
+    if not isinstance(content, dict):
+        raise CheckpointError("not a litlab checkpoint", str(path), "name one that litlab wrote")
+    if not summed and _schema(content) == SCHEMA:
+        raise CheckpointError("damaged: it has lost its checksum", str(path), OTHER)
+    return content
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse what unpacks to more than the file has: torch stores weights as they are.
+
+    Raises:
+        ValueError: An entry is compressed, or several share their bytes.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch says what it is
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("compressed")
+
+
+def _schema(content: dict[str, Any]) -> Any:
+    card = content.get(KEY)
+    return card.get("schema") if isinstance(card, dict) else None
+
+
+class VerifiedCheckpointIO(CheckpointIO):
+    """How Lightning's strategies write and read checkpoints: atomically, with a checksum.
+
+    Args:
+        keeps: File name to the name under which the file before it is kept.
+    """
+
+    def __init__(self, keeps: Mapping[str, str] | None = None) -> None:
+        self.keeps = dict(keeps or {})
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint."""
+        path = Path(path)
+        kept = self.keeps.get(path.name)
+        write(checkpoint, path, previous=path.with_name(kept) if kept else None)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint onto the CPU, whatever is asked for: nothing but weights is loaded."""
+        return read(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint."""
+        Path(path).unlink(missing_ok=True)

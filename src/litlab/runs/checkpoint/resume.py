@@ -1,0 +1,216 @@
+"""Which interrupted run a command goes on with, and from which of its checkpoints."""
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litlab.config.schema import Config
+from litlab.data.spec import DataSpec
+from litlab.distributed.launch import is_first_process
+from litlab.runs.checkpoint.changes import Change, changes, require_allowed
+from litlab.runs.checkpoint.io import RAW, RESUME, Manifest, read
+from litlab.runs.checkpoint.manifest import code_hash, config_hash, manifest_of
+from litlab.runs.checkpoint.metadata import load, refuse_another_model, unpack
+from litlab.runs.checkpoint.parts import require_parts
+from litlab.runs.folder import LAST, PREVIOUS, RunRecord
+from litlab.runs.lock import is_running
+from litlab.utils.errors import CheckpointError, EnvironmentFault, LitlabError
+from litlab.utils.paths import runs_folder, short, store_root
+
+
+class NothingToResume(CheckpointError):
+    """There is no interrupted run; unlike a damaged one, that is no error where one may start."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Whether and how to go on with an interrupted run.
+
+    Attributes:
+        allow_changes: Whether a run of other settings will do.
+        or_start: Whether to start where there is nothing to go on with. With a folder of choice the
+            state then lies outside it, for DVC empties it before it runs a stage again.
+    """
+
+    allow_changes: bool = False
+    or_start: bool = False
+
+    def state_folder(self, config: Config, out: Path | None) -> Path | None:
+        """Return where the state of a configuration's run lies, None if in the run's folder.
+
+        Other settings and other code have other places: half a training by each would be neither's.
+        """
+        if not self.or_start or out is None:
+            return None
+        name = hashlib.sha256((config_hash(config) + code_hash()).encode()).hexdigest()[:16]
+        return store_root() / ".litlab" / "unfinished" / name
+
+    def find(
+        self, config: Config, out: Path | None, command: Sequence[str] = ()
+    ) -> "Interruption | None":
+        """Return the run to go on with; None where a new one may be started instead.
+
+        Raises:
+            LitlabError: See `find_interrupted`.
+        """
+        state = self.state_folder(config, out)
+        folders: Iterable[Path] = [state] if state else [out] if out else runs_folder().glob("*")
+        try:
+            return find_interrupted(
+                config, folders, config.trust, command, allow_changes=self.allow_changes
+            )
+        except NothingToResume:
+            if self.or_start:
+                return None
+            raise
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """A run that can go on.
+
+    Attributes:
+        folder: The folder that holds its checkpoints.
+        checkpoint: The newest one that is whole.
+        manifest: What that is of.
+        changed: Settings that differ from those it began with.
+    """
+
+    folder: Path
+    checkpoint: Path
+    manifest: Manifest
+    changed: tuple[Change, ...] = ()
+
+    def tracked(self) -> Any:
+        """Return what the run had recorded when it was saved."""
+        return read(self.checkpoint)[RESUME]["tracked"]
+
+
+def find_interrupted(
+    config: Config,
+    folders: Iterable[Path],
+    trust: list[str],
+    command: Sequence[str] = (),
+    *,
+    allow_changes: bool = False,
+) -> Interruption:
+    """Return the newest unfinished run of a configuration.
+
+    Args:
+        config: What is to be trained now.
+        folders: Where runs lie.
+        trust: Packages of the user's own that a checkpoint may name.
+        command: What the user typed, for the message.
+        allow_changes: Whether a run of other settings will do, if there is none of the same.
+
+    Raises:
+        CheckpointError: There is nothing to resume, or it is damaged.
+        ConfigError: The newest unfinished run has other settings.
+        EnvironmentFault: The run is still going on.
+    """
+    found, damaged, finished = [], [], []
+    for folder in folders:
+        if not any((folder / name).is_file() for name in (LAST, PREVIOUS)):
+            continue
+        if _status(folder) == "FINISHED":
+            finished.append(folder)
+            continue
+        try:
+            found.append(newest_valid(folder))
+        except CheckpointError:
+            damaged.append(folder)
+    wanted = config_hash(config)
+    same = [one for one in found if one.manifest["config"] == wanted]
+    newest = max(same or found, key=lambda one: one.checkpoint.stat().st_mtime, default=None)
+    if newest is None:
+        raise _nothing(damaged, finished)
+    newest = _with_parts(newest)
+    # By the first process of this run, as the others see it.
+    if is_first_process() and is_running(newest.folder):
+        fix = "wait for it, or stop it first"
+        raise EnvironmentFault("the run is still going on", short(newest.folder), fix)
+    if newest.manifest["config"] == wanted:
+        return newest
+    changed = tuple(changes(load(newest.checkpoint, trust).card.config, config))
+    require_allowed(changed, newest.folder, command, allow_changes=allow_changes)
+    # Without any, a setting that is newer than the checkpoint has changed the hash.
+    return Interruption(newest.folder, newest.checkpoint, newest.manifest, changed)
+
+
+def newest_valid(folder: Path) -> Interruption:
+    """Return the last checkpoint of a folder, or the one before it where that is damaged.
+
+    Raises:
+        CheckpointError: None of them is whole.
+    """
+    for name in (LAST, PREVIOUS):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            return Interruption(folder, path, manifest_of(path))
+        except CheckpointError as error:
+            warnings.warn(f"{error.what} | {short(path)} | using the one before", stacklevel=2)
+    fix = "train again without --resume; nothing in the files was executed"
+    raise CheckpointError("every checkpoint of the run is damaged", short(folder), fix)
+
+
+def _with_parts(found: Interruption) -> Interruption:
+    """Return a run with the newest checkpoint that has all a run needs to continue.
+
+    Raises:
+        CheckpointError: The newest has not, and there is none before it.
+    """
+    try:
+        require_parts(read(found.checkpoint), found.checkpoint)
+    except CheckpointError as error:
+        before = found.folder / PREVIOUS
+        if found.checkpoint == before or not before.is_file():
+            raise
+        warnings.warn(f"{error.what} | {error.where} | using the one before", stacklevel=2)
+        earlier = Interruption(found.folder, before, manifest_of(before))
+        require_parts(read(before), before)
+        return earlier
+    return found
+
+
+def check_fits(
+    found: Interruption, spec: DataSpec, weights: Mapping[str, Any], trust: Sequence[str]
+) -> None:
+    """Refuse to go on with other data or another model.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model, another state of the data, another
+            schema.
+    """
+    content = read(found.checkpoint)
+    unpack(content, found.checkpoint, trust)
+    require_parts(content, found.checkpoint)
+    if found.manifest["data"] != spec.checksum:
+        fix = "prepare the data as they were, or train anew without --resume"
+        raise CheckpointError("it was trained on other data", short(found.checkpoint), fix)
+    kept = content.get(RAW, content["state_dict"])
+    refuse_another_model(weights, kept, found.checkpoint)
+
+
+def _status(folder: Path) -> str:
+    try:
+        return RunRecord.load(folder).status
+    except LitlabError:
+        return "UNKNOWN"
+
+
+def _nothing(damaged: list[Path], finished: list[Path]) -> CheckpointError:
+    if damaged:
+        names = ", ".join(map(short, damaged[:3]))
+        fix = "train again without --resume; nothing in the files was executed"
+        return CheckpointError("every checkpoint of the run is damaged", names, fix)
+    if finished:
+        newest = max(finished, key=lambda folder: (folder / LAST).stat().st_mtime)
+        what = f"nothing to resume: {short(newest)} has finished"
+        return NothingToResume(what, "--resume", "train without --resume for a new run")
+    fix = "train without --resume; a run can be resumed once it has saved its first epoch"
+    return NothingToResume("nothing to resume", "--resume", fix)

@@ -1,0 +1,253 @@
+"""Everything that is written down about one run, in its folder and in MLflow."""
+
+import os
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import nn
+
+from litlab.config import compose as configuration
+from litlab.config.schema import Config
+from litlab.data.spec import DataSpec
+from litlab.runs import environment
+from litlab.runs.folder import PROCESS, RunRecord
+from litlab.runs.tracking.address import tracking_uri
+from litlab.runs.tracking.git import git_state
+from litlab.runs.tracking.history import History, write_rows
+from litlab.runs.tracking.mlflow_logger import MLflowLogger
+from litlab.runs.tracking.open_runs import OpenRun, close_runs
+from litlab.utils.output import say
+from litlab.utils.paths import project_root, store_root
+from litlab.utils.redact import redact, redact_spec
+from litlab.utils.strict_json import dumps
+
+if TYPE_CHECKING:
+    from litlab.runs.checkpoint.resume import Interruption
+
+
+class Recording:
+    """A run's record: opened before the first step, closed with the true status.
+
+    Args:
+        config: What the run was asked to do.
+        spec: The data.
+        folder: The run's folder.
+        command: What the user typed.
+        place: Where the folder is moved to when the run has finished, if it is.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spec: DataSpec,
+        folder: Path,
+        command: list[str],
+        place: Path | None = None,
+    ) -> None:
+        self.config, self.spec, self.folder = config, spec, folder
+        self.place = place or folder
+        root = store_root()
+        uri = tracking_uri(config.tracking.uri, root)
+        self.history = History(folder / "history.csv")
+        self._began, self._seconds_before = time.monotonic(), 0.0
+        self._resumed_at = 0  # the step; what TensorBoard shows beyond it is measured again
+        self.mlflow = MLflowLogger(uri, config.tracking.experiment, root / "mlartifacts")
+        self._open = OpenRun(uri, folder)
+        self.record = RunRecord(
+            run_id="",
+            run_name=config.run_name,
+            experiment=config.tracking.experiment,
+            tracking_uri=redact(uri),
+            data={"name": spec.name, "checksum": spec.checksum, "split": spec.split_hash},
+            git=git_state(project_root()),  # of the code that runs: DVC may run a copy
+            dvc_experiment=os.environ.get("DVC_EXP_NAME"),
+            environment=environment.describe(),
+            command=redact(command),
+            process=self._open.process,
+        )
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """What the Trainer reports to."""
+        loggers: list[Logger] = [self.history, self.mlflow]
+        if self.config.tracking.tensorboard:
+            gone: dict[str, Any] = {"purge_step": self._resumed_at} if self._resumed_at else {}
+            loggers.append(TensorBoardLogger(self.folder, name="tensorboard", version="", **gone))
+        return loggers
+
+    def start(self, model: nn.Module) -> None:
+        """Open the run, with its whole configuration.
+
+        Raises:
+            EnvironmentFault: The store cannot be reached.
+        """
+        parameters = (p for p in model.parameters() if p.requires_grad)
+        self.record.num_parameters = sum(p.numel() for p in parameters)
+        self._open.begin()
+        self.record.save(self.folder)  # first of all: by it an aborted run's folder is known
+        content = redact(self.config.model_dump(mode="json"))
+        text = configuration.dump(content)
+        (self.folder / "config.yaml").write_text(text)
+        self.record.run_id = self.mlflow.start(self.config.run_name, flatten(content), self._tags())
+        self.mlflow.log_text(text, "config.yaml")
+        self.record.experiment = self.mlflow.name
+        spec = redact_spec(self.spec.model_dump(mode="json"))
+        self.mlflow.log_text(dumps(spec, indent=2), "data_spec.json")
+        self.record.save(self.folder)
+        close_runs(self.mlflow.client, self.mlflow.uri)
+        say(self._introduction())
+
+    def go_on(self, model: nn.Module, found: "Interruption") -> None:
+        """Open the record of an interrupted run again, as it was when that was last saved.
+
+        Raises:
+            EnvironmentFault: The store cannot be reached.
+        """
+        self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
+        tracked = found.tracked()
+        self.history.rows = {int(epoch): row for epoch, row in tracked["rows"].items()}
+        if self.history.rows:
+            write_rows(self.history.path, list(self.history.rows.values()))
+        parameters = (p for p in model.parameters() if p.requires_grad)
+        self.record.num_parameters = sum(p.numel() for p in parameters)
+        self.record.started, self.record.resumed = tracked["started"], tracked["resumed"] + 1
+        self._seconds_before, self._resumed_at = tracked["seconds"], found.manifest["step"]
+        changed = {"resume.changed": "; ".join(map(str, found.changed))} if found.changed else {}
+        tags = {PROCESS: self.record.process, "resumed": str(self.record.resumed), **changed}
+        self._open.begin()
+        self.mlflow.go_on(tags, self.history.rows)
+        self.record.experiment = self.mlflow.name
+        content = redact(self.config.model_dump(mode="json"))
+        (self.folder / "config.yaml").write_text(configuration.dump(content))
+        self.record.save(self.folder)
+        close_runs(self.mlflow.client, self.mlflow.uri)
+
+    def tracked(self) -> dict[str, Any]:
+        """Return what was recorded so far: what a run that goes on from here begins with."""
+        return {
+            "rows": self.history.rows,
+            "started": self.record.started,
+            "resumed": self.record.resumed,
+            "seconds": self._seconds_before + time.monotonic() - self._began,
+        }
+
+    def keep(self, files: Iterable[Path]) -> None:
+        """Copy files of the run's folder into the store."""
+        for path in files:
+            self.mlflow.log_artifact(path)
+
+    def finish(self, status: str, seconds: float, best: Path, mode: str) -> bool:
+        """Close the run and say whether the tracking store has all of it.
+
+        It raises nothing: an error that ended the run must not give way to one in recording it.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            seconds: How long the fit took.
+            best: The best checkpoint; it is there after the first whole epoch.
+            mode: "min" or "max": which way the monitored value gets better.
+        """
+        rows, saved, sent = self.history.rows, False, False
+        self.record.run_id = self.mlflow.run_id  # a start that failed may have come as far as that
+        self.record.status = status
+        self.record.seconds = round(self._seconds_before + seconds, 3)
+        self.record.epochs = sum("train/loss" in row for row in rows.values())
+        try:
+            if best.is_file():
+                self._note_best(mode)
+            self.record.save(self.folder)
+            saved = True
+        except Exception as error:
+            warnings.warn(f"the run's record is not complete: {error}", stacklevel=2)
+        finally:  # a warning may be an error, and a signal may come at any time
+            if self.record.run_id:  # else the store was never reached
+                sent = self._close_store(status, best)
+            self._open.end(status, closed=saved and (sent or not self.record.run_id))
+        return sent
+
+    def _close_store(self, status: str, best: Path) -> bool:
+        """Send what is left; the status even where that is broken off."""
+        try:
+            self._send_rest(best)
+        finally:
+            done = self.mlflow.finish(status)
+        return done
+
+    def _send_rest(self, best: Path) -> None:
+        if best.is_file() and self.config.tracking.log_checkpoint:
+            self.mlflow.log_artifact(best, "checkpoints")
+        if self.history.path.is_file():
+            self.mlflow.log_artifact(self.history.path)
+        summary = {f"best/{k}": v for k, v in self.record.metrics.items()}
+        if summary:
+            epoch = float(self.record.best_epoch or 0)
+            self.mlflow.log_metrics({**summary, "best/epoch": epoch, "epoch": epoch})
+
+    def _note_best(self, mode: str) -> None:
+        """Take over the values of the epoch whose checkpoint was kept: the first of equals."""
+        column = {epoch: row.get(self.config.monitor) for epoch, row in self.history.rows.items()}
+        measured = [(value, epoch) for epoch, value in column.items() if value is not None]
+        if not measured:
+            return
+        sign = -1.0 if mode == "max" else 1.0
+        epoch = min(measured, key=lambda pair: (sign * pair[0], pair[1]))[1]
+        row = self.history.rows[epoch]
+        self.record.best_epoch = epoch
+        self.record.metrics = {k: v for k, v in row.items() if "/" in k and v is not None}
+
+    def _introduction(self) -> str:
+        spec, config = self.spec, self.config
+        sizes = " / ".join(f"{spec.sizes[s]:,} {s}" for s in ("train", "val", "test"))
+        shape = "x".join(map(str, spec.shape))
+        kind = (
+            f"{len(spec.classes)} classes" if spec.classes else f"target {', '.join(spec.targets)}"
+        )
+        if spec.task == "language_model":
+            kind = f"{spec.vocab_size:,} tokens"
+        model, optimizer, scheduler = (
+            node["_target_"].rpartition(".")[2]
+            for node in (config.model, config.optimizer, config.scheduler)
+        )
+        optimization = f"{optimizer}, lr {config.optimizer.get('lr')}, {scheduler}"
+        return (
+            f"{spec.name}: {spec.kind} {shape}, {kind}, {sizes}\n"
+            f"{model}: {self.record.num_parameters:,} parameters; {optimization}; "
+            + (config.trainer.budget or f"up to {config.trainer.max_epochs} epochs")
+        )
+
+    def _tags(self) -> dict[str, str]:
+        git = {f"git.{key}": value for key, value in self.record.git.items()}
+        if "commit" in self.record.git:  # the column of MLflow's own page
+            git["mlflow.source.git.commit"] = self.record.git["commit"]
+        experiment = self.record.dvc_experiment
+        return {
+            **redact(self.config.tracking.tags),
+            PROCESS: self.record.process,
+            **git,
+            "data.name": self.spec.name,
+            "data.checksum": self.record.data["checksum"],
+            "data.split": self.spec.split_hash,
+            "model.parameters": str(self.record.num_parameters),
+            "mlflow.source.name": "litlab train",
+            "threads": str(torch.get_num_threads()),  # sums in another order: another last digit
+            # DVC deletes the copy of the repository that it runs queued experiments in.
+            **({} if ".dvc" in self.place.parts else {"run.folder": str(self.place)}),
+            **({"dvc.experiment": experiment} if experiment else {}),
+        }
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as `a.b.c` to text: what can be searched in MLflow."""
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = str(value)
+    return flat

@@ -1,0 +1,281 @@
+"""The training step around any model: what is minimized, measured and predicted."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+from torchmetrics import Metric
+
+from litlab.config.hyperparameters import NonNegative
+from litlab.distributed import loss_scaling
+from litlab.distributed.fsdp import shard
+from litlab.tasks.losses.penalty import l1_penalty
+from litlab.tasks.metrics import EpochMeter
+from litlab.tasks.optim.schedules import Horizon
+from litlab.utils.errors import NonFiniteError
+from litlab.utils.output import nth_epoch
+
+if TYPE_CHECKING:
+    from litlab.data.spec import DataSpec
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a task is put together from, besides its model.
+
+    Attributes:
+        loss: `(outputs, targets) -> mean loss of the batch`. A mean that is not over samples has a
+            method `denominator(outputs, targets)`: the scalar that it divides by, None for B.
+        metrics: By name; copied for each split.
+        optimizer: Makes the optimizer for a model.
+        scheduler: Makes Lightning's scheduler entry for an optimizer and a horizon.
+        monitor: The value that selects, such as "val/loss".
+        mode: "min" or "max": which way is better.
+    """
+
+    loss: nn.Module
+    metrics: Mapping[str, Metric]
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    scheduler: Callable[[torch.optim.Optimizer, Horizon], Any]
+    monitor: str
+    mode: str
+
+
+class Task(pl.LightningModule):
+    """A model with its loss, metrics and optimizer.
+
+    One step is forward, loss, zero_grad, backward, step, in Lightning's order; a test compares it
+    with the hand-written loop, weight for weight.
+
+    Args:
+        model: Maps inputs `(B, *shape)` to outputs `(B, C)`, of a language model `(B, L, V)`.
+        spec: The data.
+        parts: Loss, metrics, optimizer, scheduler.
+        l1: Weight of the L1 penalty, the sum of |w| over all weights, in the training loss.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: "DataSpec", parts: Parts, *, l1: NonNegative = 0.0
+    ) -> None:
+        super().__init__()
+        self.model, self.parts, self.l1 = model, parts, l1
+        self._sharded = False
+        self.loss = parts.loss
+        self.meters = nn.ModuleDict(
+            {f"{s}_split": EpochMeter(parts.metrics) for s in ("train", "val")}
+        )
+
+    @property
+    def quiet_steps(self) -> bool:
+        """Whether a training step logs nothing by itself, so that nobody need ask it."""
+        return type(self).training_step is Task.training_step
+
+    def configure_model(self) -> None:
+        """Share the weights out, where the strategy is FSDP2."""
+        if self.device_mesh is not None and not self._sharded:
+            shard(self.model, self.device_mesh)
+            self._sharded = True
+
+    @abstractmethod
+    def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
+        """Return outputs and targets in the form that metrics take."""
+
+    @abstractmethod
+    def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return targets in the form that the loss takes."""
+
+    def outputs_for_loss(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return outputs in the form that the loss takes: as they are, unless a task says more."""
+        return outputs
+
+    @abstractmethod
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return predictions in the user's terms."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the model's raw outputs, `(B, C)` or of a language model `(B, L, V)`."""
+        outputs: torch.Tensor = self.model(x)
+        return outputs
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Return the loss of a batch, L1 penalty included."""
+        loss = self._step("train", batch)
+        return loss + self.l1 * l1_penalty(self.model.parameters()) if self.l1 else loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure a validation batch."""
+        self._step("val", batch)
+
+    def _step(self, split: str, batch: Batch) -> torch.Tensor:
+        x, y = batch[:2]
+        share: tuple[Any, ...] = batch[2:]  # one of several processes has its share of the batch
+        outputs, targets = self(x), self.targets_for_loss(y)
+        # Of one type, and float32 at least: the model's is another with precision=bf16-true.
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        if targets.is_floating_point():
+            targets = targets.to(outputs.dtype)
+        for_loss = self.outputs_for_loss(outputs)
+        loss: torch.Tensor = self.loss(for_loss, targets)
+        denominator = getattr(self.loss, "denominator", lambda *_: None)
+        weight = denominator(for_loss.detach(), targets)
+        measured = (*self.measured(outputs.detach(), y), weight)
+        for part in share:
+            measured = loss_scaling.counted(*measured, part)
+        self._meter(split).add(loss, *measured)
+        if share and split == "train":
+            world, add = self.trainer.world_size, self._sum_over_processes
+            return loss_scaling.scaled(loss, weight, share[0], world, add)
+        return loss
+
+    def meter_states(self) -> Any:
+        """Return what the epoch's training metrics have collected so far."""
+        return self._meter("train").state()
+
+    def load_meter_states(self, states: list[Any], rank: int, world: int) -> None:
+        """Go on from what each process had collected; were there more or fewer, one takes all."""
+        same = len(states) == world
+        own = [states[rank]] if same else states if rank == 0 else []
+        self._meter("train").load_state(own, self.device)
+
+    def _meter(self, split: str) -> EpochMeter:
+        meter = self.meters[f"{split}_split"]
+        assert isinstance(meter, EpochMeter)
+        return meter
+
+    def on_train_epoch_end(self) -> None:
+        """Record the epoch's training loss, metrics and learning rate."""
+        self._finish("train", lr=self._learning_rate())
+
+    def on_validation_epoch_end(self) -> None:
+        """Record validation; runs before the best checkpoint is chosen."""
+        self._finish("val")
+
+    def _finish(self, split: str, **more: float) -> None:
+        values = self._meter(split).compute(self._sum_over_processes)
+        named = {f"{split}/{name}": value for name, value in values.items()}
+        fix = NonFiniteError.remedy(clipped=bool(self.trainer.gradient_clip_val))
+        self._refuse_non_finite(named, f"{split}/loss", fix)
+        # As "best" and in early stopping a NaN would count like any number.
+        self._refuse_non_finite(named, self.parts.monitor, "choose another monitor")
+        # Already the same in every process; Lightning wants to be told to synchronize regardless.
+        several = self.trainer.world_size > 1
+        self.log_dict({**named, **more}, on_step=False, on_epoch=True, sync_dist=several)
+
+    def _refuse_non_finite(self, values: Mapping[str, float], name: str, fix: str) -> None:
+        if not math.isfinite(values.get(name, 0.0)):
+            what = f"{name} is {values[name]} in epoch {nth_epoch(self.current_epoch)}"
+            raise NonFiniteError(what, "training", fix)
+
+    def _sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.trainer.world_size == 1:
+            return tensor
+        # Over NCCL only a GPU's tensors can be summed.
+        reduced = self.trainer.strategy.reduce(tensor.to(self.device), reduce_op="sum")
+        assert isinstance(reduced, torch.Tensor)
+        return reduced
+
+    def _learning_rate(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer, and a schedule as long as the training."""
+        optimizer = self.parts.optimizer(self.model)
+        horizon = Horizon(
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            monitor=self.parts.monitor,
+            mode="max" if self.parts.mode == "max" else "min",
+        )
+        return {"optimizer": optimizer, "lr_scheduler": self.parts.scheduler(optimizer, horizon)}
+
+
+class ClassificationTask(Task):
+    """Logits `(B, C)` against class numbers `(B,)`, or soft labels `(B, C)` of mixed samples."""
+
+    def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
+        """Return logits and class numbers; a soft label counts as its largest class."""
+        return outputs, targets.argmax(1) if targets.is_floating_point() else targets
+
+    def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return them as they are."""
+        return targets
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return class probabilities `(B, C)`.
+
+        They are the softmax of the logits, unless the loss says `link = "sigmoid"`: a loss that
+        fits each class against the rest makes `sigmoid(z_c)` the probability of class c. These do
+        not sum to 1, but a sample has exactly one class, so they are divided by their sum; the
+        softmax of such logits would be surer than what was fitted.
+        """
+        outputs = outputs.float()
+        if getattr(self.loss, "link", "softmax") == "sigmoid":
+            outputs = nn.functional.logsigmoid(outputs)  # softmax divides the sigmoids by their sum
+        return outputs.softmax(1)
+
+
+class RegressionTask(Task):
+    """Standardized targets in the loss, the user's own units in metrics and predictions.
+
+    The mean and deviation are of the train split; without them a loss in squared units of the
+    target would set the step size.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: "DataSpec", parts: Parts, *, l1: NonNegative = 0.0
+    ) -> None:
+        super().__init__(model, spec, parts, l1=l1)
+        # No buffers: precision=bf16-true would round them, and evaluation would not.
+        self._mean, self._std = torch.tensor(spec.target_mean), torch.tensor(spec.target_std)
+
+    def _moments(self, device: torch.device) -> Batch:
+        if self._mean.device != device:
+            self._mean, self._std = self._mean.to(device), self._std.to(device)
+        return self._mean, self._std
+
+    def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
+        """Return both in the target's own unit, `(B, T)`; `(B,)` for a single target."""
+        predictions = self.predict(outputs)
+        if targets.shape[1] == 1:
+            return predictions.squeeze(1), targets.squeeze(1)
+        return predictions, targets
+
+    def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return standardized targets `(B, T)`."""
+        mean, std = self._moments(targets.device)
+        return (targets - mean) / std
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return targets in their own unit `(B, T)`."""
+        mean, std = self._moments(outputs.device)
+        return outputs.float() * std + mean
+
+
+class LanguageModelTask(Task):
+    """Logits `(B, L, V)` against the token that follows each position, `(B, L)`.
+
+    Loss and metrics take every position as a sample, `(B * L, V)` and `(B * L,)`: the loss is the
+    mean cross-entropy of a token, in nats.
+    """
+
+    def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
+        """Return logits and token ids, one row a token."""
+        return outputs.flatten(0, 1), targets.flatten()
+
+    def outputs_for_loss(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return logits `(B * L, V)`."""
+        return outputs.flatten(0, 1)
+
+    def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return token ids `(B * L,)`."""
+        return targets.flatten()
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return each position's probabilities of the next token, `(B, L, V)`."""
+        return outputs.float().softmax(-1)

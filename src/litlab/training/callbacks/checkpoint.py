@@ -1,0 +1,284 @@
+"""When a run is saved: the best epoch, and where to go on after any interruption."""
+
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from litlab.runs.checkpoint import rng
+from litlab.runs.checkpoint.io import KEY, RAW, RESUME, read, sweep
+from litlab.runs.checkpoint.metadata import CheckpointMetadata, metadata_of
+from litlab.runs.checkpoint.parts import check_moments, restoring
+from litlab.runs.folder import BEST, LAST
+from litlab.training.callbacks.averaging import WeightAverage
+from litlab.training.loop.protocol import Stopped
+from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault
+from litlab.utils.signals import Signals
+
+SHARE = 20  # saving takes at most one part in as many of the time
+# What evaluation and prediction need, besides the card.
+OF_BEST = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
+
+
+class CheckpointCallback(Callback):
+    """Keeps the weights of the best epoch and the state of the last save, and stops when asked.
+
+    A run is saved after its first epoch, at its end, when it is stopped, and in between whenever
+    `every_seconds` have passed, or `every_steps` steps: after a whole step or epoch, so that what
+    is resumed goes on as if nothing had happened. The best epoch's weights wait in memory for the
+    next save. Saving never takes more than a twentieth of the time: where it is slow, it is rarer.
+
+    Args:
+        card: What the run is of.
+        folder: Where `best.ckpt` goes.
+        state_folder: Where `last.ckpt` and the one before go.
+        mode: "min" or "max": which way the monitored value gets better.
+        signals: Whether the run is to stop.
+        tracked: What was recorded so far, to be kept along.
+    """
+
+    def __init__(
+        self,
+        card: CheckpointMetadata,
+        folder: Path,
+        state_folder: Path,
+        mode: str,
+        signals: Signals,
+        tracked: Callable[[], Any],
+    ) -> None:
+        self.card, self.folder, self.state_folder = card, folder, state_folder
+        self.signals, self.tracked = signals, tracked
+        self.monitor, self.mode = card.config.monitor, mode
+        self._sign = -1.0 if mode == "max" else 1.0
+        trainer = card.config.trainer
+        self.every_seconds, self.every_steps = trainer.save_every_seconds, trainer.save_every_steps
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self._snapshot: dict[str, Any] | None = None  # of the first process
+        self._better = False  # the same in all of them: whether a best epoch waits to be saved
+        self._next = 0.0  # of the clock: the first whole epoch is saved
+        self._first, self._saved_steps = True, -1
+        self._resume: dict[str, Any] | None = None
+        self._countdown, self._steps, self._asked = 1, 0, time.monotonic()
+
+    # What Lightning asks of a callback.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which epoch is the best so far."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take that up again."""
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the card, as plain values: it loads without pickle."""
+        done = trainer.fit_loop.epoch_progress.current
+        epoch = done.completed if done.ready > done.completed else max(0, done.completed - 1)
+        checkpoint[KEY] = metadata_of(
+            self.card, epoch, trainer.global_step, checkpoint["state_dict"]
+        )
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep what is restored only when everything else is in place."""
+        own: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        averages = any(isinstance(callback, WeightAverage) for callback in own)
+        if RAW in checkpoint and not averages:  # it did, until its settings were changed
+            pl_module.load_state_dict(checkpoint[RAW])
+        self._resume = checkpoint.get(RESUME)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the clock, and go on with the random numbers of an interrupted run."""
+        if trainer.is_global_zero:
+            sweep(self.folder)
+            sweep(self.state_folder)
+        if self._resume is None:
+            self._next = math.inf if self.every_seconds is None else time.monotonic()
+            return
+        self._first = False
+        self._plan(0.0)
+        with restoring(Path(str(trainer.ckpt_path))):
+            rng.restore(_of_rank(self._resume["rng"], trainer.global_rank))
+            for optimizer in trainer.optimizers:
+                check_moments(optimizer)
+
+    # What the loop tells.
+
+    def epoch_resumed(self, trainer: pl.Trainer) -> None:
+        """In the middle of an epoch: what its hooks drew, they had drawn before."""
+        assert self._resume is not None
+        meters: Any = trainer.lightning_module
+        with restoring(Path(str(trainer.ckpt_path))):
+            rng.restore(_of_rank(self._resume["rng"], trainer.global_rank))
+            states = self._resume["meters"]
+            meters.load_meter_states(states, trainer.global_rank, trainer.world_size)
+        self._resume = None
+
+    def batch_done(self, trainer: pl.Trainer) -> None:
+        """Save where it is time; stop if that was asked for.
+
+        Raises:
+            Stopped: A signal came, and the state is saved.
+        """
+        if trainer.world_size == 1:
+            stop, due = self.signals.came is not None, time.monotonic() >= self._next
+        else:
+            stop, due = self._agree(trainer, every=False)
+        due = due and not self._first  # the first save waits for the best weights
+        if self.every_steps is not None and trainer.global_step % self.every_steps == 0:
+            due = True
+        if stop or due:
+            self._save(trainer, mid_epoch=True)
+        if stop:
+            raise Stopped
+
+    def epoch_done(self, trainer: pl.Trainer) -> None:
+        """Note whether the epoch is the best; save where it is time; stop if asked.
+
+        Raises:
+            Stopped: A signal came, and the state is saved.
+        """
+        self._resume = None
+        content = self._judge(trainer)
+        if trainer.world_size == 1:
+            stop, due = self.signals.came is not None, time.monotonic() >= self._next
+        else:
+            stop, due = self._agree(trainer, every=True)
+        if stop or due or self._first:
+            self._save(trainer, content)
+        if stop:
+            raise Stopped
+
+    def fit_done(self, trainer: pl.Trainer) -> None:
+        """Save the end, unless that was done."""
+        if self._saved_steps != trainer.global_step or self._better:
+            self._save(trainer)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Write the best epoch's weights, which wait in memory, before an error ends the run."""
+        try:
+            self._write_best(trainer)
+        except EnvironmentFault as error:  # the first error is the one to see
+            warnings.warn(f"{error.what}: {error.where}", stacklevel=2)
+
+    def _judge(self, trainer: pl.Trainer) -> dict[str, Any] | None:
+        """Take a copy of the weights of the best epoch; return the whole content it is from."""
+        measured = trainer.callback_metrics.get(self.monitor)
+        if measured is None:
+            known = ", ".join(sorted(map(str, trainer.callback_metrics)))
+            raise ConfigError(f"'{self.monitor}' was not measured", "monitor", f"one of: {known}")
+        value = float(measured)
+        if self.best is not None and self._sign * value >= self._sign * self.best:
+            return None
+        self.best, self.best_epoch = value, trainer.current_epoch - 1
+        content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        if trainer.is_global_zero:
+            kept = {key: content[key] for key in (*OF_BEST, KEY)}
+            weights = content["state_dict"]
+            kept["state_dict"] = {name: value.detach().clone() for name, value in weights.items()}
+            self._snapshot = kept
+        self._better = True
+        return content
+
+    def _save(
+        self, trainer: pl.Trainer, content: dict[str, Any] | None = None, *, mid_epoch: bool = False
+    ) -> None:
+        began = time.monotonic()
+        self._write_best(trainer)
+        content = content or trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        content[RESUME] = {
+            "rng": _gather(trainer, rng.state()),
+            "meters": _gather(trainer, self._meters(trainer)) if mid_epoch else None,
+            "tracked": self.tracked(),
+        }
+        trainer.strategy.save_checkpoint(content, self.state_folder / LAST)
+        if self._first and trainer.is_global_zero:
+            self._prove()
+        self._first, self._better = False, False
+        self._saved_steps = -1 if mid_epoch else trainer.global_step  # its end is yet to come
+        self._plan(time.monotonic() - began)
+
+    def _prove(self) -> None:
+        """Read the first save of a run again: a callback's state may hold what cannot be loaded.
+
+        Raises:
+            ConfigError: It cannot.
+            EnvironmentFault: It is not there.
+        """
+        if not (self.state_folder / LAST).is_file():
+            what, fix = "the checkpoint was not written", "make the folder writable"
+            raise EnvironmentFault(what, str(self.state_folder / LAST), fix)
+        try:
+            read(self.state_folder / LAST)
+        except CheckpointError as error:
+            what = f"the run cannot be saved: {error.what}"
+            fix = "let callbacks and hyperparameters hold tensors and plain values only"
+            raise ConfigError(what, "state_dict of a callback, hyperparameters", fix) from error
+
+    def _meters(self, trainer: pl.Trainer) -> Any:
+        task: Any = trainer.lightning_module
+        return task.meter_states()
+
+    def _plan(self, seconds: float) -> None:
+        wait = self.every_seconds
+        self._next = math.inf if wait is None else time.monotonic() + max(wait, SHARE * seconds)
+
+    def _write_best(self, trainer: pl.Trainer) -> None:
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is None:
+            return
+        best = self.folder / BEST
+        trainer.strategy.checkpoint_io.save_checkpoint(snapshot, best)
+        if self.state_folder != self.folder:
+            copy = self.state_folder / BEST
+            self.state_folder.mkdir(parents=True, exist_ok=True)
+            beside = copy.with_name(f".{copy.name}.copy.tmp")
+            beside.unlink(missing_ok=True)
+            try:
+                os.link(best, beside)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(best, beside)
+            beside.replace(copy)
+
+    def _agree(self, trainer: pl.Trainer, *, every: bool) -> tuple[bool, bool]:
+        """Let all processes stop or save at the same step, asking a few times a second."""
+        self._countdown, self._steps = self._countdown - 1, self._steps + 1
+        if self._countdown > 0 and not every:
+            return False, False
+        now, first = time.monotonic(), trainer.is_global_zero
+        a_step = max((now - self._asked) / self._steps, 1e-6)
+        steps = min(200, 1 + int(0.25 / a_step))
+        wishes = [self.signals.came is not None, first and now >= self._next, first * steps]
+        tensor = torch.tensor([int(w) for w in wishes], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+        stop, due, self._countdown = tensor.tolist()
+        self._asked, self._steps = now, 0
+        return bool(stop), bool(due)
+
+
+def _gather(trainer: pl.Trainer, own: Any) -> list[Any]:
+    """Return what each process has, by rank."""
+    if trainer.world_size == 1:
+        return [own]
+    gathered: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, own)
+    return gathered
+
+
+def _of_rank(states: list[Any], rank: int) -> Any:
+    """Return a process's own; one more process than there were goes on with another's."""
+    return states[rank % len(states)]

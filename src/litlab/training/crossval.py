@@ -1,0 +1,74 @@
+"""K-fold cross-validation: one run a fold, and what their scores have in common."""
+
+import math
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from litlab.config.schema import Config
+from litlab.runs.folder import find
+from litlab.training.preflight import num_processes
+from litlab.training.run import Result, train
+from litlab.utils.errors import ConfigError
+from litlab.utils.names import extended
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """The runs of all folds, and their validation metrics: mean and sample deviation."""
+
+    runs: list[Result]
+    metrics: dict[str, tuple[float, float]]
+
+
+def cross_validate(config: Config, command: list[str] | None = None) -> CrossValidation:
+    """Train once a fold, each with another fold as validation; the test split stays shut.
+
+    A score is that of the fold's best epoch, chosen on the fold itself, which flatters it a little.
+
+    Args:
+        config: A checked configuration with `data.num_folds`.
+        command: What the user typed.
+
+    Raises:
+        ConfigError: The number of folds is missing, a single fold is chosen, or several processes.
+        LitlabError: See `litlab.training.run.train`.
+    """
+    folds = config.data.num_folds
+    if folds is None:
+        raise ConfigError("how many folds?", "data.num_folds", "set it, e.g. data.num_folds=5")
+    if num_processes(config.trainer) > 1:
+        what = "folds are trained one after the other, by one process"
+        raise ConfigError(what, "trainer.devices", "set trainer.devices=1")
+    if config.data.fold is not None:
+        raise ConfigError("all folds are run", f"data.fold={config.data.fold}", "leave it out")
+    if config.init_from is not None:  # once for all: "last" would be the fold before
+        checkpoint = str(find(config.init_from).checkpoint)
+        config = config.model_copy(update={"init_from": checkpoint})
+    configs = [_of_fold(config, fold, folds) for fold in range(folds)]
+    runs = [train(of_fold, command=command) for of_fold in configs]
+    names = [name for name in runs[0].record.metrics if name.startswith("val/")]
+    scores = {name: [run.record.metrics[name] for run in runs] for name in names}
+    return CrossValidation(runs, {name: _spread(found) for name, found in scores.items()})
+
+
+def _spread(values: list[float]) -> tuple[float, float]:
+    """Return mean and sample deviation; a value that is not finite leaves neither."""
+    if not all(map(math.isfinite, values)):
+        return math.nan, math.nan
+    return fmean(values), stdev(values)
+
+
+def _of_fold(config: Config, fold: int, folds: int) -> Config:
+    """Return the configuration of one fold, whose data and run have names of their own."""
+    number = f"fold{fold + 1}of{folds}"
+    data = config.data.model_copy(
+        update={
+            "name": extended(config.data.name, number, "data.name"),
+            "num_folds": folds,
+            "fold": fold,
+        }
+    )
+    tags = {**config.tracking.tags, "cv": config.run_name, "cv.fold": str(fold)}
+    tracking = config.tracking.model_copy(update={"tags": tags})
+    name = extended(config.run_name, number, "name")
+    return config.model_copy(update={"data": data, "tracking": tracking, "name": name})

@@ -1,0 +1,75 @@
+"""Lightning's fit loop, made to stop and go on at two exact places: between batches and epochs."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loops.fit_loop import _FitLoop
+
+from litlab.training.loop.epoch_loop import EpochLoop
+from litlab.training.loop.protocol import Checkpoints
+
+
+class FitLoop(_FitLoop):
+    """Tells `checkpoints` of every place where a fit can go on exactly, and goes on from there.
+
+    Lightning's own loop calls its checkpoints before an epoch's metrics are logged and its
+    scheduler has stepped; what is resumed from there has lost both. Its counters are saved halfway
+    and patched up on restart. Here a state is saved when all is done, so that four numbers say
+    where the fit is.
+
+    Args:
+        trainer: Whose loop it replaces.
+        checkpoints: What is to be told.
+    """
+
+    def __init__(self, trainer: pl.Trainer, checkpoints: Checkpoints) -> None:
+        old = trainer.fit_loop
+        super().__init__(trainer, min_epochs=old.min_epochs, max_epochs=old.max_epochs)
+        self.checkpoints = checkpoints
+        inner = old.epoch_loop
+        self.epoch_loop = EpochLoop(trainer, checkpoints, inner.min_steps, inner.max_steps)
+
+    def state_dict(self, destination: dict[str, Any] | None = None, prefix: str = "") -> Any:
+        """Return where the fit is, as numbers of what was done."""
+        inner, total = self.epoch_loop, self.epoch_loop.batch_progress.total.completed
+        epoch_running = self.epoch_progress.current.ready > self.epoch_progress.current.completed
+        return {
+            "epochs": self.epoch_progress.current.completed,
+            "batches": inner.batch_progress.current.completed if epoch_running else 0,
+            "total_batches": total,
+            "steps": inner.global_step,
+            "logged_steps": inner._batches_that_stepped,
+            "should_stop": self.trainer.should_stop,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
+        """Set every counter to where the fit was; the next epoch or batch follows."""
+        epochs, batches = state_dict["epochs"], state_dict["batches"]
+        inner = self.epoch_loop
+        for progress in (self.epoch_progress.current, self.epoch_progress.total):
+            _set(progress, epochs)
+        _set(inner.batch_progress.total, state_dict["total_batches"])
+        step = inner.automatic_optimization.optim_progress.optimizer.step
+        step.total.ready = step.total.completed = state_dict["steps"]
+        inner._batches_that_stepped = state_dict["logged_steps"]
+        inner.batches_done = batches
+        self.trainer.should_stop = state_dict["should_stop"]
+
+    @property
+    def done(self) -> bool:
+        """Whether to leave; an epoch that was interrupted before its validation is not done."""
+        return not self.epoch_loop.batches_done and super().done
+
+    def on_advance_end(self) -> None:
+        """Finish the epoch, then say so."""
+        super().on_advance_end()
+        self.checkpoints.epoch_done(self.trainer)
+
+    def on_run_end(self) -> None:
+        """Say that nothing follows, then let Lightning end the fit."""
+        self.checkpoints.fit_done(self.trainer)
+        super().on_run_end()
+
+
+def _set(progress: Any, number: int) -> None:
+    progress.ready = progress.started = progress.processed = progress.completed = number

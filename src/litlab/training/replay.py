@@ -1,0 +1,145 @@
+"""Take a refused step again, and look where it stops being finite."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from litlab.evaluation.inference import rebuild
+from litlab.runs.checkpoint.io import OTHER
+from litlab.training.failed_step import FailedStep, open_capsule
+from litlab.training.freeze import frozen_names, frozen_norms
+from litlab.utils.errors import CheckpointError, LitlabError
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+TYPES = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+
+
+@dataclass
+class Replay:
+    """What the step did this time.
+
+    Attributes:
+        what: What the run had found.
+        epoch: When, from 0.
+        step: After how many optimizer steps.
+        loss: Of the step, the mean over its batches.
+        first: The first layer whose output is not finite, and how much of it; empty if all are.
+        gradients: Names of parameters whose gradient is not finite.
+        inputs: The batch: its shape and range.
+        weights: The largest weight before the step, and whether all were finite.
+    """
+
+    what: str
+    epoch: int
+    step: int
+    loss: float = math.nan
+    first: str = ""
+    gradients: list[str] = field(default_factory=list)
+    inputs: str = ""
+    weights: str = ""
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether it was not finite again."""
+        return bool(self.gradients) or not math.isfinite(self.loss)
+
+
+def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
+    """Take the step of a capsule again, on the CPU: forward and backward, not the optimizer.
+
+    Args:
+        path: A capsule, or the folder of the run that left it.
+        trust: Packages of the user's own that it may name.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    capsule = open_capsule(path, trust)
+    task = rebuild(capsule.loaded, path)
+    try:
+        return _take_again(task, capsule)
+    except LitlabError:
+        raise
+    except Exception as error:  # a capsule may hold batches of any shape
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(f"its step cannot be taken: {reason}", str(path), OTHER) from error
+
+
+def _take_again(task: Any, capsule: FailedStep) -> Replay:
+    loaded = capsule.loaded
+    trainer = loaded.card.config.trainer
+    thawed = trainer.unfreeze_epoch is not None and loaded.epoch >= trainer.unfreeze_epoch
+    frozen = set() if thawed else frozen_names(task.model, trainer.freeze)
+    for name, parameter in task.model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    task.train()
+    for norm in frozen_norms(task.model, frozen):
+        norm.eval()
+    result = Replay(capsule.what, loaded.epoch, capsule.step)
+    result.inputs, result.weights = _inputs(capsule), _weights(task)
+    precision = trainer.precision
+    task.to(TYPES.get(precision, torch.float32))
+    kind = AUTOCAST.get(precision)
+    losses = []
+    with _watch(task.model, result):
+        for number, ((x, y), rng) in enumerate(zip(capsule.batches, capsule.rng, strict=True)):
+            torch.set_rng_state(rng[0])
+            with torch.autocast("cpu", kind) if kind else nullcontext():
+                loss = task.training_step((x, y), number)
+            (loss / len(capsule.batches)).backward()
+            losses.append(loss.item())
+    result.loss = sum(losses) / len(losses)
+    result.gradients = [
+        name
+        for name, p in task.named_parameters()
+        if p.grad is not None and not p.grad.isfinite().all()
+    ]
+    return result
+
+
+@contextmanager
+def _watch(model: nn.Module, result: Replay) -> Iterator[None]:
+    """Note the first layer that gives NaN or infinity: in time, so the innermost."""
+
+    def hook(name: str, module: nn.Module, output: Any) -> None:
+        if result.first or not isinstance(output, torch.Tensor):
+            return
+        bad = int((~output.isfinite()).sum())
+        if bad:
+            kind = type(module).__name__
+            result.first = f"{name} ({kind}): {bad:,} of {output.numel():,} outputs"
+
+    handles = [
+        m.register_forward_hook(lambda m, _, out, name=name: hook(name or "the whole", m, out))
+        for name, m in model.named_modules()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _inputs(capsule: FailedStep) -> str:
+    x = torch.cat([x.flatten().float() for x, _ in capsule.batches])
+    sizes = " + ".join(str(len(x)) for x, _ in capsule.batches)
+    shape = "x".join(map(str, capsule.batches[0][0].shape[1:]))
+    odd = int((~x.isfinite()).sum())
+    finite = x[x.isfinite()]
+    low, high = (finite.min().item(), finite.max().item()) if len(finite) else (math.nan,) * 2
+    state = f"{odd:,} values not finite" if odd else "all finite"
+    return f"{sizes} samples of {shape}, from {low:.4g} to {high:.4g}, {state}"
+
+
+def _weights(task: nn.Module) -> str:
+    largest = {name: p.detach().abs().max().item() for name, p in task.named_parameters()}
+    name = max(largest, key=lambda key: largest[key] if math.isfinite(largest[key]) else math.inf)
+    odd = [key for key, value in largest.items() if not math.isfinite(value)]
+    state = f"not finite: {', '.join(odd[:5])}" if odd else "all finite"
+    return f"{state}; the largest is {largest[name]:.4g}, in {name}"

@@ -1,0 +1,134 @@
+"""What a study has come to, read off its trials and finalists."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from litlab.tuning.results.finalists import FinalistResults
+from litlab.tuning.results.outcome import OUTSIDE, Finalist, Outcome
+from litlab.tuning.study.study import TrialStudy
+from litlab.utils.errors import (
+    ConfigError,
+    DataError,
+    EnvironmentFault,
+    LitlabError,
+    NonFiniteError,
+)
+
+KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, NonFiniteError)}
+FIGURES, PAGE = "figures", "study.html"
+
+
+def outcome_of(study: TrialStudy, folder: Path, finals: FinalistResults) -> Outcome:
+    """Return a study's outcome.
+
+    Args:
+        study: Its trials have ended.
+        folder: Of the trials' runs.
+        finals: The best, trained again.
+
+    Raises:
+        LitlabError: No trial was completed, or none of the finalists, so there is none.
+    """
+    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    counts = {name: study.count(state) for name, state in states.items()}
+    failed = study.trials(TrialState.FAIL)
+    counts["failed"] = len(failed)
+    if not counts["complete"]:
+        reasons = [t.user_attrs for t in failed if "failed" in t.user_attrs]
+        raise _nothing("no trial was completed", reasons, study, folder)
+    ranked = finals.ranked()
+    if finals.failed and not ranked:
+        facts = [dict(why) for why in finals.failed.values()]
+        raise _nothing("no finalist was trained on all seeds", facts, study, folder)
+    from litlab.tuning.report import advice  # statistics that are slow to import
+
+    front = []
+    if len(study.objectives) > 1:
+        front = [_point(study, t) for t in study.study.best_trials]
+    return Outcome(
+        study.settings.name,
+        study.storage.url,
+        counts,
+        _best(study, ranked),
+        _first(study),
+        top_trial(study),
+        ranked,
+        front,
+        advice.advise(study.study, study.space, study.objectives, ranked),
+        [{"trial": t.number, "reason": t.user_attrs.get("failed", "")} for t in failed]
+        + finals.failures(),
+    )
+
+
+def _nothing(
+    what: str, facts: Sequence[Mapping[str, Any]], study: TrialStudy, folder: Path
+) -> LitlabError:
+    """Return the error of a study that recommends nothing, of the kind of the first failure."""
+    reason = facts[0]["failed"] if facts else "all were pruned, or none has begun"
+    kind = KINDS.get(facts[0].get("code", 0)) if facts else None
+    where, fix = f"study {study.settings.name}", f"see the logs in {folder}"
+    return (kind or EnvironmentFault)(f"{what}; the first reason: {reason}", where, fix)
+
+
+def _best(study: TrialStudy, ranked: list[Finalist]) -> dict[str, Any]:
+    """The finalist with the best mean; without finalists, the trial with the best score."""
+    if not ranked:
+        return top_trial(study)
+    winner = ranked[0]
+    found = _point(study, study.trials()[winner.number])
+    if winner.as_it_was:  # whatever the first trial tried, this is without it
+        found["params"] = {}
+    if winner.as_it_was and _first(study) is None:
+        found["value"] = winner.mean(study.objectives[0].name)
+    names = [o.name for o in study.objectives]
+    return {
+        **found,
+        "mean": {name: winner.mean(name) for name in names},
+        "interval_95": {name: winner.interval(name) for name in names},
+        "seeds": list(winner.seeds),
+    }
+
+
+def top_trial(study: TrialStudy) -> dict[str, Any]:
+    """Return the trial with the best score, on its one seed."""
+    sign = -1 if study.objectives[0].direction == "maximize" else 1
+    return _point(study, min(study.study.best_trials, key=lambda t: sign * _value(t)))
+
+
+def _point(study: TrialStudy, trial: FrozenTrial) -> dict[str, Any]:
+    names = [o.name for o in study.objectives]
+    point = {
+        "number": trial.number,
+        "value": _value(trial),
+        "params": trial.params,
+        "run_id": trial.user_attrs.get("run_id"),
+    }
+    if len(names) > 1:
+        point["values"] = dict(zip(names, trial.values, strict=True))
+    return point
+
+
+def _value(trial: FrozenTrial) -> float:
+    """The first objective's: of a trial that was pruned, the last it reported."""
+    return trial.values[0] if trial.values else float("nan")
+
+
+def _first(study: TrialStudy) -> float | None:
+    """The configuration's own value, if the first trial was just that and was completed."""
+    first = study.trials()[0]
+    just_that = not study.study.user_attrs.get(OUTSIDE)
+    return _value(first) if just_that and first.state == TrialState.COMPLETE else None
+
+
+def write_pages(study: TrialStudy, outcome: Outcome, folder: Path) -> list[Path]:
+    """Draw the study, and return the files: a page and its figures."""
+    from litlab.tuning.report import (  # plotly and more: not before the trials have ended
+        figures,
+        page,
+    )
+
+    drawn = figures.write(study.study, study.objectives, outcome.finalists, folder / FIGURES)
+    return [page.write(study.study, study.objectives, outcome, folder), *drawn]

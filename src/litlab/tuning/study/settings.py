@@ -1,0 +1,187 @@
+"""What a study may ask for, read from conf/study and checked before anything runs."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from litlab.config.hyperparameters import Count, Index
+from litlab.config.schema import Duration
+from litlab.utils import limits
+from litlab.utils.errors import ConfigError, nearest
+from litlab.utils.names import StudyName
+from litlab.utils.paths import project_root
+from litlab.utils.redact import redact
+
+PARTS = ("low", "high", "log", "step", "when", "choices")  # of an entry of the space
+WANTED = {
+    "name": "of letters, digits, '_' and '-'",
+    "time_limit": "a time such as 90s, 10m or 1h30m",
+    "stale_after": "a time such as 90s, 10m or 1h30m",
+}
+
+
+class StudySettings(BaseModel):
+    """A search: where, how, how long.
+
+    Attributes:
+        name: Of the study; the same name goes on with it.
+        space: Dotted setting to what is tried; see `litlab.tuning.study.space`.
+        objectives: What is looked for, the monitored metric first; empty: that alone.
+        sampler: How the next configuration is chosen.
+        pruner: How a trial that does badly is ended early.
+        n_trials: How many trials there are in the end, those of earlier commands included.
+        time_limit: When no other trial is begun, such as "10m".
+        workers: Processes that train at the same time.
+        finalists: How many of the best are trained again.
+        finalist_seeds: On how many seeds each.
+        storage: Where the study lies; a file of the project if None.
+        stale_after: When the trials of a machine that says nothing are taken over by others.
+        seed: Of the sampler.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: StudyName
+    space: dict[str, Any]
+    objectives: list[str] = []
+    sampler: Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"] = "tpe"
+    pruner: Literal["median", "hyperband", "patient", "none"] = "median"
+    n_trials: Count = 20
+    time_limit: Duration | None = None
+    workers: Count = 1
+    finalists: Index = 3
+    finalist_seeds: Count = 3
+    storage: str | None = None
+    stale_after: Duration = "1m"
+    seed: Index = 0
+
+
+def load_settings(overrides: list[str]) -> tuple[StudySettings, list[str]]:
+    """Return a study's settings, and the overrides that are the configuration's own.
+
+    Args:
+        overrides: Of the command line: `study=NAME`, `study.n_trials=40`,
+            `study.space.optimizer.lr.high=0.1`, and any others.
+
+    Raises:
+        ConfigError: There is no such study, or it asks for what does not exist.
+    """
+    own = [o for o in overrides if _key(o).split(".")[0] == "study"]
+    name = next((o.partition("=")[2] for o in reversed(own) if _key(o) == "study"), "")
+    folder = project_root() / "conf" / "study"
+    known = [path.stem for path in folder.glob("*.yaml")]
+    if name not in known:
+        what = f"study has no choice '{name}'" if name else "no study is named"
+        raise ConfigError(what, f"study={name}", nearest(name, known) if name else _list(known))
+    content = {"name": name, **_read(folder / f"{name}.yaml")}
+    for override in own:
+        if _key(override) != "study":
+            _change(content, override)
+    try:
+        settings = StudySettings.model_validate(content)
+    except ValidationError as error:
+        raise _explained(error, name, own) from None
+    rest = [o for o in overrides if o not in own]
+    return settings, [*rest, *_monitor(settings.objectives, rest)]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _change(content: dict[str, Any], override: str) -> None:
+    """Put one override into a study's settings; a path of the space has dots of its own."""
+    key, _, text = override.partition("=")
+    limits.check_override(override)
+    limits.check_yaml(text, str(redact(override))[:60])
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, *limits.UNREADABLE):
+        where = "study.storage" if "storage" in key else str(redact(override))
+        raise ConfigError("not a value", where, "e.g. 'study.space={model: [mlp, cnn]}'") from None
+    key = _key(key).partition(".")[2]
+    if not key.startswith("space."):
+        content[key] = value
+        return
+    space = content["space"] = dict(content.get("space") or {})
+    path = key.removeprefix("space.")
+    entry, _, part = path.rpartition(".")
+    if override.startswith("~"):
+        if space.pop(path, None) is None:
+            raise ConfigError(f"'{path}' is not varied", override, nearest(path, map(str, space)))
+    elif isinstance(space.get(entry), dict):
+        if part not in PARTS:
+            raise ConfigError(f"no setting '{part}' of {entry}", override, nearest(part, PARTS))
+        space[entry] = {**space[entry], part: value}
+    elif part in PARTS:
+        fix = f"{nearest(entry, map(str, space))} (new: '{_new(entry)}')"
+        raise ConfigError(f"'{entry}' is not varied", override, fix)
+    else:
+        space[path] = value
+
+
+def _new(path: str) -> str:
+    return f"study.space.{path}={{low: 1, high: 9}}"
+
+
+def _monitor(objectives: list[str], rest: list[str]) -> list[str]:
+    """The first objective is what picks the best epoch, and so what the trainings monitor."""
+    if not objectives:
+        return []
+    first = objectives[0]
+    where = f"study.objectives={objectives}"
+    if not first.startswith("val/"):
+        what = f"'{first}' is no validation metric, which the first objective is"
+        raise ConfigError(what, where, "e.g. [val/accuracy, parameters]")
+    twice = [name for name in objectives if objectives.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{twice[0]} is there twice", where, "leave one out")
+    given = [o for o in rest if _key(o) == "monitor" and o.partition("=")[2] != first]
+    if given:
+        what, fix = f"the first objective is {first}", "leave one of them out"
+        raise ConfigError(what, given[0], fix)
+    return [] if any(_key(o) == "monitor" for o in rest) else [f"monitor={first}"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    text = limits.read_text(path)
+    limits.check_yaml(text, str(path))
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, *limits.UNREADABLE) as error:
+        raise ConfigError(f"not YAML: {error}", str(path), "mend the file") from None
+    if not isinstance(content, dict):
+        raise ConfigError("holds no settings", str(path), "see conf/study/quick.yaml")
+    return content
+
+
+def _list(known: list[str]) -> str:
+    return "one of: " + ", ".join(f"study={name}" for name in sorted(known))
+
+
+def _explained(error: ValidationError, name: str, overrides: list[str]) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    setting = f"study.{first['loc'][0]}"
+    typed = [o for o in overrides if _key(o) == setting and setting != "study.storage"]
+    where = typed[-1] if typed else f"conf/study/{name}.yaml"
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"no setting 'study.{key}'", where, nearest(key, _fields()))
+    if first["type"] == "literal_error":
+        given, known = str(first["input"]), first["ctx"]["expected"]
+        fix = nearest(given, known.replace("'", "").replace(" or ", ", ").split(", "))
+        return ConfigError(f"study.{key} has no choice '{given}'", where, fix)
+    wanted = WANTED.get(key) if first["type"].startswith("string") else None
+    what = f"is to be {wanted}, not {first['input']!r}" if wanted else first["msg"]
+    return ConfigError(f"study.{key}: {_plainly(what)}", where, "see conf/study/quick.yaml")
+
+
+def _plainly(what: str) -> str:
+    what = what.removeprefix("Value error, ").replace("Input should be", "is to be")
+    return what.replace("greater than or equal to", "at least")
+
+
+def _fields() -> list[str]:
+    return list(StudySettings.model_fields)

@@ -1,0 +1,188 @@
+"""Where a study lies: a SQLite file of the project, or PostgreSQL for several machines."""
+
+import hashlib
+import importlib.util
+import os
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy import URL, Engine, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from litlab.utils import locks
+from litlab.utils.errors import ConfigError, EnvironmentFault
+from litlab.utils.paths import runs_folder, store_root
+from litlab.utils.redact import MARK, redact
+
+POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
+FIX = "postgresql://user@host/database; the password in PGPASSWORD or ~/.pgpass"
+BUSY = 60  # seconds that a write waits while another program holds the SQLite file
+MOST_HELD = 30  # seconds after which a machine that stands still while it holds the study loses it
+
+
+def study_file(name: str) -> Path:
+    """Return where a study is stored that has no other storage."""
+    return store_root() / ".litlab" / "studies" / f"{name}.db"
+
+
+def put_aside(name: str) -> str:
+    """Rename the file of a study and the folder of its runs; return the new name."""
+    new = f"{name}-until-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    file, folder = study_file(name), runs_folder() / name
+    if folder.exists():
+        folder.rename(folder.with_name(new))
+    file.rename(study_file(new))
+    return new
+
+
+class Storage:
+    """Optuna's storage of a study, and a lock for what only one machine may do at a time.
+
+    No connection is open when a trial is forked from this process: both would use it.
+
+    Attributes:
+        url: For Optuna's own tools, without a password.
+        shared: Whether other machines can reach it.
+        backend: Optuna's.
+
+    Args:
+        name: The study's.
+        url: A PostgreSQL address; None is a file of the project.
+        stale_seconds: Silence after which a trial is taken over by another machine.
+
+    Raises:
+        ConfigError: Another kind of address.
+        EnvironmentFault: It cannot be reached.
+    """
+
+    def __init__(self, name: str, url: str | None, stale_seconds: int) -> None:
+        self.shared = url is not None
+        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        self._held = max(1, min(MOST_HELD, stale_seconds // 2))
+        if url is None:
+            file = study_file(name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._address = make_url(f"sqlite:///{file}")
+        else:
+            self._address = address_of(url)
+        self.url = shown(self._address)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
+        # Heartbeats are compared by the clock of the server, in one time zone.
+        engine: dict[str, Any] = {"pool_size": 1, "pool_pre_ping": True}
+        connect = {"options": "-c timezone=utc"} if self.shared else {"timeout": BUSY}
+        engine["connect_args"] = connect
+        with self.reached():
+            self._engine = create_engine(self._address, **engine)
+            _close_before_forks(self._engine)
+            with self.alone():  # two that make the tables at once would be in each other's way
+                self.backend = RDBStorage(
+                    self._address.render_as_string(hide_password=False),
+                    engine_kwargs=engine,
+                    heartbeat_interval=max(1, stale_seconds // 6),
+                    grace_period=stale_seconds,
+                )
+            _close_before_forks(self.backend.engine)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it no other machine begins, takes over or ends a trial of the study.
+
+        On PostgreSQL an advisory lock of one transaction: it ends with the connection, whatever
+        happens to this process.
+        """
+        if not self.shared:
+            with locks.alone(self._address.render_as_string()):
+                yield
+            return
+        with self._engine.begin() as connection:
+            limit = f"SET LOCAL idle_in_transaction_session_timeout = '{self._held}s'"
+            connection.execute(text(limit))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._key})
+            yield
+
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Explain a storage that fails.
+
+        Raises:
+            EnvironmentFault: It cannot be reached, or not any more.
+        """
+        try:
+            yield
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            words = str(error.__cause__ or error).strip() or type(error).__name__
+            first = str(redact(words.splitlines()[0]))
+            password = self._address.password
+            first = first.replace(str(password), MARK) if password else first
+            fix = "start it, or check the address; then the same command goes on"
+            what = f"the study's storage fails: {first}"
+            raise EnvironmentFault(what, self.url, fix) from None
+
+    def close(self) -> None:
+        """Close its connections; it opens others if it is asked again."""
+        self._engine.dispose()
+        self.backend.engine.dispose()
+
+    def beat(self, trial_id: int) -> None:
+        """Note that a trial is in good hands, by the storage's own clock."""
+        self.backend.record_heartbeat(trial_id)
+
+    def stale(self, study_id: int) -> set[int]:
+        """Return the ids of the running trials that nobody has cared for too long."""
+        return set(self.backend._get_stale_trial_ids(study_id))
+
+
+def _close_before_forks(engine: Engine) -> None:
+    """Close an engine's connections whenever this process forks; it opens others when it needs."""
+    kept = weakref.ref(engine)
+
+    def close() -> None:
+        held = kept()
+        if held is not None:
+            held.dispose()
+
+    os.register_at_fork(before=close)
+
+
+def address_of(url: str) -> URL:
+    """Return a PostgreSQL address as SQLAlchemy has it.
+
+    What cannot be read is not shown: it may be a password with a sign that ends it.
+
+    Raises:
+        ConfigError: It is none.
+        EnvironmentFault: There is no driver for it.
+    """
+    where = "study.storage"
+    try:
+        address = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigError("no address of a database", where, FIX) from None
+    if address.drivername not in POSTGRES:
+        raise ConfigError(f"{address.drivername} is no PostgreSQL", where, FIX)
+    if "@" in (address.host or ""):
+        what = "the password has a sign that ends it, such as @"
+        raise ConfigError(what, where, FIX) from None
+    if importlib.util.find_spec("psycopg") is None:
+        fix = "pip install 'litlab[postgresql]'"
+        raise EnvironmentFault("psycopg is not installed", where, fix)
+    return address.set(drivername="postgresql+psycopg")
+
+
+def shown(address: URL) -> str:
+    """Return an address without what is secret in it, as Optuna's tools take it."""
+    plain = address.set(drivername=address.get_backend_name())
+    secret = [key for key in plain.query if "pass" in key or "secret" in key]
+    plain = plain.difference_update_query(secret)
+    return URL.create(
+        plain.drivername, plain.username, None, plain.host, plain.port, plain.database, plain.query
+    ).render_as_string()
