@@ -119,9 +119,9 @@ def test_a_run_is_the_same_with_and_without(project: Path, monkeypatch: pytest.M
         "litlab.training.run.build_augmentations", lambda _, spec, __: _restless(spec)
     )
     model = {"_target_": "litlab.models.mlp.MLP", "hidden": [8], "dropout": 0.3}
-    first = small_run(project, model=model).folder
+    first = small_run(project, preview=True, model=model).folder
     monkeypatch.setattr("litlab.training.run.preview_of_run", lambda *_: [])
-    second = small_run(project, model=model).folder
+    second = small_run(project, preview=True, model=model).folder
     assert (first / "preview.png").is_file()
     assert not (second / "preview.png").exists()
     assert (first / "history.csv").read_text() == (second / "history.csv").read_text()
@@ -132,7 +132,7 @@ def _restless(spec: DataSpec) -> dict[str, Augmentation]:
 
 
 def test_what_a_run_keeps(project: Path) -> None:
-    run = small_run(project, "augment=light")
+    run = small_run(project, "augment=light", preview=True)
     statistics = json.loads((run.folder / "preview.json").read_text())
     assert statistics["augment"] == list(small("augment=light").augment)
     assert statistics["seed"] == 0
@@ -152,7 +152,7 @@ def test_a_preview_that_fails_does_not_end_the_run(
 
     monkeypatch.setattr(preview, "draw", fail)
     with pytest.warns(UserWarning, match="there is no preview of this run: no ink"):
-        run = small_run(project)
+        run = small_run(project, preview=True)
     assert run.record.status == "FINISHED"
     assert not (run.folder / "preview.png").exists()
 
