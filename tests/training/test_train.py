@@ -257,7 +257,7 @@ def test_a_start_that_fails_half_way_is_closed(project, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "place", ["litlab.training.run.make_trainer", "litlab.training.run.Keeper"]
+    "place", ["litlab.training.run.make_trainer", "litlab.training.run.CheckpointCallback"]
 )
 def test_sigterm_before_the_fit_is_killed(project, monkeypatch, place):
     before = signal.getsignal(signal.SIGTERM)
