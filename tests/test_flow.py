@@ -203,7 +203,7 @@ def test_tuning_as_a_stage(tmp_path):
     # Other settings are another study.
     loss = folder / "conf" / "optimizer" / "adamw.yaml"
     loss.write_text(loss.read_text() + "\n")
-    assert "all 2 trials have finished" in dvc("repro", "tune", cwd=folder)
+    assert "all 2 trials have ended" in dvc("repro", "tune", cwd=folder)
     file.write_text(file.read_text().replace("trainer=debug", "trainer=debug seed=7"))
     assert "is quick-until-" in dvc("repro", "tune", cwd=folder)
     assert len(list((folder / "runs").glob("quick-until-*/trial-*/"))) == 2
