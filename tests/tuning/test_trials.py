@@ -194,7 +194,7 @@ def test_failed_trials_are_named(tuner, capsys) -> None:
     assert outcome.failed == [{"trial": 0, "reason": "out of\nmemory"}]
     assert outcome.best["number"] != 0
     capsys.readouterr()
-    show_study(outcome, "val/loss", "x.yaml", "study.html")
+    show_study(outcome, "val/loss", "x.yaml", "study.html", "litlab params")
     assert "failed: trial 0" in (err := capsys.readouterr().err)
     assert "out of memory" in err
     tuner(finalists=0).run()

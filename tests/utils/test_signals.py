@@ -22,7 +22,7 @@ from litlab.utils.errors import STOPPED, Interrupted
 from litlab.utils.output import say
 from litlab.utils.signals import CommandSignals, Signals
 
-SRC = str(Path(signals.__file__).parents[1])
+SRC = str(Path(signals.__file__).parents[2])
 NUMBERS = dict(zip((signal.SIGHUP, signal.SIGINT, signal.SIGTERM), STOPPED, strict=True))
 
 
@@ -308,7 +308,7 @@ def test_a_line_for_a_person_who_has_gone_ends_nothing(monkeypatch: pytest.Monke
 
     detached: list[int] = []
     monkeypatch.setattr("litlab.utils.output.detach", lambda: detached.append(1))
-    monkeypatch.setattr("litlab.utils.output.console.file", Gone())
+    monkeypatch.setattr("litlab.utils.output.console._file", Gone())
     say("a pipe")
     say("a terminal")
     assert detached == [1, 1]
