@@ -130,7 +130,7 @@ def test_a_trial_says_what_it_came_to(project: Path) -> None:
     ("error", "said", "code"),
     [
         (RuntimeError("no"), {"failed": "RuntimeError: no", "code": 1}, 1),
-        (EnvironmentFault("a", "b", "c"), {"failed": "a (b)", "code": 5}, 5),
+        (EnvironmentFault("a", "b", "c"), {"failed": "a (b)", "code": 5, "disk": False}, 5),
         (RankDied("a", "b", "c"), None, 5),  # without a word: it is begun again
         (SystemExit(6), None, 6),  # of another process than the first
     ],

@@ -95,7 +95,7 @@ from litlab.training.callbacks.checkpoint import CheckpointCallback
 done = CheckpointCallback.batch_done
 def batch_done(self, trainer):
     if self.card.config.name.endswith("1"):
-        raise RuntimeError("out of memory")
+        raise RuntimeError("bad sample")
     if self.card.config.name.endswith("2"):
         import os; os._exit(9)
     done(self, trainer)
@@ -109,9 +109,9 @@ def test_trials_that_fail_cost_themselves(project: Path) -> None:
     assert said["trials"] == {"complete": 2, "pruned": 0, "failed": 2}
     assert states(project) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
     reasons = [trial.user_attrs.get("failed") for trial in trials_of(project)]
-    assert reasons[1] == "RuntimeError: out of memory"
+    assert reasons[1] == "RuntimeError: bad sample"
     assert reasons[2] == "its process ended with exit code 9, 3 times"
-    assert "out of memory" in err
+    assert "bad sample" in err
     assert [failed["trial"] for failed in said["failed"]] == [1, 2]
     # Killed before it had saved anything, it leaves a run each time.
     client = MlflowClient(ready_store(project))

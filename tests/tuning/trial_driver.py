@@ -35,7 +35,8 @@ def run(orders: dict[str, Any]) -> list[dict[str, Any]]:
         return start(config, folder, Slot(1), log, measure=measure)
 
     workers = {name: begin(name) for name in names}
-    Path("pids").write_text(json.dumps([w.pid for w in workers.values()]))
+    Path("pids.new").write_text(json.dumps([w.pid for w in workers.values()]))
+    Path("pids.new").replace("pids")  # whole at once: the test may be reading
     deaths, said = dict.fromkeys(names, 0), dict[str, Any]()
     while workers:
         for line in wait([w.line for w in workers.values()]):
