@@ -2,7 +2,6 @@
 
 import io
 import os
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import forked
 from mlflow_stub import Stub
 from run_helpers import SMALL, THIRD_PARTY
 
@@ -117,7 +117,7 @@ def test_no_password_is_printed_or_written(project: Path, stub: Stub) -> None:
             *settings,
         ],
     ]
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", PROGRAM, *map(" ".join, commands)],
         cwd=project,
         env={

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import forked
 from litlab.evaluation.evaluate import evaluate
 from run_helpers import THIRD_PARTY, ready_store
 
@@ -89,7 +89,7 @@ def train(project: Path, world: int) -> dict[str, Any]:
     command = [*starter, str(HERE / "several_processes.py"), "answer.json", "trainings.json"]
     source = f"{HERE.parent / 'src'}{os.pathsep}{HERE}"
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    done = forked.run(
         command, cwd=project, env=environment, timeout=280, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]

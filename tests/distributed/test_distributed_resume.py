@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import forked
 from litlab.config.compose import load
 from litlab.runs.folder import RunRecord
 from litlab.training.run import train
@@ -46,7 +46,7 @@ def litlab(*arguments: str, torchrun: int = 0, dies: int | None = None) -> tuple
         ["-m", "litlab"] if dies is None else [str(HERE / "dying_process.py"), str(dies), "kill"]
     )
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    done = forked.run(
         [*starter, *program, "train", *SETTINGS, *arguments],
         env=environment,
         capture_output=True,

@@ -12,6 +12,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+import forked
 from litlab.distributed import watchdog
 from litlab.distributed.heartbeat import HeartbeatClient, HeartbeatServer
 from litlab.distributed.launch import as_launched
@@ -193,11 +194,11 @@ def test_torchrun_says_how_many_processes_there_are(project, monkeypatch) -> Non
 # In processes of their own
 
 
-def start(project: Path, rank: int, how: str, *starter: str) -> subprocess.Popen[str]:
+def start(project: Path, rank: int, how: str, *starter: str) -> forked.Popen:
     ready_store(project)
     script = [str(HERE / "dying_process.py"), str(rank), how, "train", *SMALL]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "src"), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return forked.Popen(
         [sys.executable, *starter, *script, "trainer.max_epochs=100000"]
         + ([] if starter else ["trainer.devices=2"]),
         env=environment,
@@ -206,7 +207,7 @@ def start(project: Path, rank: int, how: str, *starter: str) -> subprocess.Popen
     )
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
+def children(process: forked.Popen) -> list[int]:
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(number) for number in found]
 

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import forked
 from litlab.data.prepare.open import open_or_prepare
 from run_helpers import SMALL, ready_store, small
 
@@ -41,7 +41,7 @@ def test_a_limit_of_file_sizes_is_one_line_wherever_it_is_met(project: Path) -> 
         shutil.copytree(project / "conf", folder / "conf")
         shutil.copytree(project / "data", folder / "data")
         shutil.copy(project / "mlflow.db", folder)
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", PROGRAM, ",".join(map(str, limits)), *SMALL],
         cwd=project,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

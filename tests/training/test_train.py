@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import forked
 from litlab.config.compose import read
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.checkpoint.resume import Resume
@@ -352,9 +353,9 @@ def test_progress_of_a_long_training_is_ten_lines(project, capfd):
 # In processes of their own
 
 
-def command_line(*overrides: str) -> subprocess.Popen[str]:
+def command_line(*overrides: str) -> forked.Popen:
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
-    return subprocess.Popen(
+    return forked.Popen(
         # As the DVC stages start it; Lightning starts the other processes of ddp in the same way.
         [sys.executable, str(SRC / "litlab"), "train", *SMALL, *overrides],
         env=environment,
@@ -370,7 +371,7 @@ def test_a_closed_terminal_ends_a_run_saved(project, devices):
     """As a lost connection: SIGHUP to all of its processes, and nothing can be written there."""
     ready_store(project)
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, str(SRC / "litlab"), "train", *SMALL, "trainer=ddp_cpu"]
         + [f"trainer.devices={devices}", "trainer.max_epochs=100000", "trainer.progress=bar"],
         env={**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"},

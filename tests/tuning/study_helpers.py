@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import optuna
 import yaml
 
+import forked
 from run_helpers import SMALL, ready_store
 
 STUDY = {
@@ -43,7 +43,7 @@ def study(project: Path, *overrides: str, patch: str = "", **settings: Any) -> l
 
 def run(command: list[str], project: Path, code: int = 0) -> tuple[dict[str, Any], str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    done = forked.run(
         command, cwd=project, env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == code, done.stderr

@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 import pytest
 
+import forked
 from litlab.tuning.study.storage import Storage, address_of, shown
 from litlab.utils.errors import ConfigError, EnvironmentFault
 from postgres import PASSWORD, server
@@ -47,10 +48,10 @@ class Machine:
         self.folder = folder
         shutil.copytree(Path(__file__).parents[2] / "conf", folder / "conf")
         self.command = study(folder, *words, storage=url, **settings)
-        self.process: subprocess.Popen[str] | None = None
+        self.process: forked.Popen | None = None
 
     def start(self, *words: str) -> "Machine":
-        self.process = subprocess.Popen(
+        self.process = forked.Popen(
             [*self.command, *words],
             cwd=self.folder,
             env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -10,6 +10,7 @@ import optuna
 import pytest
 from mlflow.tracking import MlflowClient
 
+import forked
 from litlab.runs.folder import RunRecord
 from litlab.tuning.study.objectives import Objective
 from litlab.tuning.study.samplers import KeyedRandom
@@ -173,7 +174,7 @@ def test_pruning_is_no_failure(project: Path) -> None:
 def test_a_study_that_was_stopped_goes_on(project: Path, number: int) -> None:
     long = ["trainer.max_epochs=60", "trainer.limit_train_batches=1.0"]
     command = study(project, *long, "trainer.save_every_seconds=0.1", workers=2)
-    process = subprocess.Popen(
+    process = forked.Popen(
         command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     while len(list(project.glob("runs/tiny/*/previous.ckpt"))) < 2:

@@ -8,25 +8,26 @@ import time
 from pathlib import Path
 from typing import Any
 
+import forked
 from run_helpers import SMALL, ready_store
 
 HERE = Path(__file__).parent
 SOURCE = os.pathsep.join(map(str, (HERE.parents[1] / "src", HERE.parent, HERE)))
 
 
-def begin(project: Path, *overrides: str, **orders: Any) -> subprocess.Popen[str]:
+def begin(project: Path, *overrides: str, **orders: Any) -> forked.Popen:
     """Start the study's process; see `trial_driver.py` for the orders."""
     ready_store(project)
     content = {"overrides": [*SMALL, *overrides], **orders}
     (project / "orders.json").write_text(json.dumps(content))
     environment = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(HERE / "trial_driver.py"), "orders.json"]
-    return subprocess.Popen(
+    return forked.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def finish(process: subprocess.Popen[str], project: Path, code: int = 0) -> list[dict[str, Any]]:
+def finish(process: forked.Popen, project: Path, code: int = 0) -> list[dict[str, Any]]:
     """Return what the trials said."""
     try:
         out, err = process.communicate(timeout=200)

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from mlflow.tracking import MlflowClient
 
+import forked
 from litlab.config.compose import load
 from litlab.config.schema import Config
 from litlab.runs.checkpoint.io import KEY, RESUME, read, write
@@ -446,11 +447,11 @@ def test_the_state_holds_what_going_on_needs(project) -> None:
     assert best.keys() == {"epoch", "global_step", "pytorch-lightning_version", "state_dict", KEY}
 
 
-def command(project: Path, *more: str) -> subprocess.Popen[bytes]:
+def command(project: Path, *more: str) -> forked.Popen:
     overrides = [*SMALL, "trainer.max_epochs=300", "trainer.limit_train_batches=1.0"]
     overrides += ["trainer.save_every_seconds=0.1", "trainer.progress=lines"]
     line = [sys.executable, "-m", "litlab", "train", *overrides, "--out", "run", *more]
-    return subprocess.Popen(line, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return forked.Popen(line, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+import forked
 from litlab.evaluation.evaluate import evaluate
 from litlab.runs.folder import PROCESS, RUN_FILE, RunRecord
 from litlab.runs.lock import is_abandoned, is_running, running
@@ -44,7 +44,7 @@ def killed_run(project: Path, name: str = "one", uri: str | None = None) -> tupl
     folder = project / "runs" / name
     folder.mkdir(parents=True)
     command = [sys.executable, "-c", KILLED, uri, str(folder)]
-    process = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    process = forked.run(command, capture_output=True, text=True).stdout.strip()
     logger = MLflowLogger(ready_store(project), "exp", project / "mlartifacts")
     run_id = logger.start(name, {}, {PROCESS: process})
     return folder, run_id, process
@@ -163,7 +163,7 @@ from litlab.cli.main import main
 main()
 """
     command = [sys.executable, "-c", program, "train", *SMALL]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    done = forked.run(command, cwd=project, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (folder,) = (project / "runs").iterdir()
     assert RunRecord.load(folder).status == "RUNNING"
