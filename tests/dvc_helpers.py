@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
+
 ROOT = Path(__file__).resolve().parents[1]
 CARRIED = (
     "src",
@@ -26,8 +28,13 @@ def environment():
 
 
 def run(*command, cwd, check=True):
-    settings = {"cwd": cwd, "env": environment(), "timeout": 600, "check": False}
-    done = subprocess.run(command, capture_output=True, text=True, **settings)
+    env = environment()
+    start = subprocess.run
+    if command[0] == sys.executable:
+        start = forked.run
+        env["PATH"] = f"{forked.python_folder()}{os.pathsep}{env['PATH']}"
+    settings = {"cwd": cwd, "env": env, "timeout": 600, "check": False}
+    done = start(command, capture_output=True, text=True, **settings)
     assert done.returncode == 0 or not check, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 
@@ -38,9 +45,7 @@ def repository(folder, *overrides):
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(
-                source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-            )
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.egg-info"))
         else:
             shutil.copy(source, target)
     run("git", "init", "-q", "-b", "main", cwd=folder)

@@ -30,6 +30,8 @@ from typing import Any, NoReturn
 
 LIBRARIES = (
     "alembic.context",
+    "dvc.cli",
+    "dvc.repo",
     "lightning.pytorch",
     "matplotlib.pyplot",
     "mlflow.store.tracking.sqlalchemy_store",
@@ -40,6 +42,7 @@ LIBRARIES = (
     "torchmetrics.classification",
 )
 SOURCE = Path(__file__).resolve().parents[1] / "src"
+SERVER = "LITLAB_FORK_SERVER"  # in the environment of a `python` that forks
 
 
 class Popen(subprocess.Popen):
@@ -111,8 +114,33 @@ def run(command: list[str], *, check: bool = False, timeout: float | None = None
 
 
 @cache
+def python_folder() -> str:
+    """Return a folder whose `python` starts `python src/litlab ...` by a fork, for PATH."""
+    folder = Path(_server()).parent
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    program += f"import os; os.environ[{SERVER!r}] = {_server()!r}\n"
+    program += "import forked; forked.replace(sys.argv[1:])\n"
+    # Without `site`: it only has to pass on what it was given.
+    (folder / "python").write_text(f"#!{sys.executable} -IS\n{program}")
+    (folder / "python").chmod(0o755)
+    return str(folder)
+
+
+def replace(arguments: list[str]) -> NoReturn:
+    """Be `python src/litlab ...` by a fork, and any other `python ...` by an interpreter."""
+    if arguments[:1] != ["src/litlab"]:
+        os.execv(sys.executable, [sys.executable, *arguments])
+    code = Popen([sys.executable, *arguments]).wait()
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+@cache
 def _server() -> str:
     """Start the process that forks, once in each process of pytest; return its socket."""
+    if SERVER in os.environ:
+        return os.environ[SERVER]
     folder = tempfile.TemporaryDirectory(prefix="litlab-fork-")
     path = f"{folder.name}/socket"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}

@@ -4,7 +4,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import warnings
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+import forked
 from dvc_helpers import dvc, repository, run
 
 SETTINGS = (
@@ -71,7 +71,7 @@ def prepared(folder):
 def litlab(*arguments, cwd):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
     command = [sys.executable, "src/litlab", *arguments]
-    return subprocess.run(
+    return forked.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
 
