@@ -9,7 +9,7 @@ import torch
 from litlab.config import compose as configuration
 from litlab.config.schema import Config
 from litlab.data.prepare.open import open_or_prepare
-from litlab.runs.checkpoint.manifest import config_hash
+from litlab.runs.checkpoint.metadata import config_hash
 from litlab.runs.lock import running
 from litlab.tasks.build import build_task
 from litlab.training.callbacks.budget import seconds as span

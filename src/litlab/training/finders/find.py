@@ -93,7 +93,7 @@ def settings_of(config: Config, checkpoint: Path, task: Task, data: ArrayDataMod
     trainer = config.trainer
     if "use" not in (trainer.batch_size_find, trainer.lr_find):
         return config
-    began = load(checkpoint, config.trust).card.config
+    began = load(checkpoint, config.trust).metadata.config
     if trainer.batch_size_find == "use":
         data.loader = config.loader.model_copy(update={"batch_size": began.loader.batch_size})
         config = config.model_copy(update={"loader": data.loader})
