@@ -15,7 +15,7 @@ from litlab.config.schema import Config
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
-from litlab.distributed.launch import as_launched, is_first_process
+from litlab.distributed.launch import is_first_process
 from litlab.distributed.sync_batchnorm import synchronize
 from litlab.distributed.watchdog import Watchdog
 from litlab.evaluation.preview import preview_of_run
@@ -35,9 +35,9 @@ from litlab.training.dvc_stage import Output
 from litlab.training.failed_step import FailedStepWriter
 from litlab.training.finders.find import find_settings, settings_of
 from litlab.training.freeze import freeze
-from litlab.training.preflight import check_feasible
+from litlab.training.preflight import check_with_data, preflight
 from litlab.training.profiling import reports
-from litlab.training.trainer import check_devices, fit, make_trainer, seed_apart
+from litlab.training.trainer import fit, make_trainer, seed_apart
 from litlab.training.warm_start import WarmStart, init_from
 from litlab.utils import seeding, startup
 from litlab.utils.errors import EnvironmentFault, Interrupted, LitlabError
@@ -98,8 +98,7 @@ def train(
         LitlabError: See `litlab.utils.errors`; a run that had begun is recorded as FAILED or
             KILLED.
     """
-    config = config.model_copy(update={"trainer": as_launched(config.trainer)})
-    check_devices(config.trainer)
+    config = preflight(config)
     with ExitStack() as locks:
         output = _lock_output(config, out, resume, locks)
         interrupted = resume.find(config, out, command or []) if resume else None
@@ -155,7 +154,7 @@ def _build(
     frozen = freeze(task.model, config.trainer)
     overfit = config.trainer.overfit_batches > 0
     augmentations = build_augmentations({} if overfit else config.augment, spec, config.trust)
-    check_feasible(config, spec, task.model)
+    check_with_data(config, spec, task.model)
     data = ArrayDataModule(
         folder, spec, config.loader, augmentations, seed=config.seed, repeat=overfit
     )

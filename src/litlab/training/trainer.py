@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from litlab.config.schema import Config, TrainerConfig
+from litlab.config.schema import Config
 from litlab.distributed.fsdp import strategy_of
 from litlab.runs.checkpoint.resume import restoring
 from litlab.tasks import memory
@@ -203,36 +202,6 @@ def seed_apart(seed: int, trainer: pl.Trainer) -> None:
     """
     if trainer.world_size > 1:
         seeding.seed_everything((seed + trainer.global_rank) % 2**32)
-
-
-def check_devices(trainer: TrainerConfig) -> None:
-    """Refuse what this machine cannot do, now that torch can be asked.
-
-    Raises:
-        ConfigError: The device is there but torch cannot use it, or it lacks the precision.
-    """
-    wants_gpu = trainer.accelerator in ("gpu", "cuda", "mps")
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    if wants_gpu and not has_gpu:
-        raise ConfigError(
-            f"this build of torch ({torch.__version__}) cannot use a {trainer.accelerator} device",
-            "trainer.accelerator",
-            "install a torch build for it, or use trainer.accelerator=cpu",
-        )
-    if trainer.deterministic is True and trainer.benchmark:
-        raise ConfigError(
-            "cuDNN's search for the fastest algorithm makes results differ between runs",
-            "trainer.benchmark, trainer.deterministic",
-            "set one of them to false",
-        )
-    on_cuda = torch.cuda.is_available() and trainer.accelerator != "cpu"
-    needs_bf16 = on_cuda and trainer.precision.startswith("bf16")
-    if needs_bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ConfigError(
-            f"{torch.cuda.get_device_name()} has no bfloat16",
-            "trainer.precision",
-            "use 16-mixed or 32-true",
-        )
 
 
 def _be_quiet() -> None:
