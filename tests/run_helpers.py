@@ -12,6 +12,7 @@ import torch
 from litlab.config.compose import load
 from litlab.config.schema import Config
 from litlab.data.prepare.open import open_or_prepare
+from litlab.runs.best_epoch import BestEpoch
 from litlab.runs.checkpoint.metadata import CheckpointMetadata
 from litlab.training.callbacks.checkpoint import CheckpointCallback
 from litlab.training.callbacks.nan_guard import NaNGuard
@@ -60,10 +61,15 @@ def trainer_of(config: Config, folder: Path, mode: str = "min") -> Any:
     """Return the Trainer of a run that records nothing, and its signals."""
     spec = open_or_prepare(config.data, [])[1]
     signals = Signals()
-    keeper = CheckpointCallback(
-        CheckpointMetadata(config, spec, ""), folder, folder, mode, signals, dict
+    checkpoint = CheckpointCallback(
+        CheckpointMetadata(config, spec, ""),
+        folder,
+        folder,
+        BestEpoch(config.monitor, mode),
+        signals,
+        dict,
     )
-    return make_trainer(config, folder, [], keeper, NaNGuard()), signals
+    return make_trainer(config, folder, [], checkpoint, NaNGuard()), signals
 
 
 def mlflow_run(project: Path, run_id: str) -> Any:

@@ -1,13 +1,14 @@
+import pickle
 from typing import Any, Literal
 
 import pytest
 
-from litlab.config import validate
+from litlab.config import constraints
 from litlab.config.compose import compose, load
 from litlab.config.messages import words
 from litlab.config.schema import Config, TrainerConfig
 from litlab.config.validate import check_config
-from litlab.utils.errors import ConfigError
+from litlab.utils.errors import ConfigError, Refused, refuse
 
 
 @pytest.fixture
@@ -177,27 +178,28 @@ def test_devices(
     settings: dict[str, Any],
     where: str | None,
 ) -> None:
-    monkeypatch.setattr(validate, "_count_cuda", lambda: gpus)
-    monkeypatch.setattr(validate, "_has_mps", lambda: 0)
-    monkeypatch.setattr(validate.Path, "exists", lambda path: False)
+    monkeypatch.setattr(constraints, "_count_cuda", lambda: gpus)
+    monkeypatch.setattr(constraints, "_has_mps", lambda: 0)
+    monkeypatch.setattr(constraints.Path, "exists", lambda path: False)
     asked = trainer.model_copy(update=settings)
     if where is None:
-        validate.check_device(asked)
+        assert not list(constraints.device_reasons(asked))
         return
     with pytest.raises(ConfigError) as error:
-        validate.check_device(asked)
+        refuse(constraints.device_reasons(asked))
     assert error.value.where == where
 
 
 def test_rocm_is_left_to_torch(trainer: TrainerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validate.Path, "exists", lambda path: str(path) == "/dev/kfd")
-    validate.check_device(trainer.model_copy(update={"accelerator": "gpu"}))
+    monkeypatch.setattr(constraints.Path, "exists", lambda path: str(path) == "/dev/kfd")
+    asked = trainer.model_copy(update={"accelerator": "gpu"})
+    assert not list(constraints.device_reasons(asked))
 
 
 def test_counting_gpus_agrees_with_torch() -> None:
     torch = pytest.importorskip("torch")
     if torch.version.hip is None:
-        assert validate._count_cuda() == torch.cuda.device_count()
+        assert constraints._count_cuda() == torch.cuda.device_count()
 
 
 def test_words() -> None:
@@ -226,3 +228,40 @@ def test_true_is_no_number(project, setting):
 def test_shipped_parts_of_the_other_task_are_refused_before_anything_is_built(project, overrides):
     with pytest.raises(ConfigError, match=r"is not for (classification|regression)"):
         load(overrides)
+
+
+def test_all_that_is_wrong_is_said_at_once(content: dict[str, Any]) -> None:
+    put(content, "trainer.max_epochs", 0)
+    put(content, "loader.batch_size", "many")
+    with pytest.raises(Refused) as error:
+        check_config(content, "here")
+    lines = str(error.value).splitlines()
+    assert [line.split("=")[0] for line in lines] == [
+        "error: loader.batch_size",
+        "error: trainer.max_epochs",
+    ]
+    assert all("| here | change" in line for line in lines)
+
+
+def test_all_settings_that_exclude_each_other_are_said_at_once(content: dict[str, Any]) -> None:
+    put(content, "monitor", "val/accuraccy")
+    put(content, "trainer.unfreeze_epoch", 1000)
+    put(content, "trainer.gradient_clip_algorithm", "value")
+    with pytest.raises(Refused) as error:
+        check_config(content, "here")
+    wheres = [reason.where for reason in error.value.reasons]
+    assert wheres == [
+        "monitor",
+        "trainer.unfreeze_epoch",
+        "trainer.unfreeze_epoch",
+        "trainer.gradient_clip_algorithm",
+    ]
+    assert error.value.exit_code == 2
+    assert str(error.value).count("error: ") == 4
+
+
+def test_several_reasons_survive_pickle() -> None:
+    with pytest.raises(Refused) as error:
+        refuse([ConfigError("a", "b", "c"), ConfigError("d", "e", "f")])
+    copied = pickle.loads(pickle.dumps(error.value))
+    assert str(copied) == str(error.value) == "error: a | b | c\nerror: d | e | f"

@@ -110,7 +110,7 @@ def test_loss_and_confidence_equal_a_network_run_by_hand(project):
     run = small_run(project)
     result = evaluate("last")
     arrays = load_file(project / "data/prepared/synthetic/test.safetensors")
-    spec, weights = load(run.checkpoint).card.spec, load(run.checkpoint).weights
+    spec, weights = load(run.checkpoint).metadata.spec, load(run.checkpoint).weights
     w = {name: tensor.numpy().astype(np.float64) for name, tensor in weights.items()}
     names = list(w)
     x = (arrays["x"] / 255.0 - spec.mean[0]) / spec.std[0]
@@ -331,11 +331,11 @@ def test_views_are_averaged_with_the_sample_itself(project):
     run = small_run(project, *overrides)
     plain, result = evaluate("last"), evaluate("last", tta=3)
     loaded, task = load_task(run.checkpoint)
-    spec = loaded.card.spec
+    spec = loaded.metadata.spec
     split = open_split(project / "data/prepared/synthetic", spec, "test")
     index = torch.arange(len(split))
     x, y = split.take(index)
-    (augmentation,) = build_augmentations(loaded.card.config.augment, spec, []).values()
+    (augmentation,) = build_augmentations(loaded.metadata.config.augment, spec, []).values()
     outputs = task(Preprocess(spec)(x))
     for view in range(3):
         seen, _ = augmentation(x, y, Draws(0, view, index).stream("noise"))

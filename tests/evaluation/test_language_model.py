@@ -231,7 +231,7 @@ def test_it_learns(run, project):
 def test_evaluation_is_the_network_run_by_hand(run, project):
     result = evaluate("last")
     loaded, task = load_task(run.checkpoint)
-    split = open_split(project / "data/prepared/plain_text", loaded.card.spec, "test")
+    split = open_split(project / "data/prepared/plain_text", loaded.metadata.spec, "test")
     x, y = split.take(torch.arange(len(split)))
     with torch.no_grad():
         logits = task.cpu()(x.long())
@@ -243,7 +243,7 @@ def test_evaluation_is_the_network_run_by_hand(run, project):
     )
     data = mlflow_run(project, run.record.run_id).data
     assert data.metrics["test/perplexity"] == pytest.approx(result.metrics["perplexity"])
-    tokenizer = load_tokenizer(load_card(run.checkpoint).card.spec.tokenizer)
+    tokenizer = load_tokenizer(load_card(run.checkpoint).metadata.spec.tokenizer)
     with (result.folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     shown = [tokenizer.decode([i]).replace(" ", "␣").replace("\n", "\\n") for i in y.flatten()]
@@ -268,7 +268,7 @@ def test_the_report_says_how_well_and_shows_what_it_writes(run):
 
 def test_memory_for_few_logits_gives_the_same(run, project, monkeypatch):
     loaded, task = load_task(run.checkpoint)
-    spec = loaded.card.spec
+    spec = loaded.metadata.spec
     split = open_split(project / "data/prepared/plain_text", spec, "val")
     values, outputs = read(task, spec, split, 512)
     monkeypatch.setattr(

@@ -172,7 +172,7 @@ def test_rows_keep_the_order_of_the_input(
     values = np.array([[0.2, 0.8], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.0, 1.0]])
     np.save(tmp_path / "x.npy", values)
     config = SimpleNamespace(loader=SimpleNamespace(eval_batch_size=2))
-    loaded = SimpleNamespace(card=SimpleNamespace(spec=CLASSES, config=config))
+    loaded = SimpleNamespace(metadata=SimpleNamespace(spec=CLASSES, config=config))
     sizes = []
 
     class Repeat(torch.nn.Module):

@@ -8,11 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from litlab.config.compose import load
-from litlab.config.constraints import check
-from litlab.config.validate import check_device
+from litlab.config.constraints import check, device_reasons
 from litlab.runs.checkpoint.metadata import load as read
 from litlab.training import compile
-from litlab.utils.errors import ConfigError, EnvironmentFault
+from litlab.utils.errors import ConfigError, EnvironmentFault, refuse
 from run_helpers import THIRD_PARTY, small_run
 
 pytestmark = [
@@ -158,7 +157,7 @@ def test_a_missing_compiler_is_refused_before_anything_else(monkeypatch) -> None
     monkeypatch.setenv("CXX", "no-such-compiler")
     settings = load(["trainer.accelerator=cpu"]).trainer.model_copy(update={"compile": True})
     with pytest.raises(EnvironmentFault, match="no-such-compiler"):
-        check_device(settings)
+        refuse(device_reasons(settings))
 
 
 @pytest.mark.parametrize("setting", ["compile", "channels_last"])

@@ -4,6 +4,7 @@ from torch import nn
 
 from litlab.config.schema import Config
 from litlab.training.freeze import freeze, frozen_names, frozen_norms
+from litlab.training.preflight import preflight
 from litlab.utils.errors import ConfigError
 from run_helpers import THIRD_PARTY, small
 
@@ -69,8 +70,9 @@ def test_frozen_for_good_or_later_by_the_callback(project):
     model = Net()
     freeze(model, trainer_with(freeze=["low"], unfreeze_epoch=2))
     assert all(p.requires_grad for p in model.parameters())  # the optimizer must know them
+    together = trainer_with(freeze=["low"], unfreeze_epoch=1, devices=2)
     with pytest.raises(ConfigError, match="agree"):
-        freeze(model, trainer_with(freeze=["low"], unfreeze_epoch=2, devices=2))
+        preflight(small().model_copy(update={"trainer": together}))
     with pytest.raises(ConfigError, match="nothing is frozen"):
         small("trainer.unfreeze_epoch=2")
 

@@ -59,7 +59,7 @@ def test_the_record_is_true(project):
     assert record.command == ["litlab", "train", "tracking.uri=http://***@host"]
     assert record.environment["torch"] == torch.__version__
     assert record.data["name"] == "synthetic"
-    assert record.run_id == load(result.checkpoint).card.run_id
+    assert record.run_id == load(result.checkpoint).metadata.run_id
     content = json.loads((result.folder / "run.json").read_text())
     assert content["run_id"] == record.run_id
 
@@ -196,7 +196,7 @@ def test_parts_are_refused_before_the_data_are_read(project, monkeypatch):
 
 
 def test_a_checkpoint_that_was_not_written_is_a_failure(project, monkeypatch):
-    monkeypatch.setattr("litlab.runs.checkpoint.io.write", lambda *_, **__: None)
+    monkeypatch.setattr("litlab.training.callbacks.checkpoint.write", lambda *_, **__: None)
     with pytest.raises(EnvironmentFault, match="checkpoint was not written"):
         small_run(project)
     assert_ended(project, "FAILED")
@@ -286,9 +286,9 @@ def test_sigterm_is_not_forgiven_with_the_store(project, monkeypatch):
 def test_sigterm_at_the_end_waits_for_the_record(project, monkeypatch):
     whole = Recording._note_best
 
-    def note_best(self, mode):
+    def note_best(self):
         os.kill(os.getpid(), signal.SIGTERM)
-        whole(self, mode)
+        whole(self)
 
     monkeypatch.setattr(Recording, "_note_best", note_best)
     with pytest.raises(Interrupted):

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from litlab.distributed.launch import is_first_process
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.folder import RunRecord
-from litlab.training.trainer import check_devices, seed_apart
+from litlab.training.trainer import seed_apart
 from litlab.utils.errors import ConfigError, Interrupted, NonFiniteError
 from run_helpers import THIRD_PARTY, mlflow_run, only_run, small, small_run, trainer_of
 
@@ -169,29 +169,6 @@ def test_what_lightning_refuses_is_a_configuration_error(project):
     assert "limit_val_batches" in str(caught.value)
     record = RunRecord.load(only_run(project))
     assert record.status == mlflow_status(project, record.run_id) == "FAILED"
-
-
-def test_absent_devices_and_contradictions_are_refused(project, monkeypatch):
-    trainer = small().trainer
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    check_devices(trainer)
-    check_devices(trainer.model_copy(update={"precision": "bf16-mixed"}))
-    with pytest.raises(ConfigError, match="cannot use a gpu"):
-        check_devices(trainer.model_copy(update={"accelerator": "gpu"}))
-    with pytest.raises(ConfigError, match="fastest algorithm"):
-        check_devices(trainer.model_copy(update={"benchmark": True}))
-
-
-def test_a_gpu_without_bfloat16_is_refused(project, monkeypatch):
-    trainer = small().trainer.model_copy(update={"accelerator": "gpu", "precision": "bf16-mixed"})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old GPU")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
-    with pytest.raises(ConfigError, match="Old GPU has no bfloat16"):
-        check_devices(trainer)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    check_devices(trainer)
 
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])

@@ -70,7 +70,7 @@ from litlab.training.callbacks.checkpoint import CheckpointCallback
 from pathlib import Path
 done = CheckpointCallback.batch_done
 def batch_done(self, trainer):
-    mark = Path("killed-" + self.card.config.name)
+    mark = Path("killed-" + self.metadata.config.name)
     if trainer.global_step == 4 and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -95,9 +95,9 @@ FAILS = """
 from litlab.training.callbacks.checkpoint import CheckpointCallback
 done = CheckpointCallback.batch_done
 def batch_done(self, trainer):
-    if self.card.config.name.endswith("1"):
+    if self.metadata.config.name.endswith("1"):
         raise RuntimeError("bad sample")
-    if self.card.config.name.endswith("2"):
+    if self.metadata.config.name.endswith("2"):
         import os; os._exit(9)
     done(self, trainer)
 CheckpointCallback.batch_done = batch_done
@@ -128,7 +128,7 @@ from litlab.training.callbacks.checkpoint import CheckpointCallback
 from pathlib import Path
 done = CheckpointCallback.batch_done
 def batch_done(self, trainer):
-    if self.card.config.name.endswith("1") and not Path("removed").exists():
+    if self.metadata.config.name.endswith("1") and not Path("removed").exists():
         Path("removed").touch()
         shutil.rmtree("runs")
     done(self, trainer)

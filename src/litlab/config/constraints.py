@@ -1,75 +1,261 @@
-"""Settings of the Trainer that do not go together, refused before anything heavy is imported."""
+"""Settings that do not go together, or not with this machine: what the configuration alone tells.
 
-from litlab.config.schema import TrainerConfig
-from litlab.utils.errors import ConfigError
+Each rule gives a reason for each thing that it refuses; all reasons are reported at once. No rule
+imports torch: a refusal takes about a second. `litlab.training.preflight` adds those that need it.
+"""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from litlab.config.schema import Component, Config, TrainerConfig
+from litlab.utils import gpus
+from litlab.utils.errors import ConfigError, EnvironmentFault, LitlabError, nearest, refuse
+
+Reasons = Iterator[LitlabError]
+CXX = {"Darwin": "clang++", "Windows": "cl"}.get(platform.system(), "g++")  # torch.compile's choice
+
+
+def reasons(config: Config, *, device: bool = True) -> list[LitlabError]:
+    """Return all reasons to refuse a configuration.
+
+    Args:
+        config: Types and ranges are checked already.
+        device: Whether the devices it asks for must be here.
+    """
+    found = [reason for rule in RULES for reason in rule(config)]
+    trainer_rules = (*TRAINER_RULES, *DEVICE_RULES) if device else TRAINER_RULES
+    return found + [reason for rule in trainer_rules for reason in rule(config.trainer)]
 
 
 def check(trainer: TrainerConfig) -> None:
-    """Refuse what contradicts itself.
+    """Refuse settings of the Trainer that exclude each other.
 
     Raises:
-        ConfigError: Two settings exclude each other.
+        ConfigError: They do.
     """
+    refuse(reason for rule in TRAINER_RULES for reason in rule(trainer))
+
+
+def device_reasons(trainer: TrainerConfig) -> Reasons:
+    """Give what this machine lacks of what is asked for. There is no silent fallback."""
+    return (reason for rule in DEVICE_RULES for reason in rule(trainer))
+
+
+def components(config: Config) -> Iterator[tuple[str, Component]]:
+    """Give every part that is built from a `_target_`, with its place in the configuration."""
+    yield "data.source", config.data.source
+    for group in ("augment", "metrics"):
+        for name, node in getattr(config, group).items():
+            yield f"{group}.{name}", node
+    for group in ("model", "task", "loss", "optimizer", "scheduler"):
+        yield group, getattr(config, group)
+
+
+def _path(config: Config) -> Reasons:
+    """A path that the source does not take."""
+    path, source = config.data.path, config.data.source
+    if path is not None and "path" not in source and path not in map(str, source.values()):
+        name = source["_target_"].rpartition(".")[2]
+        yield ConfigError(f"{name} reads no files of yours", "data.path", "leave it out")
+
+
+def _monitor(config: Config) -> Reasons:
+    """A monitor that nothing measures."""
+    if "loss" in config.metrics:
+        yield ConfigError("'loss' is taken by the loss", "metrics.loss", "give it another name")
+    split, _, name = config.monitor.partition("/")
+    known = [f"{s}/{m}" for s in ("val", "train") for m in ("loss", *config.metrics)]
+    if config.monitor in known:
+        return
+    if split == "test":
+        fix = "selecting on the test split would spoil it: use val/" + (name or "loss")
+    else:
+        fix = nearest(config.monitor, known)
+    yield ConfigError(f"nothing called '{config.monitor}' is measured", "monitor", fix)
+
+
+def _task(config: Config) -> Reasons:
+    """Shipped losses and metrics of another task; a user's own are tried when built."""
+    task = config.task["_target_"].removeprefix("litlab.tasks.task.")
+    of_regression = ("litlab.tasks.losses.regression.", "torchmetrics.regression.")
+    of_classification = (
+        "litlab.tasks.losses.",
+        "torchmetrics.classification.",
+        "litlab.tasks.perplexity.",
+    )
+    names = {"LanguageModelTask": "language models"}
+    for where, node in components(config):
+        target = node["_target_"]
+        if target.startswith(of_regression):
+            misfit = task in ("ClassificationTask", "LanguageModelTask")
+        else:
+            misfit = task == "RegressionTask" and target.startswith(of_classification)
+        if misfit:
+            name = target.rpartition(".")[2]
+            kind = names.get(task, task.removesuffix("Task").lower())
+            fix = f"choose another {where.partition('.')[0]}, or another task"
+            yield ConfigError(f"{name} is not for {kind}", where, fix)
+
+
+def _averages(trainer: TrainerConfig) -> Reasons:
+    """Averages of the weights."""
     if trainer.ema and trainer.swa:
-        raise ConfigError(
+        yield ConfigError(
             "both average the weights", "trainer.ema, trainer.swa", "set one of them to null"
         )
     if trainer.budget and trainer.swa:
-        raise ConfigError(
+        yield ConfigError(
             "trainer.swa.start is a share of a known number of epochs",
             "trainer.budget, trainer.swa",
             "set trainer.max_epochs, or use trainer.ema",
         )
-    if trainer.unfreeze_epoch is not None and not trainer.freeze:
-        raise ConfigError(
+
+
+def _freezing(trainer: TrainerConfig) -> Reasons:
+    """Parts that are trained later."""
+    epoch = trainer.unfreeze_epoch
+    if epoch is None:
+        return
+    if not trainer.freeze:
+        yield ConfigError(
             "nothing is frozen", "trainer.unfreeze_epoch", "set trainer.freeze, or leave it out"
         )
-    _check_unused(trainer)
-    if trainer.strategy.startswith("fsdp"):
-        _check_sharded(trainer)
-
-
-def _check_unused(trainer: TrainerConfig) -> None:
-    """Refuse what would be ignored because of what another setting says."""
-    if trainer.gradient_clip_algorithm != "norm" and trainer.gradient_clip_val is None:
-        raise ConfigError(
-            "nothing is clipped",
-            "trainer.gradient_clip_algorithm",
-            "set trainer.gradient_clip_val, or leave it out",
-        )
-    if trainer.batch_size_limit is not None and trainer.batch_size_find == "off":
-        raise ConfigError(
-            "no batch size is looked for",
-            "trainer.batch_size_limit",
-            "set trainer.batch_size_find=use, or leave it out",
-        )
-    if trainer.overfit_batches and trainer.limit_train_batches is not None:
-        raise ConfigError(
-            "both say how many batches to train on",
-            "trainer.overfit_batches, trainer.limit_train_batches",
-            "set trainer.limit_train_batches=null",
-        )
-    epoch = trainer.unfreeze_epoch
-    if epoch is not None and not trainer.budget and epoch >= trainer.max_epochs:
-        raise ConfigError(
+    if not trainer.budget and epoch >= trainer.max_epochs:
+        yield ConfigError(
             f"the training ends with epoch {trainer.max_epochs - 1}, counted from 0",
             "trainer.unfreeze_epoch",
             "lower it, or leave it out",
         )
 
 
-def _check_sharded(trainer: TrainerConfig) -> None:
-    """Refuse what needs each process to have every weight."""
+def _unused(trainer: TrainerConfig) -> Reasons:
+    """What would be ignored because of what another setting says."""
+    if trainer.gradient_clip_algorithm != "norm" and trainer.gradient_clip_val is None:
+        yield ConfigError(
+            "nothing is clipped",
+            "trainer.gradient_clip_algorithm",
+            "set trainer.gradient_clip_val, or leave it out",
+        )
+    if trainer.batch_size_limit is not None and trainer.batch_size_find == "off":
+        yield ConfigError(
+            "no batch size is looked for",
+            "trainer.batch_size_limit",
+            "set trainer.batch_size_find=use, or leave it out",
+        )
+    if trainer.overfit_batches and trainer.limit_train_batches is not None:
+        yield ConfigError(
+            "both say how many batches to train on",
+            "trainer.overfit_batches, trainer.limit_train_batches",
+            "set trainer.limit_train_batches=null",
+        )
+
+
+def _determinism(trainer: TrainerConfig) -> Reasons:
+    """A search for the fastest kernel, which makes results differ."""
+    if trainer.deterministic is True and trainer.benchmark:
+        yield ConfigError(
+            "cuDNN's search for the fastest algorithm makes results differ between runs",
+            "trainer.benchmark, trainer.deterministic",
+            "set one of them to false",
+        )
+
+
+def _sharded(trainer: TrainerConfig) -> Reasons:
+    """What needs each process to have every weight."""
+    if not trainer.strategy.startswith("fsdp"):
+        return
     for name in ("ema", "swa", "log_norms", "compile", "channels_last"):
         if getattr(trainer, name) not in (False, None, "auto"):
-            raise ConfigError(
+            yield ConfigError(
                 f"strategy={trainer.strategy} gives each process a part of the weights",
                 f"trainer.{name}, trainer.strategy",
                 f"leave trainer.{name} out, or use strategy=ddp",
             )
     if trainer.precision not in ("32-true", "bf16-mixed"):
-        raise ConfigError(
+        yield ConfigError(
             f"precision {trainer.precision} does not go with strategy={trainer.strategy}",
             "trainer.precision, trainer.strategy",
             "use bf16-mixed or 32-true",
         )
+
+
+def _device(trainer: TrainerConfig) -> Reasons:
+    """A device that this machine certainly lacks; torch has the last word later."""
+    if _has_rocm():
+        return
+    kind, asked = trainer.accelerator, trainer.devices
+    found = _found(trainer)
+    if kind in found and found[kind] < _number_needed(asked):
+        yield ConfigError(
+            f"{kind} with devices={asked}: this machine has {found[kind]}",
+            "trainer.accelerator, trainer.devices",
+            "use trainer.accelerator=cpu, or auto",
+        )
+    if _on_cpu(trainer) and isinstance(asked, list):
+        yield ConfigError(
+            f"devices={asked} numbers GPUs, and there is none in use",
+            "trainer.devices",
+            "set the number of processes: 1, 2, ...",
+        )
+
+
+def _compiler(trainer: TrainerConfig) -> Reasons:
+    """torch.compile without a compiler."""
+    if trainer.compile and _on_cpu(trainer) and not shutil.which(os.environ.get("CXX", CXX)):
+        yield EnvironmentFault(
+            f"no C++ compiler ({os.environ.get('CXX', CXX)}), which torch.compile needs",
+            "trainer.compile",
+            "install one (Debian: apt-get install g++), or set trainer.compile=false",
+        )
+
+
+def _precision(trainer: TrainerConfig) -> Reasons:
+    """A precision that only GPUs have."""
+    precision = trainer.precision
+    if _on_cpu(trainer) and precision in ("16-mixed", "16-true", "transformer-engine"):
+        yield ConfigError(
+            f"precision {precision} needs a GPU", "trainer.precision", "use bf16-mixed or 32-true"
+        )
+
+
+RULES: tuple[Callable[[Config], Reasons], ...] = (_path, _monitor, _task)
+TRAINER_RULES: tuple[Callable[[TrainerConfig], Reasons], ...] = (
+    *(_averages, _freezing, _unused, _determinism, _sharded),
+)
+DEVICE_RULES: tuple[Callable[[TrainerConfig], Reasons], ...] = (_device, _compiler, _precision)
+
+
+def _has_rocm() -> bool:
+    """Whether AMD's driver is there, whose GPUs torch calls "cuda" as well."""
+    return Path("/dev/kfd").exists()
+
+
+def _found(trainer: TrainerConfig) -> dict[str, int]:
+    """Return how many devices of each kind this machine has, as far as they are asked for."""
+    cuda = 0 if trainer.accelerator in ("cpu", "mps") else _count_cuda()
+    mps = _has_mps()
+    return {"cuda": cuda, "mps": mps, "gpu": max(cuda, mps)}
+
+
+def _on_cpu(trainer: TrainerConfig) -> bool:
+    kind = trainer.accelerator
+    if kind == "auto" and _has_rocm():
+        return False
+    return kind == "cpu" or (kind == "auto" and not _found(trainer)["gpu"])
+
+
+def _number_needed(devices: int | str | list[int]) -> int:
+    if isinstance(devices, list):
+        return max(devices, default=0) + 1
+    return devices if isinstance(devices, int) else 1
+
+
+def _has_mps() -> int:
+    return int(platform.system() == "Darwin" and platform.machine() == "arm64")
+
+
+def _count_cuda() -> int:
+    return len(gpus.visible())

@@ -1,4 +1,4 @@
-"""Pydantic's complaints in plain words: which setting, what it is, what it may be."""
+"""Pydantic's errors in plain words: which setting, what it is, what it may be."""
 
 from collections.abc import Iterable, Sequence
 from types import NoneType, UnionType

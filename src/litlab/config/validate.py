@@ -1,23 +1,15 @@
 """Refuses a wrong configuration before anything heavy is imported or any data are read."""
 
-import os
-import platform
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from litlab.config import constraints, instantiate, signature
-from litlab.config import messages as complaints
-from litlab.config.schema import GIVEN_BY_NAME, NUM_GIVEN, Component, Config, TrainerConfig
-from litlab.utils import gpus
-from litlab.utils.errors import ConfigError, EnvironmentFault, nearest
+from litlab.config import constraints, instantiate, messages, signature
+from litlab.config.schema import GIVEN_BY_NAME, NUM_GIVEN, Component, Config
+from litlab.utils.errors import ConfigError, LitlabError, nearest, refuse
 from litlab.utils.paths import make_importable
 
 M = TypeVar("M", bound=BaseModel)
-CXX = {"Darwin": "clang++", "Windows": "cl"}.get(platform.system(), "g++")  # torch.compile's choice
 
 
 def check_config(content: dict[str, Any], origin: str, *, device: bool = True) -> Config:
@@ -29,10 +21,18 @@ def check_config(content: dict[str, Any], origin: str, *, device: bool = True) -
         device: Whether the devices it asks for must be here (a checkpoint may come from elsewhere).
 
     Raises:
-        ConfigError: The first thing that is wrong.
+        ConfigError: All that is wrong: first with types and ranges, then with components, then with
+            settings that exclude each other.
     """
     config = _validated(Config, content, "", origin)
-    components = {where: _checked(where, node, config.trust) for where, node in _components(config)}
+    components: dict[str, Component] = {}
+    wrong: list[LitlabError] = []
+    for where, node in constraints.components(config):
+        try:
+            components[where] = _checked(where, node, config.trust)
+        except ConfigError as error:
+            wrong.append(error)
+    refuse(wrong)
     config = config.model_copy(
         update={
             "data": config.data.model_copy(update={"source": components.pop("data.source")}),
@@ -41,27 +41,13 @@ def check_config(content: dict[str, Any], origin: str, *, device: bool = True) -
             **{key: node for key, node in components.items() if "." not in key},
         }
     )
-    _check_path(config)
-    _check_monitor(config)
-    _check_task(config)
-    constraints.check(config.trainer)
-    if device:
-        check_device(config.trainer)
+    refuse(constraints.reasons(config, device=device))
     return config
 
 
 def _group(name: str, components: dict[str, Component]) -> dict[str, Component]:
     prefix = f"{name}."
     return {k.removeprefix(prefix): v for k, v in components.items() if k.startswith(prefix)}
-
-
-def _components(config: Config) -> Iterator[tuple[str, Component]]:
-    yield "data.source", config.data.source
-    for group in ("augment", "metrics"):
-        for name, node in getattr(config, group).items():
-            yield f"{group}.{name}", node
-    for group in ("model", "task", "loss", "optimizer", "scheduler"):
-        yield group, getattr(config, group)
 
 
 def _checked(where: str, node: Component, trust: list[str]) -> Component:
@@ -104,103 +90,8 @@ def _validated(model: type[M], content: object, where: str, origin: str) -> M:
         return model.model_validate(content)
     except ValidationError as error:
         problems = error.errors()
-        # A misspelt key is also a missing one; the misspelling says more.
-        unknown = [p for p in problems if p["type"] == "extra_forbidden"]
-        problem = (unknown or problems)[0]
-        raise complaints.explain(problem, model, content, where, origin) from None
-
-
-def _check_path(config: Config) -> None:
-    """Refuse a path that the source does not take."""
-    path, source = config.data.path, config.data.source
-    if path is not None and "path" not in source and path not in map(str, source.values()):
-        name = source["_target_"].rpartition(".")[2]
-        raise ConfigError(f"{name} reads no files of yours", "data.path", "leave it out")
-
-
-def _check_monitor(config: Config) -> None:
-    if "loss" in config.metrics:
-        raise ConfigError("'loss' is taken by the loss", "metrics.loss", "give it another name")
-    split, _, name = config.monitor.partition("/")
-    known = [f"{s}/{m}" for s in ("val", "train") for m in ("loss", *config.metrics)]
-    if config.monitor in known:
-        return
-    if split == "test":
-        fix = "selecting on the test split would spoil it: use val/" + (name or "loss")
-    else:
-        fix = nearest(config.monitor, known)
-    raise ConfigError(f"nothing called '{config.monitor}' is measured", "monitor", fix)
-
-
-def _check_task(config: Config) -> None:
-    """Refuse shipped losses and metrics of another task; a user's own are tried when built."""
-    task = config.task["_target_"].removeprefix("litlab.tasks.task.")
-    of_regression = ("litlab.tasks.losses.regression.", "torchmetrics.regression.")
-    of_classification = (
-        "litlab.tasks.losses.",
-        "torchmetrics.classification.",
-        "litlab.tasks.perplexity.",
-    )
-    names = {"LanguageModelTask": "language models"}
-    for where, node in _components(config):
-        target = node["_target_"]
-        if target.startswith(of_regression):
-            misfit = task in ("ClassificationTask", "LanguageModelTask")
-        else:
-            misfit = task == "RegressionTask" and target.startswith(of_classification)
-        if misfit:
-            name = target.rpartition(".")[2]
-            kind = names.get(task, task.removesuffix("Task").lower())
-            fix = f"choose another {where.partition('.')[0]}, or another task"
-            raise ConfigError(f"{name} is not for {kind}", where, fix)
-
-
-def check_device(trainer: TrainerConfig) -> None:
-    """Refuse a device or a precision this machine certainly lacks; torch has the last word later.
-
-    Raises:
-        ConfigError: What was asked for is absent. There is no silent fallback.
-        EnvironmentFault: The compiler is.
-    """
-    kind, asked, precision = trainer.accelerator, trainer.devices, trainer.precision
-    if Path("/dev/kfd").exists():  # AMD's ROCm, which torch calls "cuda" as well
-        return
-    found = {"cuda": 0 if kind in ("cpu", "mps") else _count_cuda(), "mps": _has_mps()}
-    found["gpu"] = max(found["cuda"], found["mps"])
-    if kind in found and found[kind] < _number_needed(asked):
-        raise ConfigError(
-            f"{kind} with devices={asked}: this machine has {found[kind]}",
-            "trainer.accelerator, trainer.devices",
-            "use trainer.accelerator=cpu, or auto",
-        )
-    on_cpu = kind == "cpu" or (kind == "auto" and not found["gpu"])
-    if on_cpu and isinstance(asked, list):
-        raise ConfigError(
-            f"devices={asked} numbers GPUs, and there is none in use",
-            "trainer.devices",
-            "set the number of processes: 1, 2, ...",
-        )
-    if trainer.compile and on_cpu and not shutil.which(os.environ.get("CXX", CXX)):
-        raise EnvironmentFault(
-            f"no C++ compiler ({os.environ.get('CXX', CXX)}), which torch.compile needs",
-            "trainer.compile",
-            "install one (Debian: apt-get install g++), or set trainer.compile=false",
-        )
-    if on_cpu and precision in ("16-mixed", "16-true", "transformer-engine"):
-        raise ConfigError(
-            f"precision {precision} needs a GPU", "trainer.precision", "use bf16-mixed or 32-true"
-        )
-
-
-def _number_needed(devices: int | str | list[int]) -> int:
-    if isinstance(devices, list):
-        return max(devices, default=0) + 1
-    return devices if isinstance(devices, int) else 1
-
-
-def _has_mps() -> int:
-    return int(platform.system() == "Darwin" and platform.machine() == "arm64")
-
-
-def _count_cuda() -> int:
-    return len(gpus.visible())
+    # A misspelt key is also a missing one; the misspelling says more.
+    unknown = [p for p in problems if p["type"] == "extra_forbidden"]
+    wrong = [messages.explain(p, model, content, where, origin) for p in unknown or problems]
+    refuse({str(reason): reason for reason in wrong}.values())  # a union has an error an arm
+    raise AssertionError("pydantic refuses nothing without a reason")

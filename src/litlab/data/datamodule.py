@@ -15,6 +15,15 @@ from litlab.utils.errors import ConfigError
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
+def no_step(batch_size: int, available: int) -> ConfigError:
+    """Return the reason why an epoch would have no batch."""
+    return ConfigError(
+        f"batches of {batch_size} from {available} samples leave no step",
+        "loader.batch_size",
+        f"at most {available}, or loader.drop_last=false",
+    )
+
+
 class ArrayDataModule(pl.LightningDataModule):
     """Serves prepared arrays; augments whole batches, on their device, only while training.
 
@@ -70,12 +79,7 @@ class ArrayDataModule(pl.LightningDataModule):
         """Shuffled batches of the train split."""
         loader = self._loader("train", self.loader.batch_size, training=True)
         if not len(loader):
-            available = len(loader.split)
-            raise ConfigError(
-                f"batches of {self.loader.batch_size} from {available} samples leave no step",
-                "loader.batch_size",
-                f"at most {available}, or loader.drop_last=false",
-            )
+            raise no_step(self.loader.batch_size, len(loader.split))
         return loader
 
     def val_dataloader(self) -> BatchLoader:

@@ -170,7 +170,7 @@ def _hang_up(line: socket.socket) -> None:
 
 
 def _in_background(target: Callable[[], None]) -> None:
-    threading.Thread(target=target, name="lifeline", daemon=True).start()
+    threading.Thread(target=target, name="heartbeat", daemon=True).start()
 
 
 def _keep_alive(line: socket.socket) -> None:

@@ -256,9 +256,9 @@ class Watchdog(Callback):
 class _Launcher(_SubprocessScriptLauncher):
     """Lightning's, but its observer: that one kills this process, and no record would be left."""
 
-    def __init__(self, given: _SubprocessScriptLauncher, guard: Watchdog) -> None:
+    def __init__(self, given: _SubprocessScriptLauncher, watchdog: Watchdog) -> None:
         super().__init__(given.cluster_environment, given.num_processes, given.num_nodes)
-        self._guard = guard
+        self._watchdog = watchdog
 
     def launch(
         self, function: Any, *args: Any, trainer: pl.Trainer | None = None, **kwargs: Any
@@ -269,13 +269,13 @@ class _Launcher(_SubprocessScriptLauncher):
         if not environment.creates_processes_externally:
             os.environ[PARENT] = str(os.getpid())
             self._call_children_scripts()
-            self._guard.watch(self.procs)
+            self._watchdog.watch(self.procs)
         _set_num_threads_if_needed(num_processes=self.num_processes)
         return function(*args, **kwargs)
 
 
 def _in_background(target: Callable[[], None]) -> None:
-    threading.Thread(target=target, name=f"guard{target.__name__}", daemon=True).start()
+    threading.Thread(target=target, name=f"watchdog{target.__name__}", daemon=True).start()
 
 
 def _spoken(error: BaseException) -> Message:

@@ -61,9 +61,9 @@ def evaluate(
     close_records()
     found = find(reference)
     loaded, task = load_task(found.checkpoint, trust)
-    spec = loaded.card.spec
+    spec = loaded.metadata.spec
     split = _test_split(spec, found.folder)
-    config = loaded.card.config
+    config = loaded.metadata.config
     views, size = views_of(config, spec, tta), config.loader.eval_batch_size
     outputs: Outputs | TokenOutputs
     if spec.task == "language_model":
@@ -148,8 +148,8 @@ def _prepare_again(run: Path) -> str:
 
 def _record(found: RunReference, loaded: Loaded, task: Task) -> RunRecord:
     """The run's own record, if the checkpoint is of that run; else what the checkpoint tells."""
-    record, card = found.record, loaded.card
-    if record is not None and record.run_id == card.run_id:
+    record, metadata = found.record, loaded.metadata
+    if record is not None and record.run_id == metadata.run_id:
         if found.checkpoint.name == BEST:
             return record
         rows = {row.get("epoch"): row for row in read_rows(found.folder / "history.csv")}
@@ -157,14 +157,14 @@ def _record(found: RunReference, loaded: Loaded, task: Task) -> RunRecord:
         values = {k: v for k, v in row.items() if "/" in k and v is not None}
         return replace(record, best_epoch=loaded.epoch, metrics=values)
     return RunRecord(
-        run_id=card.run_id,
-        run_name=card.config.run_name,
-        experiment=card.config.tracking.experiment,
+        run_id=metadata.run_id,
+        run_name=metadata.config.run_name,
+        experiment=metadata.config.tracking.experiment,
         tracking_uri=redact(tracking_uri(None, store_root())),
         status=UNKNOWN,
         best_epoch=loaded.epoch,
         num_parameters=sum(p.numel() for p in task.model.parameters() if p.requires_grad),
-        data={"name": card.spec.name},
+        data={"name": metadata.spec.name},
     )
 
 
@@ -179,7 +179,7 @@ def _send(
     if found.checkpoint.name == LAST:
         warnings.warn(f"{LAST} is not the run's best: its metrics stay out of MLflow", stacklevel=3)
         return True
-    tracking = loaded.card.config.tracking
+    tracking = loaded.metadata.config.tracking
     # A checkpoint by itself may come from a stranger, who does not choose where results are sent.
     uri = tracking_uri(tracking.uri if found.record else None, store_root())
     logger = MLflowLogger(uri, tracking.experiment, store_root() / "mlartifacts", record.run_id)

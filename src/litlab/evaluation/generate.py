@@ -101,7 +101,7 @@ def generate(
 
 
 def _require_language_model(loaded: Loaded, where: str) -> None:
-    spec = loaded.card.spec
+    spec = loaded.metadata.spec
     if spec.task != "language_model" or spec.tokenizer is None:
         raise CheckpointError(
             f"trained for {spec.task} of '{spec.name}', it writes no text",
@@ -114,12 +114,12 @@ def write(
     loaded: Loaded, model: nn.Module, prompt: str, max_tokens: int, sampling: Sampling, seed: int
 ) -> str:
     """Let a model write that is loaded already, as `generate` does."""
-    assert loaded.card.spec.tokenizer is not None
-    tokenizer = load_tokenizer(loaded.card.spec.tokenizer)
+    assert loaded.metadata.spec.tokenizer is not None
+    tokenizer = load_tokenizer(loaded.metadata.spec.tokenizer)
     generator = torch.Generator().manual_seed(seed)  # the CPU's: the same on every device
     start = encode_prompt(tokenizer, prompt)
     shown = start or first_token(tokenizer, generator)
-    length = loaded.card.spec.shape[0]
+    length = loaded.metadata.spec.shape[0]
     new = continue_ids(model, shown, max_tokens, length, sampling, generator)
     text: str = tokenizer.decode(start + new)
     return text

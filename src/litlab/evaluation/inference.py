@@ -83,25 +83,27 @@ def rebuild(loaded: Loaded, path: Path) -> Task:
     """
     try:
         require_held(loaded, path)
-        task = build_task(loaded.card.config, loaded.card.spec, trial=False)
+        task = build_task(loaded.metadata.config, loaded.metadata.spec, trial=False)
         load_weights(task, loaded.weights, path)
-        _try(task, loaded.card.spec)
+        _try(task, loaded.metadata.spec)
     except ConfigError as error:
         where = f"{path}: {error.where}"
-        raise CheckpointError(f"its card does not fit: {error.what}", where, error.fix) from error
+        raise CheckpointError(
+            f"its metadata does not fit: {error.what}", where, error.fix
+        ) from error
     except LitlabError:
         raise
-    except Exception as error:  # what a card says may be anything, and raise anything
+    except Exception as error:  # metadata may hold anything, and raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise CheckpointError(f"its card does not fit: {reason}", str(path), OTHER) from error
+        raise CheckpointError(f"its metadata does not fit: {reason}", str(path), OTHER) from error
     return task
 
 
 @torch.no_grad()
 def _try(task: Task, spec: DataSpec) -> None:
-    """Run three made-up samples through: a card may describe data of another shape or scale."""
+    """Run three made-up samples through: metadata may describe data of another shape or scale."""
     shape = (min(spec.shape[0], 64),) if spec.kind == "text" else spec.shape
-    if math.prod(shape) > 2**24:  # nor does what a card claims choose how much memory is used
+    if math.prod(shape) > 2**24:  # nor do the metadata choose how much memory is used
         return
     kind = torch.uint8 if spec.dtype == "uint8" else torch.float32
     x = torch.zeros(3, *shape, dtype=torch.long if spec.kind == "text" else kind)

@@ -37,13 +37,13 @@ def predict(
         raise ConfigError(f"cannot write '{out.suffix}'", str(out), f"one of: {', '.join(FORMATS)}")
     found = find(reference)
     loaded, task = load_task(found.checkpoint, trust)
-    spec = loaded.card.spec
+    spec = loaded.metadata.spec
     if spec.task == "language_model":
         what = "a language model writes text, it labels none"
         fix = f"use `{command('generate', reference, '--prompt', 'TEXT', trust=trust)}`"
         raise CheckpointError(what, str(found.checkpoint), fix)
     names, values = read_input(source, spec, resize=resize)
-    size = loaded.card.config.loader.eval_batch_size
+    size = loaded.metadata.config.loader.eval_batch_size
     outputs = run(task, spec, of_values(values, spec.pad_id or 0), size)
     _write(_columns(names, outputs.predictions, spec), out)
     return len(names)

@@ -1,6 +1,6 @@
 """Builds a checkpoint's network only if the file holds the weights for it.
 
-A card of a few lines can ask for a layer of 10^9 units. So the network is first built on torch's
+A few lines of metadata can ask for a layer of 10^9 units. So the network is first built on torch's
 "meta" device, where tensors have shapes and take no memory, and compared with the file.
 """
 
@@ -35,7 +35,7 @@ def require_held(loaded: Loaded, path: Path) -> None:
     own = sum(_numbers(weights).values())
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]), _at_most(20 * len(weights)):
-            model = build_model(loaded.card.config, loaded.card.spec)
+            model = build_model(loaded.metadata.config, loaded.metadata.spec)
     except _TooMuch:
         what = f"its configuration asks for more layers than the {len(weights)} weights it holds"
         raise CheckpointError(what, str(path), FIX) from None

@@ -93,7 +93,7 @@ def _by_split(results: Results) -> dict[str, dict[str, float]]:
 
 def _by_target(results: Results) -> dict[str, dict[str, float]]:
     """Test metrics of each target by itself, in its own unit; nothing where there is only one."""
-    targets = results.loaded.card.spec.targets
+    targets = results.loaded.metadata.spec.targets
     if len(targets) < 2 or isinstance(results.outputs, language_model.TokenOutputs):
         return {}
     predicted, actual = results.task.measured(results.outputs.raw, results.split.y)
@@ -115,7 +115,7 @@ def _intervals(results: Results) -> dict[str, tuple[float, float]]:
     rng = np.random.default_rng(0)
     found = {}
     for name, metric in metrics.items():
-        if name == "accuracy" and results.loaded.card.spec.classes:
+        if name == "accuracy" and results.loaded.metadata.spec.classes:
             hits = int((raw.argmax(1) == targets).sum())
             plain = abs(hits / len(targets) - results.metrics[name]) < 1e-6  # not averaged by class
             if plain:
@@ -137,9 +137,9 @@ def _measure(metric: Any, actual: NDArray[Any], predicted: NDArray[Any]) -> floa
 def _labels(results: Results) -> tuple[Any, Any, NDArray[Any] | None]:
     """Truth, prediction and confidence in the user's terms; of a text its first tokens."""
     if isinstance(results.outputs, language_model.TokenOutputs):
-        return language_model.labels(results.outputs, results.loaded.card.spec)
+        return language_model.labels(results.outputs, results.loaded.metadata.spec)
     predictions, y = results.outputs.predictions, results.split.y
-    classes = results.loaded.card.spec.classes
+    classes = results.loaded.metadata.spec.classes
     if not classes:
         return y.numpy(), predictions.numpy(), None
     confidence, label = predictions.max(1)
@@ -163,7 +163,7 @@ def _prediction_rows(results: Results) -> list[dict[str, Any]]:
         ]
     return [
         {"index": i, "target": name, "actual": float(a[t]), "predicted": float(p[t])}
-        for t, name in enumerate(results.loaded.card.spec.targets)
+        for t, name in enumerate(results.loaded.metadata.spec.targets)
         for i, a, p in zip(index, actual, predicted, strict=True)
     ]
 
@@ -177,7 +177,7 @@ def _figures(results: Results) -> list[Path]:
     folder, history = results.folder / "figures", results.history
     folder.mkdir(exist_ok=True)
     actual, predicted, _ = _labels(results)
-    spec = results.loaded.card.spec
+    spec = results.loaded.metadata.spec
     drawn = {}
     if history:
         drawn["learning_curves"] = figures.learning_curves(history, results.record.best_epoch)
@@ -201,7 +201,11 @@ def _page(
     intervals: dict[str, tuple[float, float]],
     by_target: dict[str, dict[str, float]],
 ) -> ReportRecord:
-    record, config, spec = results.record, results.loaded.card.config, results.loaded.card.spec
+    record, config, spec = (
+        results.record,
+        results.loaded.metadata.config,
+        results.loaded.metadata.spec,
+    )
     outputs, split = results.outputs, results.split
     language = isinstance(results.outputs, language_model.TokenOutputs)
     actual, predicted, confidence = ((), (), None) if language else _labels(results)
@@ -263,7 +267,7 @@ def _run_facts(record: RunRecord, found: RunReference, budget: str | None) -> di
 
 
 def _configuration(results: Results) -> str:
-    config = results.loaded.card.config
+    config = results.loaded.metadata.config
     return configuration.dump(redact(config.model_dump(mode="json")))
 
 

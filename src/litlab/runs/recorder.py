@@ -15,7 +15,8 @@ from litlab.config import compose as configuration
 from litlab.config.schema import Config
 from litlab.data.spec import DataSpec
 from litlab.runs import environment
-from litlab.runs.folder import PROCESS, RunRecord
+from litlab.runs.best_epoch import BestEpoch
+from litlab.runs.folder import BEST, PROCESS, RunRecord
 from litlab.runs.tracking.address import tracking_uri
 from litlab.runs.tracking.git import git_state
 from litlab.runs.tracking.history import History, write_rows
@@ -37,8 +38,13 @@ class Recording:
         config: What the run was asked to do.
         spec: The data.
         folder: The run's folder.
+        best: Which epoch is the best so far.
         command: What the user typed.
         place: Where the folder is moved to when the run has finished, if it is.
+
+    Attributes:
+        record: What `run.json` says.
+        all_sent: Whether the tracking store has all of it, once the run is closed.
     """
 
     def __init__(
@@ -46,10 +52,12 @@ class Recording:
         config: Config,
         spec: DataSpec,
         folder: Path,
+        best: BestEpoch,
         command: list[str],
         place: Path | None = None,
     ) -> None:
-        self.config, self.spec, self.folder = config, spec, folder
+        self.config, self.spec, self.folder, self.best = config, spec, folder, best
+        self.checkpoint, self.all_sent = folder / BEST, True
         self.place = place or folder
         root = store_root()
         uri = tracking_uri(config.tracking.uri, root)
@@ -102,14 +110,16 @@ class Recording:
         close_runs(self.mlflow.client, self.mlflow.uri)
         say(self._introduction())
 
-    def go_on(self, model: nn.Module, found: "Interruption") -> None:
+    def resume(self, model: nn.Module, found: "Interruption") -> None:
         """Open the record of an interrupted run again, as it was when that was last saved.
 
         Raises:
             EnvironmentFault: The store cannot be reached.
         """
         self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
-        tracked = found.tracked()
+        tracked, best = found.recorded()
+        if best is not None:  # the fit restores it too, unless it fails before
+            self.best.load_state_dict(best)
         self.history.rows = {int(epoch): row for epoch, row in tracked["rows"].items()}
         if self.history.rows:
             write_rows(self.history.path, list(self.history.rows.values()))
@@ -136,51 +146,49 @@ class Recording:
             "seconds": self._seconds_before + time.monotonic() - self._began,
         }
 
+    def fit_begins(self) -> None:
+        """Count the run's seconds from now on."""
+        self._began = time.monotonic()
+
     def keep(self, files: Iterable[Path]) -> None:
         """Copy files of the run's folder into the store."""
         for path in files:
             self.mlflow.log_artifact(path)
 
-    def finish(self, status: str, seconds: float, best: Path, mode: str) -> bool:
-        """Close the run and say whether the tracking store has all of it.
+    def finish(self, status: str) -> None:
+        """Close the run: FINISHED, FAILED or KILLED.
 
         It raises nothing: an error that ended the run must not give way to one in recording it.
-
-        Args:
-            status: FINISHED, FAILED or KILLED.
-            seconds: How long the fit took.
-            best: The best checkpoint; it is there after the first whole epoch.
-            mode: "min" or "max": which way the monitored value gets better.
         """
         rows, saved, sent = self.history.rows, False, False
         self.record.run_id = self.mlflow.run_id  # a start that failed may have come as far as that
         self.record.status = status
-        self.record.seconds = round(self._seconds_before + seconds, 3)
+        self.record.seconds = round(self._seconds_before + time.monotonic() - self._began, 3)
         self.record.epochs = sum("train/loss" in row for row in rows.values())
         try:
-            if best.is_file():
-                self._note_best(mode)
+            if self.checkpoint.is_file():  # from the first whole epoch on
+                self._note_best()
             self.record.save(self.folder)
             saved = True
         except Exception as error:
             warnings.warn(f"the run's record is not complete: {error}", stacklevel=2)
         finally:  # a warning may be an error, and a signal may come at any time
             if self.record.run_id:  # else the store was never reached
-                sent = self._close_store(status, best)
+                sent = self._close_store(status)
+            self.all_sent = sent
             self._open.end(status, closed=saved and (sent or not self.record.run_id))
-        return sent
 
-    def _close_store(self, status: str, best: Path) -> bool:
+    def _close_store(self, status: str) -> bool:
         """Send what is left; the status even where that is broken off."""
         try:
-            self._send_rest(best)
+            self._send_rest()
         finally:
             done = self.mlflow.finish(status)
         return done
 
-    def _send_rest(self, best: Path) -> None:
-        if best.is_file() and self.config.tracking.log_checkpoint:
-            self.mlflow.log_artifact(best, "checkpoints")
+    def _send_rest(self) -> None:
+        if self.checkpoint.is_file() and self.config.tracking.log_checkpoint:
+            self.mlflow.log_artifact(self.checkpoint, "checkpoints")
         if self.history.path.is_file():
             self.mlflow.log_artifact(self.history.path)
         summary = {f"best/{k}": v for k, v in self.record.metrics.items()}
@@ -188,17 +196,12 @@ class Recording:
             epoch = float(self.record.best_epoch or 0)
             self.mlflow.log_metrics({**summary, "best/epoch": epoch, "epoch": epoch})
 
-    def _note_best(self, mode: str) -> None:
-        """Take over the values of the epoch whose checkpoint was kept: the first of equals."""
-        column = {epoch: row.get(self.config.monitor) for epoch, row in self.history.rows.items()}
-        measured = [(value, epoch) for epoch, value in column.items() if value is not None]
-        if not measured:
-            return
-        sign = -1.0 if mode == "max" else 1.0
-        epoch = min(measured, key=lambda pair: (sign * pair[0], pair[1]))[1]
-        row = self.history.rows[epoch]
-        self.record.best_epoch = epoch
-        self.record.metrics = {k: v for k, v in row.items() if "/" in k and v is not None}
+    def _note_best(self) -> None:
+        """Take over the values of the epoch whose checkpoint was kept."""
+        row = self.history.rows.get(-1 if self.best.epoch is None else self.best.epoch)
+        if row is not None:
+            self.record.best_epoch = self.best.epoch
+            self.record.metrics = {k: v for k, v in row.items() if "/" in k and v is not None}
 
     def _introduction(self) -> str:
         spec, config = self.spec, self.config

@@ -6,9 +6,9 @@ from statistics import fmean, stdev
 
 from litlab.config.schema import Config
 from litlab.runs.folder import find
-from litlab.training.preflight import num_processes
+from litlab.training.preflight import folds as rules_of_folds
+from litlab.training.preflight import preflight
 from litlab.training.run import Result, train
-from litlab.utils.errors import ConfigError
 from litlab.utils.names import extended
 
 
@@ -33,14 +33,9 @@ def cross_validate(config: Config, command: list[str] | None = None) -> CrossVal
         ConfigError: The number of folds is missing, a single fold is chosen, or several processes.
         LitlabError: See `litlab.training.run.train`.
     """
+    preflight(config, [rules_of_folds])
     folds = config.data.num_folds
-    if folds is None:
-        raise ConfigError("how many folds?", "data.num_folds", "set it, e.g. data.num_folds=5")
-    if num_processes(config.trainer) > 1:
-        what = "folds are trained one after the other, by one process"
-        raise ConfigError(what, "trainer.devices", "set trainer.devices=1")
-    if config.data.fold is not None:
-        raise ConfigError("all folds are run", f"data.fold={config.data.fold}", "leave it out")
+    assert folds is not None
     if config.init_from is not None:  # once for all: "last" would be the fold before
         checkpoint = str(find(config.init_from).checkpoint)
         config = config.model_copy(update={"init_from": checkpoint})

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from litlab.runs.checkpoint.io import KEY, OTHER, read, write
-from litlab.runs.checkpoint.metadata import CheckpointMetadata, Loaded, metadata_of, unpack
+from litlab.runs.checkpoint.metadata import CheckpointMetadata, Loaded, unpack
 from litlab.training.callbacks.nan_guard import StepInputs
 from litlab.utils.errors import CheckpointError, LitlabError
 from litlab.utils.output import command
@@ -44,12 +44,12 @@ class FailedStepWriter:
     """Writes the capsule of a run, `capsule.ckpt`, beside its checkpoints.
 
     Args:
-        card: What the run is of.
+        metadata: What the run is of.
         folder: The run's.
     """
 
-    def __init__(self, card: CheckpointMetadata, folder: Path) -> None:
-        self.card, self.folder = card, folder
+    def __init__(self, metadata: CheckpointMetadata, folder: Path) -> None:
+        self.metadata, self.folder = metadata, folder
 
     def __call__(
         self, trainer: pl.Trainer, task: pl.LightningModule, moments: list[StepInputs], what: str
@@ -61,7 +61,7 @@ class FailedStepWriter:
         weights = task.state_dict()
         content = {
             "state_dict": weights,
-            KEY: metadata_of(self.card, trainer.current_epoch, trainer.global_step, weights),
+            KEY: self.metadata.as_written(trainer.current_epoch, trainer.global_step, weights),
             CONTENT: {
                 "what": what,
                 "batches": [[part.detach() for part in moment.batch[:2]] for moment in moments],
@@ -75,7 +75,7 @@ class FailedStepWriter:
         except LitlabError as error:
             warnings.warn(f"no capsule was kept: {error.what}", stacklevel=2)
             return "training"
-        return f"kept for `{command('replay', short(path), trust=self.card.config.trust)}`"
+        return f"kept for `{command('replay', short(path), trust=self.metadata.config.trust)}`"
 
 
 def _named(name: str) -> Path:

@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from litlab.config.schema import TrainerConfig
-from litlab.training.preflight import num_processes
 from litlab.utils.errors import ConfigError, nearest
 
 WHERE = "trainer.freeze"
@@ -20,16 +19,9 @@ def freeze(model: nn.Module, trainer: TrainerConfig) -> set[str]:
     callback `litlab.training.callbacks.freezing.Freezing` freezes and thaws it.
 
     Raises:
-        ConfigError: A pattern matches nothing, all would be frozen, or several processes are to
-            thaw together.
+        ConfigError: A pattern matches nothing, or all would be frozen.
     """
     names = frozen_names(model, trainer.freeze)
-    if names and trainer.unfreeze_epoch is not None and num_processes(trainer) > 1:
-        raise ConfigError(
-            "processes agree on what is trained before the first step",
-            "trainer.unfreeze_epoch",
-            "leave it out, or use one device; a second run can go on with init_from",
-        )
     if trainer.unfreeze_epoch is None:
         for name, parameter in model.named_parameters():
             if name in names:

@@ -1,59 +1,228 @@
-"""Refuses what only data and model together show to be impossible, before a run is recorded."""
+"""Refuses what cannot work before a run is recorded: one list of rules, all reasons at once.
+
+`preflight` needs the configuration alone and runs first; `check_with_data` needs the prepared data
+and the model, and runs as soon as they are there. A rule gives a reason for each thing it refuses.
+"""
 
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from litlab.config import constraints
 from litlab.config.schema import Config, TrainerConfig
+from litlab.data.datamodule import no_step
 from litlab.data.spec import DataSpec
+from litlab.distributed.launch import as_launched
 from litlab.training.unused_settings import warn_of_convolved_columns, warn_of_unused
-from litlab.utils.errors import ConfigError, EnvironmentFault
+from litlab.utils.errors import ConfigError, EnvironmentFault, LitlabError, refuse
+
+Reasons = Iterator[LitlabError]
+Rule = Callable[[Config], Reasons]
 
 
-def check_feasible(config: Config, spec: DataSpec, model: nn.Module) -> None:
-    """Refuse a run that could not take its first step, or its last.
+def preflight(config: Config, rules: Sequence[Rule] = ()) -> Config:
+    """Refuse a configuration that cannot be trained here, whatever the data are.
+
+    Args:
+        config: Types and ranges are checked already.
+        rules: More than the usual ones.
+
+    Returns:
+        The configuration with the number of processes that `torchrun` has started, if it has.
 
     Raises:
-        ConfigError: The batches do not fit the data, the processes, or batch norm.
-        EnvironmentFault: TensorBoard is asked for and not installed.
+        LitlabError: All reasons.
     """
+    found: list[LitlabError] = []
+    try:
+        config = config.model_copy(update={"trainer": as_launched(config.trainer)})
+    except ConfigError as error:
+        found.append(error)
+    found += constraints.reasons(config)
+    found += [reason for rule in (*RULES, *rules) for reason in rule(config)]
+    refuse(found)
+    return config
+
+
+def check_with_data(config: Config, spec: DataSpec, model: nn.Module) -> None:
+    """Refuse a run that could not take its first step, or its last; warn of unused settings.
+
+    Raises:
+        ConfigError: All reasons.
+    """
+    warn_of_unused(config, spec)
+    warn_of_convolved_columns(spec, model)
+    _warn_of_sync_batchnorm(config, model)
+    refuse(reason for rule in DATA_RULES for reason in rule(config, spec, model))
+
+
+def _torch_device(config: Config) -> Reasons:
+    """A device that is there, and that this build of torch cannot use."""
+    trainer = config.trainer
+    wants_gpu = trainer.accelerator in ("gpu", "cuda", "mps")
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if wants_gpu and not has_gpu and not any(constraints.device_reasons(trainer)):
+        yield ConfigError(
+            f"this build of torch ({torch.__version__}) cannot use a {trainer.accelerator} device",
+            "trainer.accelerator",
+            "install a torch build for it, or use trainer.accelerator=cpu",
+        )
+
+
+def _bfloat16(config: Config) -> Reasons:
+    """bfloat16 on a GPU without it."""
+    trainer = config.trainer
+    on_cuda = torch.cuda.is_available() and trainer.accelerator != "cpu"
+    needs_bf16 = on_cuda and trainer.precision.startswith("bf16")
+    if needs_bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        yield ConfigError(
+            f"{torch.cuda.get_device_name()} has no bfloat16",
+            "trainer.precision",
+            "use 16-mixed or 32-true",
+        )
+
+
+def _tensorboard(config: Config) -> Reasons:
     if config.tracking.tensorboard and find_spec("tensorboard") is None:
-        raise EnvironmentFault(
+        yield EnvironmentFault(
             "TensorBoard is not installed",
             "tracking.tensorboard",
             "pip install 'litlab[tensorboard]'",
         )
+
+
+def _processes(config: Config) -> Reasons:
+    """What one process cannot do, or several cannot do together."""
+    trainer = config.trainer
+    number = num_processes(trainer)
+    if number == 1:
+        if trainer.strategy == "fsdp2":
+            yield ConfigError(
+                "strategy=fsdp2 shares the weights out, and there is one process",
+                "trainer.devices",
+                "use 2 or more, or strategy=auto",
+            )
+        return
+    if trainer.budget:
+        yield ConfigError(
+            "several processes have several clocks", "trainer.budget", "set trainer.max_epochs"
+        )
+    if trainer.freeze and trainer.unfreeze_epoch is not None:
+        yield ConfigError(
+            "processes agree on what is trained before the first step",
+            "trainer.unfreeze_epoch",
+            "leave it out, or use one device; a second run can go on with init_from",
+        )
+    for name in ("batch_size_find", "lr_find"):
+        if getattr(trainer, name) != "off":
+            yield ConfigError(
+                "several processes cannot try things out together",
+                f"trainer.{name}",
+                "find it with trainer.devices=1, and set it",
+            )
+    for name in ("batch_size", "eval_batch_size"):
+        size = getattr(config.loader, name)
+        if size < number:
+            yield ConfigError(
+                f"batches of {size} cannot be shared by {number} processes",
+                f"loader.{name}",
+                f"use {number} or more",
+            )
+
+
+RULES: tuple[Rule, ...] = (_torch_device, _bfloat16, _tensorboard, _processes)
+
+
+def folds(config: Config) -> Reasons:
+    """Rules of a cross-validation."""
+    if config.data.num_folds is None:
+        yield ConfigError("how many folds?", "data.num_folds", "set it, e.g. data.num_folds=5")
+    if num_processes(config.trainer) > 1:
+        what = "folds are trained one after the other, by one process"
+        yield ConfigError(what, "trainer.devices", "set trainer.devices=1")
+    if config.data.fold is not None:
+        yield ConfigError("all folds are run", f"data.fold={config.data.fold}", "leave it out")
+
+
+def study(config: Config) -> Reasons:
+    """Rules of a study."""
+    if config.monitor.startswith("train/"):
+        fix = "monitor=val/loss, say"
+        yield ConfigError("a study goes by validation", f"monitor={config.monitor}", fix)
+
+
+def _categories(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:
     if spec.cardinalities and config.trainer.precision in ("bf16-true", "16-true"):
-        raise ConfigError(
+        yield ConfigError(
             "half precision would round the codes of categorical columns",
             "trainer.precision",
             "use bf16-mixed or 32-true",
         )
+
+
+def _batch_size(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:
+    size, available = config.loader.batch_size, spec.sizes["train"]
+    if size > available and config.loader.drop_last:
+        yield no_step(size, available)
+    elif size > available:
+        warnings.warn(
+            f"loader.batch_size={size} is more than the {available} training samples: "
+            "each epoch is one step",
+            stacklevel=4,
+        )
+
+
+def _shares(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:
+    """Each process needs a sample of its own in the first batch at least."""
+    number = num_processes(config.trainer)
+    for split in ("train", "val"):
+        if spec.sizes[split] < number > 1:
+            yield ConfigError(
+                f"{spec.sizes[split]} {split} samples cannot be shared by {number} processes",
+                "trainer.devices",
+                f"use {spec.sizes[split]} processes at most",
+            )
+
+
+def _batch_norm(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:
+    """Batch norm has no variance of a single sample."""
+    if not any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
+        return
+    size, available = config.loader.batch_size, spec.sizes["train"]
     processes = num_processes(config.trainer)
-    warn_of_unused(config, spec)
-    warn_of_convolved_columns(spec, model)
-    _check_size(config, spec.sizes["train"])
-    if processes == 1 and config.trainer.strategy == "fsdp2":
-        raise ConfigError(
-            "strategy=fsdp2 shares the weights out, and there is one process",
-            "trainer.devices",
-            "use 2 or more, or strategy=auto",
+    # Synchronized, it takes the whole batch together; but what stands in for no sample would count.
+    least = max(2, processes) if config.trainer.sync_batchnorm else 2 * processes
+    if size < least:
+        yield ConfigError(
+            "the model has batch norm, which cannot train on one sample at a time",
+            "loader.batch_size",
+            f"use {least} or more",
         )
-    if processes > 1 and config.trainer.budget:
-        raise ConfigError(
-            "several processes have several clocks", "trainer.budget", "set trainer.max_epochs"
+        return
+    rest = 0 if config.loader.drop_last else available % size
+    if 0 < rest < least and _reaches_last(config, available):
+        whose = "" if processes == 1 else f" or less for one of {processes} processes"
+        yield ConfigError(
+            f"batches of {size} from {available} samples leave a last one of a single sample"
+            f"{whose}, which batch norm cannot train on",
+            "loader.batch_size, loader.drop_last",
+            "use another batch size, or loader.drop_last=true",
         )
-    if processes > 1:
-        _check_shares(config, spec, processes)
+
+
+DATA_RULES = (_categories, _batch_size, _shares, _batch_norm)
+
+
+def _warn_of_sync_batchnorm(config: Config, model: nn.Module) -> None:
     has_batch_norm = any(isinstance(m, _BatchNorm) for m in model.modules())
-    if config.trainer.sync_batchnorm and (processes == 1 or not has_batch_norm):
+    alone = num_processes(config.trainer) == 1
+    if config.trainer.sync_batchnorm and (alone or not has_batch_norm):
         why = "one process trains" if has_batch_norm else "the model has no batch norm"
-        warnings.warn(f"trainer.sync_batchnorm has no effect: {why}", stacklevel=2)
-    if any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
-        _check_batch_norm(config, spec.sizes["train"], processes)
+        warnings.warn(f"trainer.sync_batchnorm has no effect: {why}", stacklevel=3)
 
 
 def num_processes(trainer: TrainerConfig) -> int:
@@ -65,62 +234,6 @@ def num_processes(trainer: TrainerConfig) -> int:
         on_cuda = trainer.accelerator not in ("cpu", "mps") and torch.cuda.is_available()
         devices = torch.cuda.device_count() if on_cuda else 1
     return devices * trainer.num_nodes
-
-
-def _check_size(config: Config, available: int) -> None:
-    size = config.loader.batch_size
-    if size > available and config.loader.drop_last:
-        raise ConfigError(
-            f"batches of {size} from {available} samples leave no step",
-            "loader.batch_size",
-            f"at most {available}, or loader.drop_last=false",
-        )
-    if size > available:
-        warnings.warn(
-            f"loader.batch_size={size} is more than the {available} training samples: "
-            "each epoch is one step",
-            stacklevel=4,
-        )
-
-
-def _check_shares(config: Config, spec: DataSpec, processes: int) -> None:
-    """Each process needs a sample of its own in the first batch at least."""
-    for name, split in (("batch_size", "train"), ("eval_batch_size", "val")):
-        size = getattr(config.loader, name)
-        if size < processes:
-            raise ConfigError(
-                f"batches of {size} cannot be shared by {processes} processes",
-                f"loader.{name}",
-                f"use {processes} or more",
-            )
-        if spec.sizes[split] < processes:
-            raise ConfigError(
-                f"{spec.sizes[split]} {split} samples cannot be shared by {processes} processes",
-                "trainer.devices",
-                f"use {spec.sizes[split]} processes at most",
-            )
-
-
-def _check_batch_norm(config: Config, available: int, processes: int) -> None:
-    """Batch norm has no variance of a single sample."""
-    size = config.loader.batch_size
-    # Synchronized, it takes the whole batch together; but what stands in for no sample would count.
-    least = max(2, processes) if config.trainer.sync_batchnorm else 2 * processes
-    if size < least:
-        raise ConfigError(
-            "the model has batch norm, which cannot train on one sample at a time",
-            "loader.batch_size",
-            f"use {least} or more",
-        )
-    rest = 0 if config.loader.drop_last else available % size
-    if 0 < rest < least and _reaches_last(config, available):
-        whose = "" if processes == 1 else f" or less for one of {processes} processes"
-        raise ConfigError(
-            f"batches of {size} from {available} samples leave a last one of a single sample"
-            f"{whose}, which batch norm cannot train on",
-            "loader.batch_size, loader.drop_last",
-            "use another batch size, or loader.drop_last=true",
-        )
 
 
 def _reaches_last(config: Config, available: int) -> bool:

@@ -73,7 +73,7 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
 
 def _take_again(task: Any, capsule: FailedStep) -> Replay:
     loaded = capsule.loaded
-    trainer = loaded.card.config.trainer
+    trainer = loaded.metadata.config.trainer
     thawed = trainer.unfreeze_epoch is not None and loaded.epoch >= trainer.unfreeze_epoch
     frozen = set() if thawed else frozen_names(task.model, trainer.freeze)
     for name, parameter in task.model.named_parameters():

@@ -9,25 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from litlab.config.schema import Config, TrainerConfig
+from litlab.config.schema import Config
 from litlab.distributed.fsdp import strategy_of
-from litlab.runs.checkpoint.io import VerifiedCheckpointIO
-from litlab.runs.checkpoint.parts import restoring
-from litlab.runs.folder import LAST, PREVIOUS
+from litlab.runs.checkpoint.resume import restoring
 from litlab.tasks import memory
 from litlab.training import anomaly
 from litlab.training.callbacks import build, progress
-from litlab.training.callbacks.checkpoint import CheckpointCallback
+from litlab.training.callbacks.checkpoint import CheckpointCallback, Stopped
 from litlab.training.callbacks.nan_guard import NaNGuard
 from litlab.training.compile import explained
 from litlab.training.loop.fit_loop import FitLoop
-from litlab.training.loop.protocol import Stopped
 from litlab.training.preflight import num_processes
 from litlab.training.profiling import make_profiler, profile_callbacks
 from litlab.utils import seeding
@@ -63,8 +59,8 @@ def make_trainer(
     config: Config,
     folder: Path,
     loggers: Sequence[Logger],
-    keeper: CheckpointCallback,
-    guard: NaNGuard,
+    checkpoint: CheckpointCallback,
+    nan_guard: NaNGuard,
     extra: Sequence[Callback] = (),
 ) -> pl.Trainer:
     """Return the Trainer, with litlab's loop and checkpoints in place of Lightning's.
@@ -73,19 +69,19 @@ def make_trainer(
         config: The configuration.
         folder: The run's.
         loggers: Where metrics go.
-        keeper: Saves the run.
-        guard: Refuses a step that is not finite.
+        checkpoint: Saves the run.
+        nan_guard: Refuses a step that is not finite.
         extra: More callbacks.
 
     Raises:
         ConfigError: Lightning refuses the combination.
     """
     callbacks = [
-        *_early_stopping(config, keeper.mode),
+        *_early_stopping(config, checkpoint.best.mode),
         *progress.callbacks(config.trainer.progress),
     ]
     callbacks += [*build.callbacks(config), *profile_callbacks(config.trainer.profiler, folder)]
-    callbacks += [*extra, guard, keeper]
+    callbacks += [*extra, nan_guard, checkpoint]
     _be_quiet()
     settings = {name: getattr(config.trainer, name) for name in SAME_NAME}
     settings["strategy"] = strategy_of(config.trainer, num_processes(config.trainer))
@@ -97,17 +93,17 @@ def make_trainer(
             logger=list(loggers),
             callbacks=callbacks,
             profiler=make_profiler(config.trainer.profiler, folder),
-            plugins=[VerifiedCheckpointIO({LAST: PREVIOUS})],
+            plugins=[checkpoint.io],
             default_root_dir=folder,
             num_sanity_val_steps=0,  # the parts were tried on made-up samples when they were built
             use_distributed_sampler=False,  # the loader shares out each batch itself
-            enable_checkpointing=False,  # the keeper does it
+            enable_checkpointing=False,  # the checkpoint callback does it
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
         )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise _refused(error) from error
-    trainer.fit_loop = FitLoop(trainer, keeper)
+    trainer.fit_loop = FitLoop(trainer, checkpoint)
     trainer._signal_connector = _NoSignals(trainer)
     return trainer
 
@@ -206,36 +202,6 @@ def seed_apart(seed: int, trainer: pl.Trainer) -> None:
     """
     if trainer.world_size > 1:
         seeding.seed_everything((seed + trainer.global_rank) % 2**32)
-
-
-def check_devices(trainer: TrainerConfig) -> None:
-    """Refuse what this machine cannot do, now that torch can be asked.
-
-    Raises:
-        ConfigError: The device is there but torch cannot use it, or it lacks the precision.
-    """
-    wants_gpu = trainer.accelerator in ("gpu", "cuda", "mps")
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    if wants_gpu and not has_gpu:
-        raise ConfigError(
-            f"this build of torch ({torch.__version__}) cannot use a {trainer.accelerator} device",
-            "trainer.accelerator",
-            "install a torch build for it, or use trainer.accelerator=cpu",
-        )
-    if trainer.deterministic is True and trainer.benchmark:
-        raise ConfigError(
-            "cuDNN's search for the fastest algorithm makes results differ between runs",
-            "trainer.benchmark, trainer.deterministic",
-            "set one of them to false",
-        )
-    on_cuda = torch.cuda.is_available() and trainer.accelerator != "cpu"
-    needs_bf16 = on_cuda and trainer.precision.startswith("bf16")
-    if needs_bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ConfigError(
-            f"{torch.cuda.get_device_name()} has no bfloat16",
-            "trainer.precision",
-            "use 16-mixed or 32-true",
-        )
 
 
 def _be_quiet() -> None:

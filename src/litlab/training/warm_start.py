@@ -103,12 +103,12 @@ def init_from(
     other = {k: f"{_shape(v)} for {_shape(own[k])}" for k, v in theirs.items() if k in own}
     return WarmStart(
         source=short(path),
-        run_id=loaded.card.run_id,
+        run_id=loaded.metadata.run_id,
         taken=list(fits),
         reinitialized={k: shapes for k, shapes in other.items() if k not in fits},
         missing=[k for k in own if k not in theirs],
         unused=[k for k in theirs if k not in own],
-        notes=_notes(loaded.card.spec, spec),
+        notes=_notes(loaded.metadata.spec, spec),
     )
 
 

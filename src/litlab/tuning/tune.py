@@ -9,10 +9,12 @@ import torch
 from litlab.config import compose as configuration
 from litlab.config.schema import Config
 from litlab.data.prepare.open import open_or_prepare
-from litlab.runs.checkpoint.manifest import config_hash
+from litlab.runs.checkpoint.metadata import config_hash
 from litlab.runs.lock import running
 from litlab.tasks.build import build_task
 from litlab.training.callbacks.budget import seconds as span
+from litlab.training.preflight import preflight
+from litlab.training.preflight import study as rules_of_studies
 from litlab.tuning.results import conclude
 from litlab.tuning.results.finalists import FinalistResults
 from litlab.tuning.results.outcome import Outcome
@@ -65,9 +67,7 @@ class Tuner:
             fix = "study.storage=postgresql://...; on one machine, study.workers=4"
             raise ConfigError("other machines cannot reach a file of this one", "--join", fix)
         self.config = self._load()
-        if self.config.monitor.startswith("train/"):
-            fix = "monitor=val/loss, say"
-            raise ConfigError("a study goes by validation", f"monitor={self.config.monitor}", fix)
+        preflight(self.config, [rules_of_studies])
         self.space = Space(settings.space)
         self.composer = Composer(self.base)
         self.space.check(self.composer)

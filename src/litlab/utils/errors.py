@@ -2,7 +2,7 @@
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from litlab.utils.redact import redact, redact_prose
 
@@ -40,6 +40,36 @@ class ConfigError(LitlabError):
     """The configuration asks for something that does not exist or cannot be."""
 
     exit_code = 2
+
+
+class Refused(ConfigError):
+    """Several reasons at once, a line each.
+
+    Args:
+        reasons: What is wrong.
+    """
+
+    def __init__(self, reasons: Sequence[LitlabError]) -> None:
+        parts = [[getattr(r, part) for r in reasons] for part in ("what", "where", "fix")]
+        super().__init__(*("; ".join(dict.fromkeys(part)) for part in parts))
+        self.args = (reasons,)  # by which pickle makes it again
+        self.reasons, self.exit_code = tuple(reasons), reasons[0].exit_code
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.reasons))
+
+
+def refuse(reasons: Iterable[LitlabError]) -> None:
+    """Raise what speaks against something, all of it at once; nothing if there are no reasons.
+
+    Raises:
+        LitlabError: The only reason, or `Refused` with several.
+    """
+    found = [r for reason in reasons for r in getattr(reason, "reasons", (reason,))]
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise Refused(found)
 
 
 class DataError(LitlabError):

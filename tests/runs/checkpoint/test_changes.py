@@ -13,7 +13,7 @@ from torch import nn
 from litlab.config.compose import load
 from litlab.config.schema import Config
 from litlab.runs.checkpoint.changes import Change, Effect, changes, effect_of, require_allowed
-from litlab.runs.checkpoint.manifest import config_hash
+from litlab.runs.checkpoint.metadata import config_hash
 from litlab.tasks.optim import optimizers, schedules
 from litlab.tasks.optim.schedules import Horizon
 from litlab.training.callbacks.optimizer_changes import OptimizerChanges

@@ -129,7 +129,7 @@ def survey(file: Path, inside: tuple[Any, ...], depth: int, use: Callable[[Path]
 def use_weights(path: Path) -> None:
     """What evaluate, predict and generate begin with, and init_from."""
     _, task = load_task(path)
-    init_from(task.model, load_task(path)[0].card.spec, str(path))
+    init_from(task.model, load_task(path)[0].metadata.spec, str(path))
 
 
 @pytest.mark.parametrize("part", ["data", "model", "spec", "loss", "optimizer", "trainer"])
@@ -210,7 +210,7 @@ STATE = [
 @pytest.mark.parametrize("value", [MISSING, "odd", [1], {"a": 1}], ids=str)
 def test_every_part_that_a_run_continues_from(there: Path, value: Any) -> None:
     """Those that are refused at once; `require_parts` is all that is asked."""
-    from litlab.runs.checkpoint.parts import require_parts
+    from litlab.runs.checkpoint.resume import require_parts
 
     whole = read(there / "runs" / "cut" / "last.ckpt")
     require_parts(whole, Path("last.ckpt"))

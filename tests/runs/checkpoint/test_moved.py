@@ -19,7 +19,7 @@ def test_a_checkpoint_from_before_is_read(project: Path) -> None:
     old = torch.load(CHECKPOINT, weights_only=True)["litlab"]["config"]
     assert old["task"]["_target_"] == "litlab.task.ClassificationTask"
     loaded, task = load_task(Path(shutil.copy(CHECKPOINT, project)))
-    config = loaded.card.config
+    config = loaded.metadata.config
     assert config.task["_target_"] == "litlab.tasks.task.ClassificationTask"
     assert config.optimizer["_target_"] == "litlab.tasks.optim.optimizers.adamw"
     assert config.scheduler["_target_"] == "litlab.tasks.optim.schedules.one_cycle"

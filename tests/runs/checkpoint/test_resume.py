@@ -469,4 +469,4 @@ def test_kill_9_and_the_same_command_with_resume(project) -> None:
     assert process.returncode == 0, err
     said = json.loads(out.splitlines()[-1])
     assert (said["epochs"], said["resumed"]) == (300, 1)
-    assert "going on with run" in err.decode()
+    assert "resuming run" in err.decode()

@@ -115,7 +115,7 @@ def test_a_found_size_is_used_recorded_and_said(project, capsys):
     result = small_run(
         project, *WHOLE, "loader.batch_size=6", "trainer.batch_size_find=use", "trainer.lr_find=use"
     )
-    config = load(result.checkpoint).card.config
+    config = load(result.checkpoint).metadata.config
     assert config.loader.batch_size == 96
     assert config.optimizer["lr"] != 0.01
     assert "largest batch: 96" in capsys.readouterr().err

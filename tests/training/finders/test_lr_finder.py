@@ -117,7 +117,7 @@ def test_it_ends_where_the_loss_diverges(project):
 
 def test_a_found_rate_is_used_recorded_and_said(project, capsys):
     result = small_run(project, *WHOLE, "trainer.lr_find=use", "scheduler=one_cycle")
-    rate = load(result.checkpoint).card.config.optimizer["lr"]
+    rate = load(result.checkpoint).metadata.config.optimizer["lr"]
     assert rate != 0.001
     said = capsys.readouterr().err
     assert f"learning rate {rate:g} in place of 0.001" in said
@@ -140,7 +140,7 @@ def test_a_suggestion_changes_nothing(project, capsys):
     assert "suggested" in capsys.readouterr().err
     one, two = load(plain.checkpoint).weights, load(asked.checkpoint).weights
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert load(asked.checkpoint).card.config.optimizer["lr"] == 0.001
+    assert load(asked.checkpoint).metadata.config.optimizer["lr"] == 0.001
 
 
 class Flat(nn.Module):

@@ -21,7 +21,7 @@ from run_helpers import THIRD_PARTY, small, trainer_of
 
 pytestmark = THIRD_PARTY
 HOOKS = [name for name in dir(Callback) if name.startswith("on_")]
-# Saving is the keeper's, and not Lightning's at these places.
+# Saving is the checkpoint callback's, and not Lightning's at these places.
 HOOKS = [name for name in HOOKS if "checkpoint" not in name and "exception" not in name]
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
@@ -258,27 +259,41 @@ def _refuse_packed(path: Path) -> None:
 
 
 def _schema(content: dict[str, Any]) -> Any:
-    card = content.get(KEY)
-    return card.get("schema") if isinstance(card, dict) else None
+    metadata = content.get(KEY)
+    return metadata.get("schema") if isinstance(metadata, dict) else None
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """How Lightning's strategies write and read checkpoints: atomically, with a checksum.
+    """How Lightning's strategies write and read checkpoints: atomically, with a checksum."""
 
-    Args:
-        keeps: File name to the name under which the file before it is kept.
-    """
+    def __init__(self) -> None:
+        self._content: dict[str, Any] | None = None
+        self._collects = False
 
-    def __init__(self, keeps: Mapping[str, str] | None = None) -> None:
-        self.keeps = dict(keeps or {})
+    def content_of(self, trainer: pl.Trainer, path: Path) -> dict[str, Any]:
+        """Return what a Trainer whose plugin this is would save now, and write nothing.
+
+        All processes of a run call it together; only the first is given the content.
+
+        Args:
+            trainer: The Trainer.
+            path: Where the content will be written.
+        """
+        self._content, self._collects = None, True
+        try:
+            trainer.save_checkpoint(path, weights_only=False)
+            return self._content or {}
+        finally:
+            self._content, self._collects = None, False
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint."""
-        path = Path(path)
-        kept = self.keeps.get(path.name)
-        write(checkpoint, path, previous=path.with_name(kept) if kept else None)
+        """Write a checkpoint, or hand it to `content_of`."""
+        if self._collects:
+            self._content = checkpoint
+        else:
+            write(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None

@@ -1,5 +1,9 @@
-"""What a checkpoint says of itself, so that it can be used alone: configuration, data, run."""
+"""What a checkpoint says of itself, so that it can be used alone: configuration, data, run.
 
+Its manifest is the short form, in the file's comment: hashes that tell what may continue from it.
+"""
+
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +16,11 @@ from litlab.config.hyperparameters import Index
 from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.data.spec import DataSpec
-from litlab.runs.checkpoint.io import KEY, OTHER, SCHEMA, read
-from litlab.runs.checkpoint.manifest import manifest
+from litlab.runs.checkpoint.changes import training_settings
+from litlab.runs.checkpoint.io import KEY, OTHER, SCHEMA, Manifest, read, verify
 from litlab.utils.errors import CheckpointError, ConfigError
 from litlab.utils.redact import redact, redact_spec
+from litlab.utils.strict_json import dumps
 
 
 @dataclass(frozen=True)
@@ -26,25 +31,68 @@ class CheckpointMetadata:
     spec: DataSpec
     run_id: str
 
+    def as_written(
+        self, epoch: int, step: int, weights: Mapping[str, torch.Tensor]
+    ) -> dict[str, Any]:
+        """Return the metadata as plain values, with the manifest for the file's comment.
 
-def metadata_of(card: CheckpointMetadata, epoch: int, step: int, weights: Any) -> dict[str, Any]:
-    """Return the card as plain values, and the manifest that goes into the file's comment.
+        Args:
+            epoch: What the weights are of, counted from 0.
+            step: How many optimizer steps they have had.
+            weights: By name.
+        """
+        manifest = {
+            "schema": SCHEMA,
+            "run_id": self.run_id,
+            "config": config_hash(self.config),
+            "data": self.spec.checksum,
+            "model": model_fingerprint(weights),
+            "epoch": epoch,
+            "step": step,
+        }
+        return {
+            "schema": SCHEMA,
+            "config": redact(self.config.model_dump(mode="json")),
+            "spec": redact_spec(self.spec.model_dump(mode="json")),
+            "run_id": self.run_id,
+            "epoch": epoch,
+            "step": step,
+            "manifest": manifest,
+        }
 
-    Args:
-        card: The run's.
-        epoch: What the weights are of, counted from 0.
-        step: How many optimizer steps they have had.
-        weights: By name.
+
+def config_hash(config: Config) -> str:
+    """Return the SHA-256 of the settings that decide the numbers of a run."""
+    content = training_settings(config.model_dump(mode="json"))
+    return hashlib.sha256(dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def code_hash() -> str:
+    """Return the SHA-256 of litlab's own source."""
+    total, root = hashlib.sha256(), Path(__file__).parents[2]
+    for path in sorted(root.rglob("*.py")):
+        total.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()
+
+
+def model_fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of the weights' names, shapes and types: the same for the same model."""
+    lines = [f"{name} {tuple(value.shape)} {value.dtype}" for name, value in weights.items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def manifest_of(path: Path) -> Manifest:
+    """Verify a checkpoint and return its manifest, with all its parts.
+
+    Raises:
+        CheckpointError: It is missing or damaged, or its manifest lacks something.
     """
-    return {
-        "schema": SCHEMA,
-        "config": redact(card.config.model_dump(mode="json")),
-        "spec": redact_spec(card.spec.model_dump(mode="json")),
-        "run_id": card.run_id,
-        "epoch": epoch,
-        "step": step,
-        "manifest": manifest(card.config, card.spec, card.run_id, epoch, step, weights),
-    }
+    found = verify(path)
+    texts = [isinstance(found.get(name), str) for name in ("run_id", "config", "data", "model")]
+    counts = [type(found.get(name)) is int and found[name] >= 0 for name in ("epoch", "step")]
+    if not all(texts + counts):
+        raise CheckpointError("its manifest lacks parts", str(path), OTHER)
+    return found
 
 
 def _plain(value: object) -> torch.Tensor:
@@ -61,7 +109,7 @@ Weight = Annotated[torch.Tensor, PlainValidator(_plain)]
 
 
 class _Written(BaseModel):
-    """A card and weights as they lie in a file."""
+    """Metadata and weights as they lie in a file."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, strict=True)
 
@@ -77,18 +125,18 @@ class _Written(BaseModel):
 class Loaded:
     """A checkpoint read from disk."""
 
-    card: CheckpointMetadata
+    metadata: CheckpointMetadata
     epoch: int
     weights: dict[str, torch.Tensor]
 
 
 def load(path: Path, trust: Sequence[str] = ()) -> Loaded:
-    """Read a checkpoint's card and weights; only tensors and plain values are accepted.
+    """Read a checkpoint's metadata and weights; only tensors and plain values are accepted.
 
     Args:
         path: The file.
-        trust: Packages whose classes the card may name besides litlab's. What the card itself says
-            it trusts counts for nothing: it may come from a stranger.
+        trust: Packages whose classes the metadata may name besides litlab's. What it says itself
+            that it trusts counts for nothing: it may come from a stranger.
 
     Raises:
         CheckpointError: It is missing, damaged, holds code, or is not one of litlab's.
@@ -98,21 +146,21 @@ def load(path: Path, trust: Sequence[str] = ()) -> Loaded:
 
 def unpack(content: Mapping[str, Any], path: Path, trust: Sequence[str] = ()) -> Loaded:
     """Check what was read from a checkpoint; see `load`."""
-    card = content.get(KEY)
-    if not isinstance(card, dict):
+    written = content.get(KEY)
+    if not isinstance(written, dict):
         raise CheckpointError("not a litlab checkpoint", str(path), "name one that litlab wrote")
-    if card.get("schema") != SCHEMA:
+    if written.get("schema") != SCHEMA:
         raise CheckpointError(
-            f"written by checkpoint schema {card.get('schema')}, this is schema {SCHEMA}",
+            f"written by checkpoint schema {written.get('schema')}, this is schema {SCHEMA}",
             str(path),
             "use the litlab version that wrote it",
         )
     try:
-        written = _Written.model_validate({**card, "state_dict": content.get("state_dict")})
-        trusted = {**written.config, "trust": list(trust)}
+        parts = _Written.model_validate({**written, "state_dict": content.get("state_dict")})
+        trusted = {**parts.config, "trust": list(trust)}
         config = check_config(trusted, origin=str(path), device=False)
-        found = CheckpointMetadata(config, written.spec, written.run_id)
-        return Loaded(found, written.epoch, written.state_dict)
+        found = CheckpointMetadata(config, parts.spec, parts.run_id)
+        return Loaded(found, parts.epoch, parts.state_dict)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))[:100]
@@ -128,7 +176,7 @@ def unpack(content: Mapping[str, Any], path: Path, trust: Sequence[str] = ()) ->
 
 def _misfit(reason: str, path: Path) -> CheckpointError:
     reason = " ".join(reason.split())[:200]
-    return CheckpointError(f"its card does not fit: {reason}", str(path), OTHER)
+    return CheckpointError(f"its metadata does not fit: {reason}", str(path), OTHER)
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:

@@ -1,4 +1,8 @@
-"""When a run is saved: the best epoch, and where to go on after any interruption."""
+"""When a run is saved: the best epoch, and where to resume after any interruption.
+
+The fit loop calls `batch_done`, `epoch_done` and `fit_done`. These collect what Lightning would
+save, to which `on_save_checkpoint` adds the metadata, and write it as one file.
+"""
 
 import math
 import os
@@ -13,19 +17,23 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from litlab.runs.best_epoch import BestEpoch
 from litlab.runs.checkpoint import rng
-from litlab.runs.checkpoint.io import KEY, RAW, RESUME, read, sweep
-from litlab.runs.checkpoint.metadata import CheckpointMetadata, metadata_of
-from litlab.runs.checkpoint.parts import check_moments, restoring
-from litlab.runs.folder import BEST, LAST
+from litlab.runs.checkpoint.io import KEY, RAW, RESUME, VerifiedCheckpointIO, read, sweep, write
+from litlab.runs.checkpoint.metadata import CheckpointMetadata
+from litlab.runs.checkpoint.resume import BEST_STATE, check_moments, restoring
+from litlab.runs.folder import BEST, LAST, PREVIOUS
 from litlab.training.callbacks.averaging import WeightAverage
-from litlab.training.loop.protocol import Stopped
 from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault
 from litlab.utils.signals import Signals
 
 SHARE = 20  # saving takes at most one part in as many of the time
-# What evaluation and prediction need, besides the card.
+# What evaluation and prediction need, besides the metadata.
 OF_BEST = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
+
+
+class Stopped(BaseException):
+    """The fit was asked to stop, and has saved what it had."""
 
 
 class CheckpointCallback(Callback):
@@ -37,31 +45,28 @@ class CheckpointCallback(Callback):
     next save. Saving never takes more than a twentieth of the time: where it is slow, it is rarer.
 
     Args:
-        card: What the run is of.
+        metadata: What the run is of.
         folder: Where `best.ckpt` goes.
         state_folder: Where `last.ckpt` and the one before go.
-        mode: "min" or "max": which way the monitored value gets better.
+        best: Decides which epoch is the best.
         signals: Whether the run is to stop.
         tracked: What was recorded so far, to be kept along.
     """
 
     def __init__(
         self,
-        card: CheckpointMetadata,
+        metadata: CheckpointMetadata,
         folder: Path,
         state_folder: Path,
-        mode: str,
+        best: BestEpoch,
         signals: Signals,
         tracked: Callable[[], Any],
     ) -> None:
-        self.card, self.folder, self.state_folder = card, folder, state_folder
-        self.signals, self.tracked = signals, tracked
-        self.monitor, self.mode = card.config.monitor, mode
-        self._sign = -1.0 if mode == "max" else 1.0
-        trainer = card.config.trainer
+        self.metadata, self.folder, self.state_folder = metadata, folder, state_folder
+        self.best, self.signals, self.tracked = best, signals, tracked
+        self.io = VerifiedCheckpointIO()
+        trainer = metadata.config.trainer
         self.every_seconds, self.every_steps = trainer.save_every_seconds, trainer.save_every_steps
-        self.best: float | None = None
-        self.best_epoch: int | None = None
         self._snapshot: dict[str, Any] | None = None  # of the first process
         self._better = False  # the same in all of them: whether a best epoch waits to be saved
         self._next = 0.0  # of the clock: the first whole epoch is saved
@@ -69,30 +74,33 @@ class CheckpointCallback(Callback):
         self._resume: dict[str, Any] | None = None
         self._countdown, self._steps, self._asked = 1, 0, time.monotonic()
 
-    # What Lightning asks of a callback.
+    # What Lightning calls.
 
     def state_dict(self) -> dict[str, Any]:
         """Return which epoch is the best so far."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
+        return self.best.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take that up again."""
-        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.best.load_state_dict(state_dict)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the card, as plain values: it loads without pickle."""
+        """Add the metadata, as plain values: they load without pickle."""
         done = trainer.fit_loop.epoch_progress.current
         epoch = done.completed if done.ready > done.completed else max(0, done.completed - 1)
-        checkpoint[KEY] = metadata_of(
-            self.card, epoch, trainer.global_step, checkpoint["state_dict"]
-        )
+        weights, step = checkpoint["state_dict"], trainer.global_step
+        checkpoint[KEY] = self.metadata.as_written(epoch, step, weights)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep what is restored only when everything else is in place."""
+        states = checkpoint.get("callbacks", {})
+        for name in BEST_STATE:
+            if name in states:
+                states.setdefault(self.state_key, states[name])
         own: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         averages = any(isinstance(callback, WeightAverage) for callback in own)
         if RAW in checkpoint and not averages:  # it did, until its settings were changed
@@ -114,7 +122,7 @@ class CheckpointCallback(Callback):
             for optimizer in trainer.optimizers:
                 check_moments(optimizer)
 
-    # What the loop tells.
+    # What the fit loop calls.
 
     def epoch_resumed(self, trainer: pl.Trainer) -> None:
         """In the middle of an epoch: what its hooks drew, they had drawn before."""
@@ -177,15 +185,14 @@ class CheckpointCallback(Callback):
 
     def _judge(self, trainer: pl.Trainer) -> dict[str, Any] | None:
         """Take a copy of the weights of the best epoch; return the whole content it is from."""
-        measured = trainer.callback_metrics.get(self.monitor)
+        monitor = self.best.monitor
+        measured = trainer.callback_metrics.get(monitor)
         if measured is None:
             known = ", ".join(sorted(map(str, trainer.callback_metrics)))
-            raise ConfigError(f"'{self.monitor}' was not measured", "monitor", f"one of: {known}")
-        value = float(measured)
-        if self.best is not None and self._sign * value >= self._sign * self.best:
+            raise ConfigError(f"'{monitor}' was not measured", "monitor", f"one of: {known}")
+        if not self.best.update(float(measured), trainer.current_epoch - 1):
             return None
-        self.best, self.best_epoch = value, trainer.current_epoch - 1
-        content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        content = self._content(trainer)
         if trainer.is_global_zero:
             kept = {key: content[key] for key in (*OF_BEST, KEY)}
             weights = content["state_dict"]
@@ -199,18 +206,24 @@ class CheckpointCallback(Callback):
     ) -> None:
         began = time.monotonic()
         self._write_best(trainer)
-        content = content or trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        content = self._content(trainer) if content is None else content
         content[RESUME] = {
             "rng": _gather(trainer, rng.state()),
             "meters": _gather(trainer, self._meters(trainer)) if mid_epoch else None,
             "tracked": self.tracked(),
         }
-        trainer.strategy.save_checkpoint(content, self.state_folder / LAST)
-        if self._first and trainer.is_global_zero:
-            self._prove()
+        if trainer.is_global_zero:
+            last = self.state_folder / LAST
+            write(content, last, previous=last.with_name(PREVIOUS))
+            if self._first:
+                self._prove()
         self._first, self._better = False, False
         self._saved_steps = -1 if mid_epoch else trainer.global_step  # its end is yet to come
         self._plan(time.monotonic() - began)
+
+    def _content(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """Return what is to be saved; empty in all processes but the first."""
+        return self.io.content_of(trainer, self.state_folder / LAST)
 
     def _prove(self) -> None:
         """Read the first save of a run again: a callback's state may hold what cannot be loaded.
@@ -242,7 +255,7 @@ class CheckpointCallback(Callback):
         if snapshot is None:
             return
         best = self.folder / BEST
-        trainer.strategy.checkpoint_io.save_checkpoint(snapshot, best)
+        write(snapshot, best)
         if self.state_folder != self.folder:
             copy = self.state_folder / BEST
             self.state_folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from litlab.tasks.build import use_settings
 from litlab.tasks.task import Task
 from litlab.training.finders.batch_size import find_batch_size
 from litlab.training.finders.lr import find_lr
-from litlab.training.preflight import check_feasible, num_processes
+from litlab.training.preflight import check_with_data
 from litlab.utils.errors import ConfigError
 from litlab.utils.output import say
 from litlab.utils.paths import short
@@ -27,16 +27,9 @@ def find_settings(
         folder: The run's.
 
     Raises:
-        ConfigError: Several processes, or nothing that could be used was found.
+        ConfigError: Nothing that could be used was found.
     """
     files: list[Path] = []
-    for name in ("batch_size_find", "lr_find"):
-        if getattr(config.trainer, name) != "off" and num_processes(config.trainer) > 1:
-            raise ConfigError(
-                "several processes cannot try things out together",
-                f"trainer.{name}",
-                "find it with trainer.devices=1, and set it",
-            )
     if config.trainer.batch_size_find != "off":
         config = _batch_size(config, task, data, folder, files)
     if config.trainer.lr_find != "off":
@@ -59,7 +52,7 @@ def _batch_size(
         return config
     loader = config.loader.model_copy(update={"batch_size": found.batch_size})
     config = config.model_copy(update={"loader": loader})
-    check_feasible(config, data.spec, task.model)
+    check_with_data(config, data.spec, task.model)
     data.loader = loader
     return config
 
@@ -93,7 +86,7 @@ def settings_of(config: Config, checkpoint: Path, task: Task, data: ArrayDataMod
     trainer = config.trainer
     if "use" not in (trainer.batch_size_find, trainer.lr_find):
         return config
-    began = load(checkpoint, config.trust).card.config
+    began = load(checkpoint, config.trust).metadata.config
     if trainer.batch_size_find == "use":
         data.loader = config.loader.model_copy(update={"batch_size": began.loader.batch_size})
         config = config.model_copy(update={"loader": data.loader})

@@ -7,12 +7,12 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
-from litlab.training.loop.protocol import Checkpoints
+from litlab.training.callbacks.checkpoint import CheckpointCallback
 from litlab.training.loop.step import Step, step_of
 
 
 class EpochLoop(_TrainingEpochLoop):
-    """Runs the batches of an epoch, and tells `checkpoints` of every optimizer step.
+    """Runs the batches of an epoch, and tells `checkpoint` of every optimizer step.
 
     Lightning asks every callback, logger, profiler and plugin at each of some twenty places in a
     step, which costs more than a small network's own work. Here those that have nothing to say are
@@ -24,16 +24,20 @@ class EpochLoop(_TrainingEpochLoop):
 
     Args:
         trainer: Lightning's.
-        checkpoints: Told of every batch that ended with an optimizer step.
+        checkpoint: Told of every batch that ended with an optimizer step.
         min_steps: As Lightning has it.
         max_steps: As Lightning has it.
     """
 
     def __init__(
-        self, trainer: pl.Trainer, checkpoints: Checkpoints, min_steps: int | None, max_steps: int
+        self,
+        trainer: pl.Trainer,
+        checkpoint: CheckpointCallback,
+        min_steps: int | None,
+        max_steps: int,
     ) -> None:
         super().__init__(trainer, min_steps=min_steps, max_steps=max_steps)
-        self.checkpoints = checkpoints
+        self.checkpoint = checkpoint
         self.batches_done = 0
         self._short: Step | None = None
         self._batches: Iterator[Any] = iter(())
@@ -67,7 +71,7 @@ class EpochLoop(_TrainingEpochLoop):
         self.reset()
         self.on_run_start(data_fetcher)
         if self.batch_progress.current.ready:
-            self.checkpoints.epoch_resumed(self.trainer)
+            self.checkpoint.epoch_resumed(self.trainer)
             if self._num_ready_batches_reached() or self.trainer.should_stop:
                 self.batch_progress.is_last_batch = True
                 self._validate(data_fetcher)
@@ -84,7 +88,7 @@ class EpochLoop(_TrainingEpochLoop):
         """Count the step, say that it is done, validate where it is time."""
         if not self._should_accumulate():
             self._batches_that_stepped += 1
-            self.checkpoints.batch_done(self.trainer)
+            self.checkpoint.batch_done(self.trainer)
         self._validate(data_fetcher)
 
     def _validate(self, data_fetcher: Any) -> None:
@@ -116,7 +120,7 @@ class EpochLoop(_TrainingEpochLoop):
             _count(progress, "processed", "completed")
             if steps:
                 self._batches_that_stepped += 1
-                self.checkpoints.batch_done(trainer)
+                self.checkpoint.batch_done(trainer)
             if last or often or trainer.should_stop:
                 self._validate(data_fetcher)
 

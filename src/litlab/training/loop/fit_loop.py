@@ -5,12 +5,12 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loops.fit_loop import _FitLoop
 
+from litlab.training.callbacks.checkpoint import CheckpointCallback
 from litlab.training.loop.epoch_loop import EpochLoop
-from litlab.training.loop.protocol import Checkpoints
 
 
 class FitLoop(_FitLoop):
-    """Tells `checkpoints` of every place where a fit can go on exactly, and goes on from there.
+    """Tells `checkpoint` of every place where a fit can go on exactly, and goes on from there.
 
     Lightning's own loop calls its checkpoints before an epoch's metrics are logged and its
     scheduler has stepped; what is resumed from there has lost both. Its counters are saved halfway
@@ -19,15 +19,15 @@ class FitLoop(_FitLoop):
 
     Args:
         trainer: Whose loop it replaces.
-        checkpoints: What is to be told.
+        checkpoint: What is to be told.
     """
 
-    def __init__(self, trainer: pl.Trainer, checkpoints: Checkpoints) -> None:
+    def __init__(self, trainer: pl.Trainer, checkpoint: CheckpointCallback) -> None:
         old = trainer.fit_loop
         super().__init__(trainer, min_epochs=old.min_epochs, max_epochs=old.max_epochs)
-        self.checkpoints = checkpoints
+        self.checkpoint = checkpoint
         inner = old.epoch_loop
-        self.epoch_loop = EpochLoop(trainer, checkpoints, inner.min_steps, inner.max_steps)
+        self.epoch_loop = EpochLoop(trainer, checkpoint, inner.min_steps, inner.max_steps)
 
     def state_dict(self, destination: dict[str, Any] | None = None, prefix: str = "") -> Any:
         """Return where the fit is, as numbers of what was done."""
@@ -63,11 +63,11 @@ class FitLoop(_FitLoop):
     def on_advance_end(self) -> None:
         """Finish the epoch, then say so."""
         super().on_advance_end()
-        self.checkpoints.epoch_done(self.trainer)
+        self.checkpoint.epoch_done(self.trainer)
 
     def on_run_end(self) -> None:
         """Say that nothing follows, then let Lightning end the fit."""
-        self.checkpoints.fit_done(self.trainer)
+        self.checkpoint.fit_done(self.trainer)
         super().on_run_end()
 
 

@@ -34,7 +34,7 @@ def milliseconds(run: Path, trust: list[str]) -> float:
     """
     path = run / BEST
     loaded = load(path, trust)
-    config, spec = loaded.card.config, loaded.card.spec
+    config, spec = loaded.metadata.config, loaded.metadata.spec
     place = torch.device("cpu") if config.trainer.accelerator == "cpu" else device()
     folder, _ = open_or_prepare(config.data, trust)
     x = _sample(open_split(folder, spec, "val")).to(place)

@@ -13,7 +13,7 @@ from typing import Any
 
 from litlab.config.schema import Config
 from litlab.runs.checkpoint.io import probe
-from litlab.runs.checkpoint.manifest import config_hash, manifest_of
+from litlab.runs.checkpoint.metadata import config_hash, manifest_of
 from litlab.runs.folder import BEST, LAST, PREVIOUS
 from litlab.runs.lock import is_running
 from litlab.tuning.workers.devices import Slot

@@ -16,7 +16,7 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 
 from litlab.distributed.watchdog import GRACE, PARENT
 
-ENDING = 2 * GRACE + 2  # seconds; the guard has ended all by then, its last words included
+ENDING = 2 * GRACE + 2  # seconds; the watchdog has ended all by then, its last words included
 BRIEFLY = 1.0  # where the first has failed: what the others still do is of no use
 
 

@@ -49,9 +49,11 @@ def refusal(path, trust=()):
 
 def test_a_checkpoint_says_what_it_is(project, trained):
     loaded, task = load_task(trained)
-    assert loaded.card.config.model_dump(exclude={"trust"}) == small().model_dump(exclude={"trust"})
-    assert loaded.card.spec.name == "synthetic"
-    assert len(loaded.card.run_id) == 32
+    assert loaded.metadata.config.model_dump(exclude={"trust"}) == small().model_dump(
+        exclude={"trust"}
+    )
+    assert loaded.metadata.spec.name == "synthetic"
+    assert len(loaded.metadata.run_id) == 32
     assert loaded.epoch in (0, 1)
     assert not task.training
     assert all(torch.equal(task.state_dict()[k], v) for k, v in loaded.weights.items())
@@ -71,12 +73,12 @@ class Payload:
         return os.system, ("touch canary",)
 
 
-@pytest.mark.parametrize("place", ["whole", "card", "state_dict"])
+@pytest.mark.parametrize("place", ["whole", "metadata", "state_dict"])
 def test_a_pickle_payload_never_runs(project, trained, place):
     content = torch.load(trained, weights_only=True)
     if place == "whole":
         content = Payload()
-    elif place == "card":
+    elif place == "metadata":
         content[KEY]["run_id"] = Payload()
     else:
         content["state_dict"]["model.odd"] = Payload()
@@ -122,8 +124,8 @@ def test_another_schema_names_both_versions(project, trained):
         lambda c: c["state_dict"].update({"model.odd": 3}),
     ],
 )
-def test_a_card_with_holes(project, trained, change):
-    assert "card does not fit" in refusal(altered(trained, project, change))
+def test_metadata_with_holes(project, trained, change):
+    assert "metadata does not fit" in refusal(altered(trained, project, change))
 
 
 def test_another_models_checkpoint_shows_at_most_five_entries(project, trained):
@@ -166,7 +168,7 @@ def write_canary_module(project):
     ],
 )
 @pytest.mark.parametrize("trust", [[], ["os"], ["stranger", "os", "torch"]])
-def test_a_card_does_not_choose_what_is_imported(project, trained, target, trust):
+def test_metadata_does_not_choose_what_is_imported(project, trained, target, trust):
     write_canary_module(project)
 
     def change(content):
@@ -194,22 +196,22 @@ def test_the_user_may_trust_a_package(project, trained, monkeypatch):
     assert "another model" in refusal(path, ["friend"])  # built, and its weights do not fit
 
 
-def test_hyperparameters_a_card_made_up(project, trained):
+def test_hyperparameters_that_metadata_made_up(project, trained):
     path = altered(trained, project, lambda c: c[KEY]["config"]["model"].update(width=-1))
     assert "width" in refusal(path)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside", "..", "a/../../b", "a\0b", "a" * 101])
 @pytest.mark.parametrize("place", ["spec", "config", "run"])
-def test_a_card_does_not_choose_a_folder(project, trained, place, name):
+def test_metadata_does_not_choose_a_folder(project, trained, place, name):
     def change(content):
-        card = content[KEY]
+        metadata = content[KEY]
         if place == "spec":
-            card["spec"]["name"] = name
+            metadata["spec"]["name"] = name
         elif place == "config":
-            card["config"]["data"]["name"] = name
+            metadata["config"]["data"]["name"] = name
         else:
-            card["config"]["name"] = name
+            metadata["config"]["name"] = name
 
     refusal(altered(trained, project, change))
 
@@ -220,4 +222,4 @@ def test_passwords_do_not_travel_in_checkpoints(project):
     result = small_run(project, tracking=tracking)
     for name in ("best.ckpt", "last.ckpt", "config.yaml", "run.json"):
         assert b"geheim" not in (result.folder / name).read_bytes()
-    assert load(result.checkpoint).card.config.tracking.tags["server"] == "http://***@host"
+    assert load(result.checkpoint).metadata.config.tracking.tags["server"] == "http://***@host"
