@@ -19,7 +19,7 @@ from litlab.evaluation.inference import load_task
 from litlab.runs.checkpoint.io import KEY, read, write
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.tracking.history import read_rows
-from litlab.tasks.build import build_augmentations
+from litlab.data.augment.build import build_augmentations
 from litlab.training.run import train
 from litlab.utils.errors import CheckpointError, ConfigError, DataError, EnvironmentFault
 from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run

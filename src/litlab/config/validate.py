@@ -95,6 +95,8 @@ def _checked(where: str, node: Component, trust: list[str]) -> Component:
         raise ConfigError(what, f"{where}._target_", "mend the file") from None
     if model is None:
         return {**node, "_target_": target}
+    if where == "task" and given.get("l1") == 0.0 and "l1" not in model.model_fields:
+        del given["l1"]  # of litlab's own tasks, at a default that means nothing
     checked = _validated(model, given, where, target)
     return {"_target_": target, **checked.model_dump(exclude_unset=True)}
 
@@ -125,6 +127,8 @@ def _check_monitor(config: Config) -> None:
     known = [f"{s}/{m}" for s in ("val", "train") for m in ("loss", *config.metrics)]
     if config.monitor in known:
         return
+    if split != "test" and not config.task["_target_"].startswith("litlab."):
+        return  # a LightningModule of one's own logs what it likes: the first epoch will tell
     if split == "test":
         fix = "selecting on the test split would spoil it: use val/" + (name or "loss")
     else:

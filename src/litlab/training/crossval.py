@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from litlab.config.schema import Config
+from litlab.evaluation.run import Run
 from litlab.runs.folder import find
 from litlab.training.preflight import num_processes
-from litlab.training.run import Result, train
+from litlab.training.run import train
 from litlab.utils.errors import ConfigError
 from litlab.utils.names import extended
 
@@ -16,7 +17,7 @@ from litlab.utils.names import extended
 class CrossValidation:
     """The runs of all folds, and their validation metrics: mean and sample deviation."""
 
-    runs: list[Result]
+    runs: list[Run]
     metrics: dict[str, tuple[float, float]]
 
 

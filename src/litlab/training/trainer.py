@@ -66,6 +66,8 @@ def make_trainer(
     keeper: CheckpointCallback,
     guard: NaNGuard,
     extra: Sequence[Callback] = (),
+    *,
+    own_data: bool = False,
 ) -> pl.Trainer:
     """Return the Trainer, with litlab's loop and checkpoints in place of Lightning's.
 
@@ -76,6 +78,8 @@ def make_trainer(
         keeper: Saves the run.
         guard: Refuses a step that is not finite.
         extra: More callbacks.
+        own_data: Whether the loaders are the user's own, whose samples Lightning has to share out
+            among several processes.
 
     Raises:
         ConfigError: Lightning refuses the combination.
@@ -100,7 +104,7 @@ def make_trainer(
             plugins=[VerifiedCheckpointIO({LAST: PREVIOUS})],
             default_root_dir=folder,
             num_sanity_val_steps=0,  # the parts were tried on made-up samples when they were built
-            use_distributed_sampler=False,  # the loader shares out each batch itself
+            use_distributed_sampler=own_data,  # litlab's loader shares out each batch itself
             enable_checkpointing=False,  # the keeper does it
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),

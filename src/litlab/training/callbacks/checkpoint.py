@@ -20,7 +20,7 @@ from litlab.runs.checkpoint.parts import check_moments, restoring
 from litlab.runs.folder import BEST, LAST
 from litlab.training.callbacks.averaging import WeightAverage
 from litlab.training.loop.protocol import Stopped
-from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault
+from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault, NonFiniteError
 from litlab.utils.signals import Signals
 
 SHARE = 20  # saving takes at most one part in as many of the time
@@ -68,6 +68,7 @@ class CheckpointCallback(Callback):
         self._first, self._saved_steps = True, -1
         self._resume: dict[str, Any] | None = None
         self._countdown, self._steps, self._asked = 1, 0, time.monotonic()
+        self._within_epochs = True  # whether a run can go on from the middle of one
 
     # What Lightning asks of a callback.
 
@@ -101,6 +102,7 @@ class CheckpointCallback(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the clock, and go on with the random numbers of an interrupted run."""
+        self._within_epochs = _goes_on_within_epochs(trainer)
         if trainer.is_global_zero:
             sweep(self.folder)
             sweep(self.state_folder)
@@ -119,7 +121,7 @@ class CheckpointCallback(Callback):
     def epoch_resumed(self, trainer: pl.Trainer) -> None:
         """In the middle of an epoch: what its hooks drew, they had drawn before."""
         assert self._resume is not None
-        meters: Any = trainer.lightning_module
+        meters: Any = trainer.lightning_module  # a litlab task: others are saved between epochs
         with restoring(Path(str(trainer.ckpt_path))):
             rng.restore(_of_rank(self._resume["rng"], trainer.global_rank))
             states = self._resume["meters"]
@@ -139,7 +141,7 @@ class CheckpointCallback(Callback):
         due = due and not self._first  # the first save waits for the best weights
         if self.every_steps is not None and trainer.global_step % self.every_steps == 0:
             due = True
-        if stop or due:
+        if (stop or due) and self._within_epochs:
             self._save(trainer, mid_epoch=True)
         if stop:
             raise Stopped
@@ -182,6 +184,10 @@ class CheckpointCallback(Callback):
             known = ", ".join(sorted(map(str, trainer.callback_metrics)))
             raise ConfigError(f"'{self.monitor}' was not measured", "monitor", f"one of: {known}")
         value = float(measured)
+        if not math.isfinite(value):  # as the best of all it would never be replaced
+            what = f"{self.monitor} is {value} in epoch {trainer.current_epoch}"
+            fix = NonFiniteError.remedy(clipped=bool(trainer.gradient_clip_val))
+            raise NonFiniteError(what, "training", fix)
         if self.best is not None and self._sign * value >= self._sign * self.best:
             return None
         self.best, self.best_epoch = value, trainer.current_epoch - 1
@@ -268,6 +274,17 @@ class CheckpointCallback(Callback):
         stop, due, self._countdown = tensor.tolist()
         self._asked, self._steps = now, 0
         return bool(stop), bool(due)
+
+
+def _goes_on_within_epochs(trainer: pl.Trainer) -> bool:
+    """Whether the loaders can start at a batch, and the task keeps what an epoch has measured.
+
+    Loaders and LightningModules of the user's own go on from the end of an epoch.
+    """
+    loaders = trainer.fit_loop._combined_loader
+    parts = loaders.flattened if loaders is not None else []
+    can_start = all(hasattr(part, "start") for part in parts)
+    return can_start and hasattr(trainer.lightning_module, "meter_states")
 
 
 def _gather(trainer: pl.Trainer, own: Any) -> list[Any]:

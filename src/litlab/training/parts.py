@@ -1,0 +1,114 @@
+"""What a run trains and on what: built from its configuration, or given in Python."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as pl
+
+from litlab.config.schema import Config
+from litlab.data.datamodule import ArrayDataModule, DataModule
+from litlab.data.spec import DataSpec
+from litlab.runs.checkpoint.resume import Interruption, check_fits
+from litlab.tasks import own_module
+from litlab.tasks.build import build_task
+from litlab.tasks.task import Task
+from litlab.training.freeze import freeze
+from litlab.training.preflight import check_feasible
+from litlab.training.warm_start import WarmStart, init_from
+from litlab.utils import seeding
+from litlab.utils.errors import ConfigError
+from litlab.utils.names import file_name
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """What a run is put together from.
+
+    Attributes:
+        task: What is trained.
+        data: On what.
+        spec: What is known of the data.
+        taken: The weights of another run that it begins with, if any.
+    """
+
+    task: pl.LightningModule
+    data: pl.LightningDataModule
+    spec: DataSpec
+    taken: WarmStart | None
+
+
+def given_in_python(
+    config: Config, task: pl.LightningModule | None, data: pl.LightningDataModule | None
+) -> Config:
+    """Return a configuration that says which parts were given as objects of Python.
+
+    The record and the checkpoints name them; neither can build them again.
+    """
+    changes: dict[str, object] = {}
+    if task is not None:
+        name = f"{type(task).__module__}.{type(task).__qualname__}"
+        changes["task"] = {"_target_": "litlab.tasks.task.given_in_python", "name": name}
+    if data is not None and not isinstance(data, DataModule):
+        name = f"{type(data).__module__}.{type(data).__qualname__}"
+        source = {"_target_": "litlab.data.sources.given.GivenInPython", "name": name}
+        own = {"name": _name(type(data)), "path": None, "source": source}
+        changes["data"] = config.data.model_copy(update=own)
+    config = config.model_copy(update=changes)
+    if task is not None and config.name is None:
+        model = own_module.network(task)
+        config = config.model_copy(update={"name": f"{config.data.name}-{_name(type(model))}"})
+    return config
+
+
+def _name(kind: type) -> str:
+    return file_name(kind.__name__.lower()).strip("_") or "own"
+
+
+def build_parts(
+    config: Config,
+    found: Interruption | None = None,
+    prepared: Path | None = None,
+    task: pl.LightningModule | None = None,
+    data: pl.LightningDataModule | None = None,
+) -> RunParts:
+    """Build what is not given, and refuse what does not fit together.
+
+    Args:
+        config: The configuration.
+        found: The interrupted run that is resumed, if any.
+        prepared: Folder of the prepared data; data/prepared/<name> if None.
+        task: A LightningModule given in Python.
+        data: A LightningDataModule given in Python.
+
+    Raises:
+        LitlabError: A part cannot be built, or the parts do not fit each other.
+    """
+    if data is None:
+        own = own_module.is_own_data(config)
+        data = own_module.build_own_data(config) if own else DataModule(config, prepared)
+    spec = own_module.spec_of(data, config.data.name)
+    seeding.seed_everything(config.seed)
+    if task is None:
+        task = _task(config, spec, data)
+    own_module.refuse_unsupported(config, task, data)
+    own_module.mode_of(config, task)  # else it would be asked for when the run has begun
+    taken = None
+    if isinstance(task, Task) and config.init_from is not None and found is None:
+        taken = init_from(task.model, spec, config.init_from, config.trust)
+    frozen = freeze(own_module.network(task), config.trainer)
+    if isinstance(data, ArrayDataModule):
+        check_feasible(config, spec, own_module.network(task))
+        data.open()  # a damaged file is found before anything is recorded
+    if found is not None:
+        check_fits(found, spec, task.state_dict(), config.trust)
+    return RunParts(task, data, spec, taken.frozen(frozen) if taken is not None else None)
+
+
+def _task(config: Config, spec: DataSpec, data: pl.LightningDataModule) -> pl.LightningModule:
+    if own_module.is_own_module(config):
+        return own_module.build_own_module(config, spec)
+    if spec.kind == "other":
+        what = f"{type(data).__name__} has no `spec`, which the model and the task are built by"
+        fix = "give it an attribute `spec`, a litlab.DataSpec, or set task._target_ to your module"
+        raise ConfigError(what, "data", fix)
+    return build_task(config, spec)
