@@ -19,11 +19,9 @@ from litlab.evaluation.require_weights import require_held
 from litlab.runs.checkpoint.io import OTHER
 from litlab.runs.checkpoint.metadata import Loaded, load, load_weights
 from litlab.tasks.build import build_task
-from litlab.tasks.own_module import is_own_module
+from litlab.tasks.own_module import GIVEN, is_own_module
 from litlab.tasks.task import Task
 from litlab.utils.errors import CheckpointError, ConfigError, LitlabError
-
-GIVEN = "litlab.tasks.task.given_in_python"
 
 
 class Outputs(NamedTuple):
@@ -97,10 +95,15 @@ def rebuild(loaded: Loaded, path: Path) -> Task:
     Raises:
         CheckpointError: It is of another model, or names code that is not trusted.
     """
-    if is_own_module(loaded.card.config) or loaded.card.config.task["_target_"] == GIVEN:
-        name = loaded.card.config.task.get("name", loaded.card.config.task["_target_"])
-        what = f"it is of {name}, a class of your own, which litlab does not call"
-        fix = "load it in Python: NAME.load_from_checkpoint(PATH, ...)"
+    node = loaded.card.config.task
+    if node["_target_"] == GIVEN:
+        what = f"its task, {node['name']}, was an object of Python"
+        fix = "make it again: a litlab task for litlab.Run.load(RUN, task=...); of another class, "
+        fix += "use load_from_checkpoint"
+        raise CheckpointError(what, str(path), fix)
+    if is_own_module(loaded.card.config):
+        what = f"it is of {node['_target_']}, whose outputs litlab does not know"
+        fix = "use it in Python: load_from_checkpoint of that class"
         raise CheckpointError(what, str(path), fix)
     try:
         require_held(loaded, path)

@@ -30,8 +30,9 @@ class Run:
         record: What `run.json` says: status, seconds, environment, git commit, ...
         all_sent: Whether the tracking store has all of it.
         trust: The user's own packages that the checkpoint names.
-        task: The litlab task that was given to `litlab.train`, if one was. `evaluate` and `predict`
-            put the best epoch's weights into it.
+        task: The litlab task that was given to `litlab.train`, where one was. `evaluate` and
+            `predict` put the best epoch's weights into it.
+        can_evaluate: Whether the task and the data are litlab's, as `evaluate` needs.
     """
 
     folder: Path
@@ -40,9 +41,15 @@ class Run:
     all_sent: bool = True
     trust: tuple[str, ...] = ()
     task: Task | None = None
+    can_evaluate: bool = True
 
     @classmethod
-    def load(cls, reference: str | Path = "last", trust: Sequence[str] = ()) -> "Run":
+    def load(
+        cls,
+        reference: str | Path = "last",
+        trust: Sequence[str] = (),
+        task: Task | None = None,
+    ) -> "Run":
         """Return an earlier run.
 
         Args:
@@ -50,6 +57,7 @@ class Run:
                 checkpoint file in its folder, or "last".
             trust: Packages of your own that its checkpoint may name, besides those that the
                 project's configuration trusts.
+            task: The litlab task that the run trained, where it was given to `litlab.train`.
 
         Raises:
             CheckpointError: There is no such run, there are several, or it has no checkpoint.
@@ -59,7 +67,8 @@ class Run:
         if record is None:
             what, fix = f"there is no {RUN_FILE} beside it", "name a run's folder"
             raise CheckpointError(what, str(found.checkpoint), fix)
-        return cls(found.folder, found.checkpoint, record, trust=tuple(trusted_packages(trust)))
+        packages = tuple(trusted_packages(trust))
+        return cls(found.folder, found.checkpoint, record, trust=packages, task=task)
 
     @property
     def id(self) -> str:

@@ -225,7 +225,7 @@ class Recording:
     def _of_training(self, model: nn.Module) -> str:
         config = self.config
         length = config.trainer.budget or f"up to {config.trainer.max_epochs} epochs"
-        given = config.task["_target_"] == "litlab.tasks.task.given_in_python"
+        given = config.task["_target_"].endswith(".given_in_python")
         if given or isinstance(model, LightningModule):
             name = type(model).__name__
             return f"{name}: {self.record.num_parameters:,} parameters; {length}"

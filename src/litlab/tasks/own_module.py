@@ -21,6 +21,7 @@ from litlab.tasks.metrics import build_metrics, direction
 from litlab.tasks.task import Task
 from litlab.utils.errors import ConfigError
 
+GIVEN = "litlab.tasks.task.given_in_python"  # in the record of a task that was an object of Python
 LESS_IS_BETTER = {"loss", "error", "err", "mae", "mse", "rmse", "nll", "perplexity"}
 MORE_IS_BETTER = {"accuracy", "acc", "auroc", "auc", "f1", "precision", "recall", "iou", "r2"}
 
@@ -118,7 +119,7 @@ def mode_of(config: Config, module: pl.LightningModule) -> str:
         return module.parts.mode
     words = set(re.split(r"\W|_", config.monitor.lower()))
     name = config.monitor.partition("/")[2]
-    if name in config.metrics:
+    if name in config.metrics and config.task["_target_"] != GIVEN:
         return direction(config.monitor, build_metrics(config.metrics, 2, config.trust))
     if bool(words & LESS_IS_BETTER) != bool(words & MORE_IS_BETTER):
         return "min" if words & LESS_IS_BETTER else "max"
@@ -135,11 +136,11 @@ def refuse_unsupported(
         ConfigError: One is asked for that a module or data of the user's own cannot have.
     """
     trainer = config.trainer
-    asked: dict[str, Any] = {}
+    from_config = isinstance(module, Task) and config.task["_target_"] != GIVEN
+    asked: dict[str, Any] = {"trainer.lr_find": trainer.lr_find != "off" and not from_config}
     if not isinstance(module, Task):
         asked |= {
             "trainer.compile=true": trainer.compile,
-            "trainer.lr_find": trainer.lr_find != "off",
             "init_from": config.init_from,
             "trainer.freeze": trainer.freeze,
             "trainer.strategy=fsdp2": trainer.strategy == "fsdp2",

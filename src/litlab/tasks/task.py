@@ -251,17 +251,14 @@ def _of_model(maker: OptimizerMaker) -> Callable[[nn.Module], torch.optim.Optimi
     return maker
 
 
-def given_in_python(model: nn.Module, spec: "DataSpec", parts: Parts, *, name: str) -> Task:
-    """Stand in a record for a task that was an object of Python, and refuse to build it again.
+def given_in_python(*_: object, name: str) -> Any:
+    """Stand in a record for a task, or a part of one, that was an object of Python.
 
     Args:
-        model: Ignored.
-        spec: Ignored.
-        parts: Ignored.
         name: Its class.
 
     Raises:
-        ValueError: Always.
+        ValueError: Always: it cannot be built again.
     """
     raise ValueError(f"the run trained {name}, an object of Python, which cannot be built again")
 

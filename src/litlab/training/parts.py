@@ -25,16 +25,23 @@ class RunParts:
     """What a run is put together from.
 
     Attributes:
+        config: The configuration, with a name for the run.
         task: What is trained.
         data: On what.
         spec: What is known of the data.
         taken: The weights of another run that it begins with, if any.
     """
 
+    config: Config
     task: pl.LightningModule
     data: pl.LightningDataModule
     spec: DataSpec
     taken: WarmStart | None
+
+    @property
+    def known(self) -> bool:
+        """Whether task and data are litlab's own, and so can be evaluated."""
+        return isinstance(self.task, Task) and isinstance(self.data, ArrayDataModule)
 
 
 def given_in_python(
@@ -46,18 +53,32 @@ def given_in_python(
     """
     changes: dict[str, object] = {}
     if task is not None:
-        name = f"{type(task).__module__}.{type(task).__qualname__}"
-        changes["task"] = {"_target_": "litlab.tasks.task.given_in_python", "name": name}
+        stand_in = {"_target_": own_module.GIVEN, "name": _path(task)}
+        changes |= dict.fromkeys(("task", "model", "loss", "optimizer", "scheduler"), stand_in)
+        if isinstance(task, Task):
+            changes["model"] = {**stand_in, "name": _path(task.model)}
+            changes["loss"] = {**stand_in, "name": _path(task.loss)}
+            metrics = task.parts.metrics.items()
+            changes["metrics"] = {name: {**stand_in, "name": _path(m)} for name, m in metrics}
+            changes |= {"monitor": task.parts.monitor, "monitor_mode": task.parts.mode}
     if data is not None and not isinstance(data, DataModule):
-        name = f"{type(data).__module__}.{type(data).__qualname__}"
-        source = {"_target_": "litlab.data.sources.given.GivenInPython", "name": name}
+        source = {"_target_": "litlab.data.sources.given.GivenInPython", "name": _path(data)}
         own = {"name": _name(type(data)), "path": None, "source": source}
         changes["data"] = config.data.model_copy(update=own)
-    config = config.model_copy(update=changes)
-    if task is not None and config.name is None:
-        model = own_module.network(task)
-        config = config.model_copy(update={"name": f"{config.data.name}-{_name(type(model))}"})
-    return config
+    return config.model_copy(update=changes)
+
+
+def _named(config: Config, task: pl.LightningModule) -> Config:
+    """Name a run by the network that it trains, where the configuration does not say it."""
+    given = config.task["_target_"] == own_module.GIVEN
+    if config.name is not None or (isinstance(task, Task) and not given):
+        return config
+    model = own_module.network(task)
+    return config.model_copy(update={"name": f"{config.data.name}-{_name(type(model))}"})
+
+
+def _path(part: object) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _name(kind: type) -> str:
@@ -101,7 +122,8 @@ def build_parts(
         data.open()  # a damaged file is found before anything is recorded
     if found is not None:
         check_fits(found, spec, task.state_dict(), config.trust)
-    return RunParts(task, data, spec, taken.frozen(frozen) if taken is not None else None)
+    config = _named(config, task)
+    return RunParts(config, task, data, spec, taken.frozen(frozen) if taken is not None else None)
 
 
 def _task(config: Config, spec: DataSpec, data: pl.LightningDataModule) -> pl.LightningModule:

@@ -89,6 +89,7 @@ def train(
         found = resume.find(config, out, command or []) if resume else None
         parts = build_parts(config, found, prepared, task, data)
         task, data, taken = parts.task, parts.data, parts.taken
+        config = parts.config
         # The other processes of a run write nothing; checkpoints go where the first's Trainer says.
         run = runs_folder()
         if is_first_process():
@@ -113,7 +114,9 @@ def train(
         result = fit.fit()
         if output is not None:
             output.publish()
-        return replace(result, folder=place, checkpoint=place / BEST, task=given)
+        return replace(
+            result, folder=place, checkpoint=place / BEST, task=given, can_evaluate=parts.known
+        )
 
 
 def _folder(

@@ -26,6 +26,7 @@ from litlab.utils.signals import Signals
 SHARE = 20  # saving takes at most one part in as many of the time
 # What evaluation and prediction need, besides the card.
 OF_BEST = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
+HYPERPARAMETERS = ("hyper_parameters", "hparams_name")  # by which Lightning builds a module again
 
 
 class CheckpointCallback(Callback):
@@ -194,6 +195,7 @@ class CheckpointCallback(Callback):
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         if trainer.is_global_zero:
             kept = {key: content[key] for key in (*OF_BEST, KEY)}
+            kept |= {key: content[key] for key in HYPERPARAMETERS if key in content}
             weights = content["state_dict"]
             kept["state_dict"] = {name: value.detach().clone() for name, value in weights.items()}
             self._snapshot = kept

@@ -78,7 +78,7 @@ class EpochLines(Callback):
         if not trainer.is_global_zero or (epochs % every and not last):
             return
         values: dict[str, Any] = dict(trainer.callback_metrics)
-        shown = [k for k in values if k.startswith(("train/loss", "val/"))]
+        shown = [k for k in values if k.startswith(("train/loss", "train_loss", "val"))]
         if not shown:  # a LightningModule of one's own has names of its own
             shown = list(values)
         if not shown:  # a run that goes on has said it before
