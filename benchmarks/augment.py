@@ -26,7 +26,7 @@ from litlab.data.augment.base import needs_partners
 from litlab.data.loading.preprocess import Key, Preprocess
 from litlab.data.spec import DataSpec, Kind
 from litlab.runs.environment import describe
-from litlab.tasks.build import build_augmentations
+from litlab.data.augment.build import build_augmentations
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 512

@@ -114,7 +114,7 @@ def data_module(folder: Path, spec, augment: list[str]):
     """litlab's own path, as the Trainer calls it."""
     from litlab.config.compose import load
     from litlab.data.datamodule import ArrayDataModule
-    from litlab.tasks.build import build_augmentations
+    from litlab.data.augment.build import build_augmentations
 
     config = load(["data=synthetic", *augment])
     loader = config.loader.model_copy(update={"batch_size": BATCH})

@@ -12,11 +12,12 @@ import torch
 from litlab.config.compose import load
 from litlab.config.schema import Config
 from litlab.data.prepare.open import open_or_prepare
+from litlab.evaluation.run import Run
 from litlab.runs.best_epoch import BestEpoch
 from litlab.runs.checkpoint.metadata import CheckpointMetadata
 from litlab.training.callbacks.checkpoint import CheckpointCallback
 from litlab.training.callbacks.nan_guard import NaNGuard
-from litlab.training.run import Result, train
+from litlab.training.run import train
 from litlab.training.trainer import make_trainer
 from litlab.utils.signals import Signals
 
@@ -51,7 +52,7 @@ def small(*overrides: str, **parts: Any) -> Config:
 
 def small_run(
     project: Path, *overrides: str, out: Path | None = None, preview: bool = False, **parts: Any
-) -> Result:
+) -> Run:
     """Train it, recorded in the project's own store; a preview takes as long as the training."""
     ready_store(project)
     return train(small(*overrides, **parts), out, preview=preview)

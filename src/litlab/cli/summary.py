@@ -9,14 +9,14 @@ from litlab.utils.output import command, console, nth_epoch, number, say, table
 from litlab.utils.paths import project_root, short
 
 if TYPE_CHECKING:
+    from litlab.evaluation.run import Run
     from litlab.training.replay import Replay
-    from litlab.training.run import Result
     from litlab.tuning.results.outcome import Finalist, Outcome
 
 MOST_FAILED = 20  # failed trials that the table names
 
 
-def show_training(result: "Result", *, next_step: bool) -> None:
+def show_training(result: "Run", *, next_step: bool) -> None:
     """Say how a run went; see `litlab.training.run`.
 
     Args:
@@ -24,7 +24,8 @@ def show_training(result: "Result", *, next_step: bool) -> None:
         next_step: Whether to say what follows.
     """
     record = result.record
-    metrics = "  ".join(f"{k} {number(v)}" for k, v in record.metrics.items() if "val/" in k)
+    names = [name for name in record.metrics if "val" in name] or list(record.metrics)
+    metrics = "  ".join(f"{name} {number(record.metrics[name])}" for name in names)
     if record.best_epoch is not None:
         say(f"best epoch {nth_epoch(record.best_epoch)} of {record.epochs}: {metrics}")
     say(f"{record.seconds:.1f} s; run {record.run_id} in {short(result.folder)}")

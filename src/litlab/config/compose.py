@@ -13,7 +13,7 @@ from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.utils import limits
 from litlab.utils.errors import ConfigError, EnvironmentFault, nearest
-from litlab.utils.paths import MARK, not_a_file, project_root
+from litlab.utils.paths import MARK, find_project, not_a_file, project_root
 from litlab.utils.redact import redact, remember
 
 HEADER = "# Written by `litlab params` and by `dvc exp run`; conf/ is what to edit.\n"
@@ -29,6 +29,7 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
         config = check_config(compose(overrides), origin="the command line and conf/")
         typed = {override.lstrip("+").partition("=")[0] for override in overrides}
         config.data._typed = frozenset({"data.val_fraction", "data.split_seed"} & typed)
+        config._overrides = tuple(overrides)
         return config
     if overrides:
         raise ConfigError(
@@ -283,3 +284,33 @@ def _near_key(wrong: str, overrides: list[str]) -> str:
     return (
         f"to add to it: +{wrong}.KEY=VALUE" if isinstance(content, dict) else "check the spelling"
     )
+
+
+def compose_config(*overrides: str) -> Config:
+    """Return a checked configuration, composed as `litlab train` composes it: `litlab.compose`.
+
+    Args:
+        overrides: Hydra's, such as "data=digits", "model=cnn", "optimizer.lr=1e-3"; with none, the
+            default configuration.
+
+    Raises:
+        ConfigError: An override names something unknown, or holds a value out of range.
+    """
+    return load(overrides)
+
+
+def trusted_packages(more: Sequence[str] = ()) -> list[str]:
+    """Return `more`, and the packages that conf/config.yaml and params.yaml trust."""
+    root = find_project()
+    if root is None:
+        return list(more)
+    params = root / "params.yaml"
+    contents = [main_file()]
+    if params.is_file():
+        contents.append(read(params))
+    else:
+        with suppress(ConfigError):  # a choice of conf/ may want a path; a trained network does not
+            contents.append(compose())
+    lists = [content.get("trust") for content in contents]
+    named = [package for listed in lists if isinstance(listed, list) for package in listed]
+    return [*more, *(package for package in named if isinstance(package, str))]

@@ -15,6 +15,7 @@ from litlab.utils import gpus
 from litlab.utils.errors import ConfigError, EnvironmentFault, LitlabError, nearest, refuse
 
 Reasons = Iterator[LitlabError]
+GIVEN = "litlab.tasks.task.given_in_python"  # in place of a part that was an object of Python
 CXX = {"Darwin": "clang++", "Windows": "cl"}.get(platform.system(), "g++")  # torch.compile's choice
 
 
@@ -70,6 +71,9 @@ def _monitor(config: Config) -> Reasons:
     known = [f"{s}/{m}" for s in ("val", "train") for m in ("loss", *config.metrics)]
     if config.monitor in known:
         return
+    task = config.task["_target_"]
+    if split != "test" and (not task.startswith("litlab.") or task == GIVEN):
+        return  # a LightningModule of one's own logs what it likes: the first epoch will tell
     if split == "test":
         fix = "selecting on the test split would spoil it: use val/" + (name or "loss")
     else:

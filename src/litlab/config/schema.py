@@ -157,6 +157,7 @@ class Config(_Strict):
     name: Name | None
     seed: Annotated[int, NOT_BOOL, Field(ge=0, lt=2**32)]
     monitor: str
+    monitor_mode: Literal["min", "max"] | None = None  # None: as the metric says
     plot: Literal["confusion", "confusion_normalized", "scatter"]
     trust: list[str]
     init_from: str | None = None
@@ -171,6 +172,9 @@ class Config(_Strict):
     scheduler: Component
     trainer: TrainerConfig
     tracking: TrackingConfig
+    # What it was composed from, for a study composes it again with other values; None if it was
+    # read from a file. No part of the configuration.
+    _overrides: tuple[str, ...] | None = PrivateAttr(default=None)
 
     @property
     def run_name(self) -> str:
@@ -178,12 +182,19 @@ class Config(_Strict):
         return self.name or f"{self.data.name}-{self.model['_target_'].rpartition('.')[2].lower()}"
 
 
-# How many positional arguments litlab itself passes to a component of each group.
-NUM_GIVEN = {
+# What litlab passes to a task of its own or to one that is derived from it; any other
+# LightningModule gets the first two of them, if its constructor has them. What follows the first
+# three is for Python: a configuration has groups for it.
+GIVEN_TO_TASK = (
+    *("model", "spec", "parts"),
+    *("loss", "optimizer", "scheduler", "metrics", "monitor"),
+)
+# How many positional arguments litlab itself passes to a component of each group, or their names.
+NUM_GIVEN: dict[str, int | tuple[str, ...]] = {
     "data.source": 0,
     "augment": 1,  # spec
     "model": 1,  # spec
-    "task": 3,  # model, spec, parts
+    "task": GIVEN_TO_TASK,
     "loss": 1,  # spec
     "metrics": 0,
     "optimizer": 1,  # model

@@ -30,12 +30,15 @@ _NAMES: dict[str, Any] = {
 }
 
 
-def schema(target: str, num_given: int, by_name: Collection[str] = ()) -> type[BaseModel] | None:
+def schema(
+    target: str, num_given: int | Collection[str], by_name: Collection[str] = ()
+) -> type[BaseModel] | None:
     """Return a pydantic model of a target's hyperparameters, or None where they cannot be read.
 
     Args:
         target: Import path, `package.module.Name`.
-        num_given: How many leading positional parameters litlab itself passes.
+        num_given: How many leading positional parameters litlab itself passes; of a task, their
+            names.
         by_name: Parameters that litlab passes by keyword where the configuration does not.
 
     Raises:
@@ -116,12 +119,22 @@ def _stored(node: ast.Name) -> bool:
 
 
 def _model(
-    name: str, arguments: ast.arguments, num_given: int, by_name: Collection[str]
+    name: str,
+    arguments: ast.arguments,
+    num_given: int | Collection[str],
+    by_name: Collection[str],
 ) -> type[BaseModel] | None:
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
-    pairs = list(zip(positional, defaults, strict=True))[num_given:]
-    pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    pairs = list(zip(positional, defaults, strict=True))
+    keyword = list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
+    if isinstance(num_given, int):
+        pairs = [*pairs[num_given:], *keyword]
+    else:
+        pairs = [*pairs, *keyword]
+        names = {arg.arg for arg, _ in pairs}
+        ours = set(num_given) if "parts" in names else {"model", "spec"}
+        pairs = [pair for pair in pairs if pair[0].arg not in ours]
     fields = {arg.arg: (_type(arg.annotation), _default(default)) for arg, default in pairs}
     for given in by_name:
         if given in fields:

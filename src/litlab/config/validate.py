@@ -81,6 +81,8 @@ def _checked(where: str, node: Component, trust: list[str]) -> Component:
         raise ConfigError(what, f"{where}._target_", "mend the file") from None
     if model is None:
         return {**node, "_target_": target}
+    if where == "task" and given.get("l1") == 0.0 and "l1" not in model.model_fields:
+        del given["l1"]  # of litlab's own tasks, at a default that means nothing
     checked = _validated(model, given, where, target)
     return {"_target_": target, **checked.model_dump(exclude_unset=True)}
 

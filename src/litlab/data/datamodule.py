@@ -4,11 +4,13 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from litlab.config.schema import LoaderConfig
+from litlab.config.schema import Config, LoaderConfig
 from litlab.data.augment.base import Augmentation, needs_partners
+from litlab.data.augment.build import build_augmentations
 from litlab.data.loading.arrays import Split, check_descriptions, open_split
 from litlab.data.loading.loader import BatchLoader, Indexed
 from litlab.data.loading.preprocess import Key, Preprocess
+from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
 from litlab.utils.errors import ConfigError
 
@@ -127,3 +129,34 @@ class ArrayDataModule(pl.LightningDataModule):
         free, _ = torch.cuda.mem_get_info(device)
         needed = sum(split.nbytes for split in self.arrays.values())
         return needed * 4 < free
+
+
+class DataModule(ArrayDataModule):
+    """The data of a configuration: prepared where they are not yet, with its augmentation.
+
+    Batches are `(x, y)`: images `(B, C, H, W)`, sequences `(B, C, L)` and table rows `(B, F)` as
+    normalized float32, texts as token ids `(B, L)`; `y` is class numbers `(B,)` int64, targets
+    `(B, T)` in their own unit, or a language model's next tokens `(B, L)`. Augmentation and
+    normalization happen after the batch has been moved to its device, in Lightning's
+    `on_after_batch_transfer`. There is no test split: `Run.evaluate` alone opens that.
+
+    Attributes:
+        spec: What a model is told of the data, such as `spec.shape` and `spec.num_outputs`.
+
+    Args:
+        config: A configuration that `litlab.compose` returned.
+        prepared: Folder of the prepared data; `data/prepared/<name>` if None.
+
+    Raises:
+        ConfigError: An augmentation does not fit the data.
+        DataError: The data are missing or damaged, or were prepared with other settings.
+    """
+
+    def __init__(self, config: Config, prepared: Path | None = None) -> None:
+        folder, spec = open_or_prepare(config.data, config.trust, prepared)
+        repeat = config.trainer.overfit_batches > 0
+        nodes = {} if repeat else config.augment
+        augmentations = build_augmentations(nodes, spec, config.trust)
+        super().__init__(
+            folder, spec, config.loader, augmentations, seed=config.seed, repeat=repeat
+        )

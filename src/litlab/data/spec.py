@@ -17,8 +17,9 @@ ARRAYS = ".safetensors"  # the suffix of files that hold samples
 _ENDING = re.compile(rb',\n  "sha256": "(?P<digest>[0-9a-f]{64})"\n}\n\Z')
 
 Array = npt.NDArray[Any]
-Kind = Literal["image", "sequence", "tabular", "text"]
-TaskKind = Literal["classification", "regression", "language_model"]
+# "other": a LightningDataModule of the user's own, of which nothing is known.
+Kind = Literal["image", "sequence", "tabular", "text", "other"]
+TaskKind = Literal["classification", "regression", "language_model", "other"]
 
 
 class Column(BaseModel):

@@ -40,7 +40,11 @@ class Evaluation:
 
 
 def evaluate(
-    reference: str, out: Path | None = None, trust: Sequence[str] = (), tta: int = 0
+    reference: str,
+    out: Path | None = None,
+    trust: Sequence[str] = (),
+    tta: int = 0,
+    task: Task | None = None,
 ) -> Evaluation:
     """Measure a run's best checkpoint on the test split, write its report, add both to its run.
 
@@ -49,6 +53,8 @@ def evaluate(
         out: Folder for the results; see `paths.results_folder` if None.
         trust: The user's own packages that the checkpoint may name.
         tta: Augmented views to average each prediction over (test-time augmentation).
+        task: A task that was made in Python, for the checkpoint's weights; built from the
+            checkpoint if None.
 
     Raises:
         ConfigError: Views are asked for, and the run has no augmentation; `out` holds other files.
@@ -60,7 +66,7 @@ def evaluate(
         _refuse_other_files(out)
     close_records()
     found = find(reference)
-    loaded, task = load_task(found.checkpoint, trust)
+    loaded, task = load_task(found.checkpoint, trust, task)
     spec = loaded.metadata.spec
     split = _test_split(spec, found.folder)
     config = loaded.metadata.config

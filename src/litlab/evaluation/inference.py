@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import torch
 
+from litlab.config.constraints import GIVEN
 from litlab.config.schema import Config
 from litlab.data.augment.base import Augmentation
+from litlab.data.augment.build import build_augmentations
 from litlab.data.loading.arrays import Split
 from litlab.data.loading.loader import BatchLoader
 from litlab.data.loading.preprocess import Key, Preprocess
@@ -17,7 +19,8 @@ from litlab.data.spec import DataSpec
 from litlab.evaluation.require_weights import require_held
 from litlab.runs.checkpoint.io import OTHER
 from litlab.runs.checkpoint.metadata import Loaded, load, load_weights
-from litlab.tasks.build import build_augmentations, build_task
+from litlab.tasks.build import build_task
+from litlab.tasks.own_module import is_own_module
 from litlab.tasks.task import Task
 from litlab.utils.errors import CheckpointError, ConfigError, LitlabError
 
@@ -61,14 +64,26 @@ def views_of(config: Config, spec: DataSpec, number: int) -> Views | None:
     return Views(number, kept, config.seed)
 
 
-def load_task(path: Path, trust: Sequence[str] = ()) -> tuple[Loaded, Task]:
+def load_task(
+    path: Path, trust: Sequence[str] = (), task: Task | None = None
+) -> tuple[Loaded, Task]:
     """Rebuild the network of a checkpoint, with its weights, ready to predict.
+
+    Args:
+        path: The checkpoint.
+        trust: The user's own packages that it may name.
+        task: What to put the weights into, in place of what the checkpoint says. A task that was
+            made in Python cannot be built again.
 
     Raises:
         CheckpointError: The file is damaged, of another model, or names code that is not trusted.
     """
     loaded = load(path, trust)
-    return loaded, rebuild(loaded, path).eval().to(device())
+    if task is not None and loaded.metadata.config.task["_target_"] == GIVEN:
+        load_weights(task, loaded.weights, path)
+    else:
+        task = rebuild(loaded, path)
+    return loaded, task.eval().to(device())
 
 
 def rebuild(loaded: Loaded, path: Path) -> Task:
@@ -81,6 +96,16 @@ def rebuild(loaded: Loaded, path: Path) -> Task:
     Raises:
         CheckpointError: It is of another model, or names code that is not trusted.
     """
+    node = loaded.metadata.config.task
+    if node["_target_"] == GIVEN:
+        what = f"its task, {node['name']}, was an object of Python"
+        fix = "make it again: a litlab task for litlab.Run.load(RUN, task=...); of another class, "
+        fix += "use load_from_checkpoint"
+        raise CheckpointError(what, str(path), fix)
+    if is_own_module(loaded.metadata.config):
+        what = f"it is of {node['_target_']}, whose outputs litlab does not know"
+        fix = "use it in Python: load_from_checkpoint of that class"
+        raise CheckpointError(what, str(path), fix)
     try:
         require_held(loaded, path)
         task = build_task(loaded.metadata.config, loaded.metadata.spec, trial=False)

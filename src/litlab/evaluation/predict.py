@@ -3,19 +3,24 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from litlab.data.inputs.read_input import read_input
+from litlab.data.inputs.read_values import read_values
 from litlab.data.loading.arrays import of_values
 from litlab.data.spec import DataSpec
 from litlab.evaluation.inference import load_task, run
 from litlab.evaluation.spreadsheet import safe_cell
 from litlab.runs.folder import find
+from litlab.tasks.task import Task
 from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault
 from litlab.utils.output import command
+from litlab.utils.paths import short
 from litlab.utils.signals import cleaning_up
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -35,18 +40,44 @@ def predict(
     """
     if out.suffix.lower() not in FORMATS:
         raise ConfigError(f"cannot write '{out.suffix}'", str(out), f"one of: {', '.join(FORMATS)}")
-    found = find(reference)
-    loaded, task = load_task(found.checkpoint, trust)
+    table = predictions(find(reference).checkpoint, source, resize=resize, trust=trust)
+    _write(table, out)
+    return len(table)
+
+
+def predictions(
+    checkpoint: Path,
+    values: Any,
+    *,
+    resize: bool = False,
+    trust: Sequence[str] = (),
+    task: Task | None = None,
+) -> "pd.DataFrame":
+    """Return the predictions of a checkpoint's network, a row a sample.
+
+    Args:
+        checkpoint: The file.
+        values: Data on disk or in memory; see `litlab.data.inputs.read_values`.
+        resize: Whether to resize images that differ.
+        trust: The user's own packages that the checkpoint may name.
+        task: As `load_task` takes it.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used, or is of a language model.
+        DataError: The values do not fit what the network was trained on.
+    """
+    import pandas as pd
+
+    loaded, task = load_task(checkpoint, trust, task)
     spec = loaded.metadata.spec
     if spec.task == "language_model":
         what = "a language model writes text, it labels none"
-        fix = f"use `{command('generate', reference, '--prompt', 'TEXT', trust=trust)}`"
-        raise CheckpointError(what, str(found.checkpoint), fix)
-    names, values = read_input(source, spec, resize=resize)
+        fix = f"use `{command('generate', short(checkpoint), '--prompt', 'TEXT', trust=trust)}`"
+        raise CheckpointError(what, str(checkpoint), fix)
+    names, stored = read_values(values, spec, resize=resize)
     size = loaded.metadata.config.loader.eval_batch_size
-    outputs = run(task, spec, of_values(values, spec.pad_id or 0), size)
-    _write(_columns(names, outputs.predictions, spec), out)
-    return len(names)
+    outputs = run(task, spec, of_values(stored, spec.pad_id or 0), size)
+    return pd.DataFrame(_columns(names, outputs.predictions, spec))
 
 
 def _columns(names: list[str], predictions: torch.Tensor, spec: DataSpec) -> dict[str, Any]:
@@ -65,10 +96,8 @@ def _columns(names: list[str], predictions: torch.Tensor, spec: DataSpec) -> dic
     }
 
 
-def _write(columns: dict[str, Any], out: Path) -> None:
-    import pandas as pd
-
-    table, suffix = pd.DataFrame(columns), out.suffix.lower()
+def _write(table: "pd.DataFrame", out: Path) -> None:
+    suffix = out.suffix.lower()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         hidden = tempfile.TemporaryDirectory(dir=out.parent, prefix=".litlab-")

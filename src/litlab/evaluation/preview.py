@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from litlab.config.schema import Config
+from litlab.data.augment.build import build_augmentations
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.encode import decode
 from litlab.data.leakage.report import GuardReport
@@ -20,7 +21,6 @@ from litlab.data.spec import DataSpec
 from litlab.evaluation.describe import by_name, describe
 from litlab.report.preview.batch import BatchStatistics, PreviewSamples, Range, Statistics
 from litlab.report.preview.figure import draw, png, shown
-from litlab.tasks.build import build_augmentations
 from litlab.utils import seeding
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault, LitlabError
 from litlab.utils.paths import project_root

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
 
@@ -29,6 +30,8 @@ from litlab.utils.strict_json import dumps
 
 if TYPE_CHECKING:
     from litlab.runs.checkpoint.resume import Interruption
+
+NOT_METRICS = ("epoch", "lr")  # of a row of the history
 
 
 class Recording:
@@ -108,7 +111,7 @@ class Recording:
         self.mlflow.log_text(dumps(spec, indent=2), "data_spec.json")
         self.record.save(self.folder)
         close_runs(self.mlflow.client, self.mlflow.uri)
-        say(self._introduction())
+        say(self._introduction(model))
 
     def resume(self, model: nn.Module, found: "Interruption") -> None:
         """Open the record of an interrupted run again, as it was when that was last saved.
@@ -164,7 +167,8 @@ class Recording:
         self.record.run_id = self.mlflow.run_id  # a start that failed may have come as far as that
         self.record.status = status
         self.record.seconds = round(self._seconds_before + time.monotonic() - self._began, 3)
-        self.record.epochs = sum("train/loss" in row for row in rows.values())
+        finished = ["train/loss" in row for row in rows.values()]
+        self.record.epochs = sum(finished) or len(rows)  # a module of one's own may log other names
         try:
             if self.checkpoint.is_file():  # from the first whole epoch on
                 self._note_best()
@@ -201,10 +205,17 @@ class Recording:
         row = self.history.rows.get(-1 if self.best.epoch is None else self.best.epoch)
         if row is not None:
             self.record.best_epoch = self.best.epoch
-            self.record.metrics = {k: v for k, v in row.items() if "/" in k and v is not None}
+            self.record.metrics = {
+                k: v for k, v in row.items() if k not in NOT_METRICS and v is not None
+            }
 
-    def _introduction(self) -> str:
-        spec, config = self.spec, self.config
+    def _introduction(self, model: nn.Module) -> str:
+        return f"{self._of_data()}\n{self._of_training(model)}"
+
+    def _of_data(self) -> str:
+        spec = self.spec
+        if spec.kind == "other":
+            return f"{spec.name}: {spec.source.rpartition('.')[2]}, a LightningDataModule of yours"
         sizes = " / ".join(f"{spec.sizes[s]:,} {s}" for s in ("train", "val", "test"))
         shape = "x".join(map(str, spec.shape))
         kind = (
@@ -212,16 +223,21 @@ class Recording:
         )
         if spec.task == "language_model":
             kind = f"{spec.vocab_size:,} tokens"
-        model, optimizer, scheduler = (
+        return f"{spec.name}: {spec.kind} {shape}, {kind}, {sizes}"
+
+    def _of_training(self, model: nn.Module) -> str:
+        config = self.config
+        length = config.trainer.budget or f"up to {config.trainer.max_epochs} epochs"
+        given = config.task["_target_"].endswith(".given_in_python")
+        if given or isinstance(model, LightningModule):
+            name = type(model).__name__
+            return f"{name}: {self.record.num_parameters:,} parameters; {length}"
+        name, optimizer, scheduler = (
             node["_target_"].rpartition(".")[2]
             for node in (config.model, config.optimizer, config.scheduler)
         )
         optimization = f"{optimizer}, lr {config.optimizer.get('lr')}, {scheduler}"
-        return (
-            f"{spec.name}: {spec.kind} {shape}, {kind}, {sizes}\n"
-            f"{model}: {self.record.num_parameters:,} parameters; {optimization}; "
-            + (config.trainer.budget or f"up to {config.trainer.max_epochs} epochs")
-        )
+        return f"{name}: {self.record.num_parameters:,} parameters; {optimization}; {length}"
 
     def _tags(self) -> dict[str, str]:
         git = {f"git.{key}": value for key, value in self.record.git.items()}

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from litlab.config.instantiate import build
-from litlab.config.schema import Component, Config
-from litlab.data.augment.base import Augmentation, needs_partners
+from litlab.config.schema import Config
 from litlab.data.spec import DataSpec
 from litlab.tasks.memory import Rooms, enough_for_model, is_out_of_memory, rooms_to_train
 from litlab.tasks.metrics import build_metrics, direction
@@ -59,7 +58,7 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
         optimizer=partial(_optimizer, config),
         scheduler=partial(_scheduler, config),
         monitor=config.monitor,
-        mode=direction(config.monitor, metrics),
+        mode=config.monitor_mode or direction(config.monitor, metrics),
     )
     model = build_model(config, spec, rooms_to_train(config) if trial else None)
     task: Task = build(config.task, model, spec, parts, where="task", trust=config.trust)
@@ -91,22 +90,6 @@ def _require_task(config: Config, spec: DataSpec) -> None:
         raise ConfigError(
             f"{name} on '{spec.name}', which is {spec.task}", "task", f"set task={spec.task}"
         )
-
-
-def build_augmentations(
-    nodes: dict[str, Component], spec: DataSpec, trust: list[str]
-) -> dict[str, Augmentation]:
-    """Build the augmentations in their order, by name.
-
-    Raises:
-        ConfigError: One does not fit the data, or what mixes samples is not the last and only one.
-    """
-    built = {k: build(node, spec, where=f"augment.{k}", trust=trust) for k, node in nodes.items()}
-    try:
-        needs_partners(list(built.values()))
-    except ValueError as error:
-        raise ConfigError(str(error), "augment", "change the order, or choose one") from None
-    return built
 
 
 def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:

@@ -4,19 +4,23 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
 from torch import nn
 from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.regression import MeanAbsoluteError, R2Score
 
 from litlab.config.hyperparameters import NonNegative
 from litlab.distributed import loss_scaling
 from litlab.distributed.fsdp import shard
 from litlab.tasks.losses.penalty import l1_penalty
-from litlab.tasks.metrics import EpochMeter
-from litlab.tasks.optim.schedules import Horizon
+from litlab.tasks.metrics import EpochMeter, direction
+from litlab.tasks.optim.optimizers import adamw
+from litlab.tasks.optim.schedules import Horizon, one_cycle
 from litlab.utils.errors import NonFiniteError
 from litlab.utils.output import nth_epoch
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from litlab.data.spec import DataSpec
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+OptimizerMaker = Callable[..., torch.optim.Optimizer]
+SchedulerMaker = Callable[[torch.optim.Optimizer, Horizon], Any]
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,48 @@ class Task(pl.LightningModule):
     Args:
         model: Maps inputs `(B, *shape)` to outputs `(B, C)`, of a language model `(B, L, V)`.
         spec: The data.
-        parts: Loss, metrics, optimizer, scheduler.
+        parts: Loss, metrics, optimizer, scheduler: what a configuration makes. In Python, leave it
+            out and give any of the following instead.
+        loss: `(outputs, targets) -> mean loss of the batch`, a scalar.
+        optimizer: An optimizer class, or `functools.partial` of one, which gets
+            `model.parameters()`; any other function gets the model. AdamW with a learning rate of
+            0.003 and decay of weights alone, if None.
+        scheduler: `(optimizer, horizon) -> Lightning's scheduler entry`; see
+            `litlab.tasks.optim.schedules`. One cycle, if None.
+        metrics: By name; computed at the end of each epoch, over all of its samples.
+        monitor: The value that a plateau schedule and callbacks go by, such as "val/loss".
         l1: Weight of the L1 penalty, the sum of |w| over all weights, in the training loss.
+
+    Raises:
+        ValueError: Both `parts` and one of what it holds are given.
     """
 
     def __init__(
-        self, model: nn.Module, spec: "DataSpec", parts: Parts, *, l1: NonNegative = 0.0
+        self,
+        model: nn.Module,
+        spec: "DataSpec | None" = None,
+        parts: Parts | None = None,
+        *,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerMaker | None = None,
+        scheduler: SchedulerMaker | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        monitor: str = "val/loss",
+        l1: NonNegative = 0.0,
     ) -> None:
         super().__init__()
+        if parts is None:
+            metrics = self.default_metrics(spec) if metrics is None else metrics
+            parts = Parts(
+                loss=self.default_loss() if loss is None else loss,
+                metrics=metrics,
+                optimizer=_of_model(optimizer or partial(adamw, lr=3e-3)),
+                scheduler=scheduler or one_cycle,
+                monitor=monitor,
+                mode=direction(monitor, metrics),
+            )
+        elif any(part is not None for part in (loss, optimizer, scheduler, metrics)):
+            raise ValueError("give either parts, or loss, optimizer, scheduler and metrics")
         self.model, self.parts, self.l1 = model, parts, l1
         self._sharded = False
         self.loss = parts.loss
@@ -82,6 +122,14 @@ class Task(pl.LightningModule):
         if self.device_mesh is not None and not self._sharded:
             shard(self.model, self.device_mesh)
             self._sharded = True
+
+    @abstractmethod
+    def default_loss(self) -> nn.Module:
+        """Return the loss where none is given."""
+
+    @abstractmethod
+    def default_metrics(self, spec: "DataSpec | None") -> dict[str, Metric]:
+        """Return the metrics where none are given."""
 
     @abstractmethod
     def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
@@ -195,8 +243,39 @@ class Task(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.parts.scheduler(optimizer, horizon)}
 
 
+def _of_model(maker: OptimizerMaker) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    """Return a function of the model: torch's own optimizers are classes that take parameters."""
+    made = maker.func if isinstance(maker, partial) else maker
+    if isinstance(made, type) and issubclass(made, torch.optim.Optimizer):
+        return lambda model: maker(model.parameters())
+    return maker
+
+
+def given_in_python(*_: object, name: str) -> Any:
+    """Stand in a record for a task, or a part of one, that was an object of Python.
+
+    Args:
+        name: Its class.
+
+    Raises:
+        ValueError: Always: it cannot be built again.
+    """
+    raise ValueError(f"the run trained {name}, an object of Python, which cannot be built again")
+
+
 class ClassificationTask(Task):
-    """Logits `(B, C)` against class numbers `(B,)`, or soft labels `(B, C)` of mixed samples."""
+    """Logits `(B, C)` against class numbers `(B,)`, or soft labels `(B, C)` of mixed samples.
+
+    By default with cross entropy and accuracy. See `Task` for the arguments.
+    """
+
+    def default_loss(self) -> nn.Module:
+        """Return the cross entropy, in nats."""
+        return nn.CrossEntropyLoss()
+
+    def default_metrics(self, spec: "DataSpec | None") -> dict[str, Metric]:
+        """Return the accuracy over all samples."""
+        return {"accuracy": MulticlassAccuracy(average="micro")}
 
     def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
         """Return logits and class numbers; a soft label counts as its largest class."""
@@ -224,15 +303,38 @@ class RegressionTask(Task):
     """Standardized targets in the loss, the user's own units in metrics and predictions.
 
     The mean and deviation are of the train split; without them a loss in squared units of the
-    target would set the step size.
+    target would set the step size. Without a spec, targets are taken as they are.
+
+    By default with the squared error as loss, and with the mean absolute error and R2. See `Task`
+    for the arguments.
     """
 
     def __init__(
-        self, model: nn.Module, spec: "DataSpec", parts: Parts, *, l1: NonNegative = 0.0
+        self,
+        model: nn.Module,
+        spec: "DataSpec | None" = None,
+        parts: Parts | None = None,
+        *,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerMaker | None = None,
+        scheduler: SchedulerMaker | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        monitor: str = "val/loss",
+        l1: NonNegative = 0.0,
     ) -> None:
-        super().__init__(model, spec, parts, l1=l1)
+        own: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "scheduler": scheduler}
+        super().__init__(model, spec, parts, **own, metrics=metrics, monitor=monitor, l1=l1)
         # No buffers: precision=bf16-true would round them, and evaluation would not.
-        self._mean, self._std = torch.tensor(spec.target_mean), torch.tensor(spec.target_std)
+        self._mean = torch.tensor(spec.target_mean if spec else [0.0])
+        self._std = torch.tensor(spec.target_std if spec else [1.0])
+
+    def default_loss(self) -> nn.Module:
+        """Return the mean squared error, of standardized targets."""
+        return nn.MSELoss()
+
+    def default_metrics(self, spec: "DataSpec | None") -> dict[str, Metric]:
+        """Return mean absolute error and R2, over all targets."""
+        return {"mae": MeanAbsoluteError(), "r2": R2Score()}
 
     def _moments(self, device: torch.device) -> Batch:
         if self._mean.device != device:
@@ -261,8 +363,17 @@ class LanguageModelTask(Task):
     """Logits `(B, L, V)` against the token that follows each position, `(B, L)`.
 
     Loss and metrics take every position as a sample, `(B * L, V)` and `(B * L,)`: the loss is the
-    mean cross-entropy of a token, in nats.
+    mean cross-entropy of a token, in nats. By default with cross entropy and accuracy. See `Task`
+    for the arguments.
     """
+
+    def default_loss(self) -> nn.Module:
+        """Return the cross entropy, in nats per token."""
+        return nn.CrossEntropyLoss()
+
+    def default_metrics(self, spec: "DataSpec | None") -> dict[str, Metric]:
+        """Return the share of tokens that were predicted."""
+        return {"accuracy": MulticlassAccuracy(average="micro")}
 
     def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
         """Return logits and token ids, one row a token."""

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from litlab.config.schema import Config
+from litlab.evaluation.run import Run
 from litlab.runs.folder import find
 from litlab.training.preflight import folds as rules_of_folds
 from litlab.training.preflight import preflight
-from litlab.training.run import Result, train
+from litlab.training.run import train
 from litlab.utils.names import extended
 
 
@@ -16,7 +17,7 @@ from litlab.utils.names import extended
 class CrossValidation:
     """The runs of all folds, and their validation metrics: mean and sample deviation."""
 
-    runs: list[Result]
+    runs: list[Run]
     metrics: dict[str, tuple[float, float]]
 
 

@@ -4,29 +4,26 @@ import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from litlab.config.schema import Config
 from litlab.data.datamodule import ArrayDataModule
-from litlab.data.prepare.open import open_or_prepare
-from litlab.data.spec import DataSpec
 from litlab.distributed.launch import is_first_process
 from litlab.distributed.sync_batchnorm import synchronize
 from litlab.distributed.watchdog import Watchdog
 from litlab.evaluation.preview import preview_of_run
+from litlab.evaluation.run import Run
 from litlab.runs.best_epoch import BestEpoch
 from litlab.runs.checkpoint.io import probe
 from litlab.runs.checkpoint.metadata import CheckpointMetadata
-from litlab.runs.checkpoint.resume import Interruption, Resume, check_fits
-from litlab.runs.folder import BEST, PREVIOUS, RunRecord, make_folder
+from litlab.runs.checkpoint.resume import Interruption, Resume
+from litlab.runs.folder import BEST, PREVIOUS, make_folder
 from litlab.runs.lock import running, writing_to
 from litlab.runs.recorder import Recording
-from litlab.tasks.build import build_augmentations, build_task
+from litlab.tasks.own_module import introduction, mode_of, network
 from litlab.tasks.task import Task
 from litlab.training.callbacks.checkpoint import CheckpointCallback
 from litlab.training.callbacks.nan_guard import NaNGuard
@@ -34,53 +31,30 @@ from litlab.training.callbacks.optimizer_changes import OptimizerChanges
 from litlab.training.dvc_stage import Output
 from litlab.training.failed_step import FailedStepWriter
 from litlab.training.finders.find import find_settings, settings_of
-from litlab.training.freeze import freeze
-from litlab.training.preflight import check_with_data, preflight
+from litlab.training.parts import RunParts, build_parts, given_in_python
+from litlab.training.preflight import preflight
 from litlab.training.profiling import reports
 from litlab.training.trainer import fit, make_trainer, seed_apart
-from litlab.training.warm_start import WarmStart, init_from
-from litlab.utils import seeding, startup
+from litlab.training.warm_start import WarmStart
+from litlab.utils import startup
 from litlab.utils.errors import EnvironmentFault, Interrupted, LitlabError
 from litlab.utils.output import nth_epoch, say
 from litlab.utils.paths import runs_folder, short
 from litlab.utils.signals import Signals, Terminated, requeue
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a finished run leaves behind.
-
-    Attributes:
-        folder: The run's folder.
-        checkpoint: The weights of the best epoch.
-        record: What `run.json` says.
-        all_sent: Whether the tracking store has all of it.
-        trust: The user's own packages that the checkpoint names.
-    """
-
-    folder: Path
-    checkpoint: Path
-    record: RunRecord
-    all_sent: bool
-    trust: tuple[str, ...] = ()
-
-    def facts(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        names = ("run_id", "metrics", "seconds", "best_epoch", "epochs", "num_parameters")
-        facts = {name: getattr(self.record, name) for name in (*names, "resumed")}
-        return {**facts, "checkpoint": str(self.checkpoint), "folder": str(self.folder)}
-
-
 def train(
     config: Config,
     out: Path | None = None,
     command: list[str] | None = None,
-    resume: Resume | None = None,
+    resume: Resume | bool | None = None,
     callbacks: Sequence[Callback] = (),
     *,
+    task: pl.LightningModule | None = None,
+    data: pl.LightningDataModule | None = None,
     preview: bool = True,
     prepared: Path | None = None,
-) -> Result:
+) -> Run:
     """Train one model.
 
     Of several processes only the first returns; the others end when the training does.
@@ -89,8 +63,12 @@ def train(
         config: A checked configuration.
         out: Folder for the run; a new one under runs/ if None.
         command: What the user typed, to repeat the run.
-        resume: Resume an interrupted run; None starts a new one.
+        resume: Resume an interrupted run (True: the newest of these settings); None starts a new
+            one.
         callbacks: More of Lightning's.
+        task: What to train in place of what the configuration says: a litlab task, or any
+            LightningModule.
+        data: What to train on in place of what the configuration says: any LightningDataModule.
         preview: Whether to draw the first samples; not worth it for one of many like it.
         prepared: Folder of the prepared data; data/prepared/<name> if None.
 
@@ -98,25 +76,25 @@ def train(
         LitlabError: See `litlab.utils.errors`; a run that had begun is recorded as FAILED or
             KILLED.
     """
-    config = preflight(config)
+    config = preflight(given_in_python(config, task, data))
+    resume = Resume() if resume is True else resume or None
     with ExitStack() as locks:
         output = _lock_output(config, out, resume, locks)
         interrupted = resume.find(config, out, command or []) if resume else None
 
-        folder, spec = open_or_prepare(config.data, config.trust, prepared)
-        task, data, warm_start = _build(config, folder, spec, interrupted)
+        parts = build_parts(config, interrupted, prepared, task, data)
 
-        run, state = _make_folders(config, task, out, output, interrupted, locks)
-        config, files = _find_settings(config, task, data, run, interrupted)
-        files += _report(warm_start, run)
+        run, state = _make_folders(parts, out, output, interrupted, locks)
+        config, files = _find_settings(parts, run, interrupted)
+        files += _report(parts.warm_start, run)
 
-        best = BestEpoch(config.monitor, task.parts.mode)
+        best = BestEpoch(config.monitor, mode_of(config, parts.task))
         place = output.place if output else run
-        recording = Recording(config, spec, run, best, command or [], place)
+        recording = Recording(config, parts.spec, run, best, command or [], place)
         with Signals() as signals, _recorded(recording, interrupted, signals):
-            _open_record(recording, task, data, interrupted, files, preview=preview)
-            trainer = _make_trainer(recording, task, state, signals, interrupted, callbacks)
-            _fit(trainer, task, data, recording, signals, interrupted)
+            _open_record(recording, parts, interrupted, files, preview=preview)
+            trainer = _make_trainer(recording, parts, state, signals, interrupted, callbacks)
+            _fit(trainer, parts, recording, signals, interrupted)
             _require_checkpoint(recording)
 
         if not is_first_process():
@@ -124,8 +102,15 @@ def train(
         (state / PREVIOUS).unlink(missing_ok=True)  # a finished run is not resumed
         if output is not None:
             output.publish()
-        trust = tuple(config.trust)
-        return Result(place, place / BEST, recording.record, recording.all_sent, trust)
+        return Run(
+            place,
+            place / BEST,
+            recording.record,
+            recording.all_sent,
+            tuple(config.trust),
+            task=task if isinstance(task, Task) else None,
+            can_evaluate=parts.known,
+        )
 
 
 def _lock_output(
@@ -142,31 +127,8 @@ def _lock_output(
     return output
 
 
-def _build(
-    config: Config, folder: Path, spec: DataSpec, interrupted: Interruption | None
-) -> tuple[Task, ArrayDataModule, WarmStart | None]:
-    """Build task and data; start from another run's weights where that is asked for."""
-    seeding.seed_everything(config.seed)
-    task = build_task(config, spec)
-    warm_start = None
-    if config.init_from is not None and interrupted is None:
-        warm_start = init_from(task.model, spec, config.init_from, config.trust)
-    frozen = freeze(task.model, config.trainer)
-    overfit = config.trainer.overfit_batches > 0
-    augmentations = build_augmentations({} if overfit else config.augment, spec, config.trust)
-    check_with_data(config, spec, task.model)
-    data = ArrayDataModule(
-        folder, spec, config.loader, augmentations, seed=config.seed, repeat=overfit
-    )
-    data.open()  # a damaged file is found before anything is recorded
-    if interrupted is not None:
-        check_fits(interrupted, spec, task.state_dict(), config.trust)
-    return task, data, warm_start.frozen(frozen) if warm_start is not None else None
-
-
 def _make_folders(
-    config: Config,
-    task: Task,
+    parts: RunParts,
     out: Path | None,
     output: Output | None,
     interrupted: Interruption | None,
@@ -179,18 +141,18 @@ def _make_folders(
     if not is_first_process():  # the others write nothing; checkpoints go where the first's go
         return runs_folder(), output.state if output else runs_folder()
     if output is not None:
-        make_folder(output.place, config.run_name)  # refused before it is trained for
+        make_folder(output.place, parts.config.run_name)  # refused before it is trained for
         locks.enter_context(running(output.state))
         run = output.make()
-        _require_space(task, run, output.state)
+        _require_space(parts.task, run, output.state)
         return run, output.state
-    run = interrupted.folder if interrupted else make_folder(out, config.run_name)
-    _require_space(task, run)
+    run = interrupted.folder if interrupted else make_folder(out, parts.config.run_name)
+    _require_space(parts.task, run)
     locks.enter_context(running(run))
     return run, run
 
 
-def _require_space(task: Task, *folders: Path) -> None:
+def _require_space(task: pl.LightningModule, *folders: Path) -> None:
     """Refuse to train where the result cannot be kept."""
     weights = sum(value.nbytes for value in task.state_dict().values())
     try:
@@ -204,13 +166,12 @@ def _require_space(task: Task, *folders: Path) -> None:
 
 
 def _find_settings(
-    config: Config,
-    task: Task,
-    data: ArrayDataModule,
-    run: Path,
-    interrupted: Interruption | None,
+    parts: RunParts, run: Path, interrupted: Interruption | None
 ) -> tuple[Config, list[Path]]:
     """Return the configuration with the batch size and rate that were to be found, and files."""
+    config, task, data = parts.config, parts.task, parts.data
+    if not (isinstance(task, Task) and isinstance(data, ArrayDataModule)):
+        return config, []
     if interrupted is not None:
         return settings_of(config, interrupted.checkpoint, task, data), []
     return find_settings(config, task, data, run)
@@ -247,8 +208,7 @@ def _recorded(
 
 def _open_record(
     recording: Recording,
-    task: Task,
-    data: ArrayDataModule,
+    parts: RunParts,
     interrupted: Interruption | None,
     files: list[Path],
     *,
@@ -258,11 +218,16 @@ def _open_record(
     if not is_first_process():
         return
     if interrupted is None:
-        recording.start(task.model)
-        shown = preview_of_run(data, recording.folder) if preview else []
+        recording.start(network(parts.task))
+        lacking = introduction(parts.task, parts.data)
+        if lacking:
+            say(lacking)
+        shown = []
+        if preview and isinstance(parts.data, ArrayDataModule):
+            shown = preview_of_run(parts.data, recording.folder)
         recording.keep([*shown, *files])
         return
-    recording.resume(task.model, interrupted)
+    recording.resume(network(parts.task), interrupted)
     best = interrupted.folder / BEST
     if best.is_file() and not recording.checkpoint.exists():
         shutil.copyfile(best, recording.checkpoint)
@@ -275,7 +240,7 @@ def _open_record(
 
 def _make_trainer(
     recording: Recording,
-    task: Task,
+    parts: RunParts,
     state: Path,
     signals: Signals,
     interrupted: Interruption | None,
@@ -284,24 +249,32 @@ def _make_trainer(
     """Return the Trainer, with the callbacks that save the run and refuse a bad step."""
     config, folder = recording.config, recording.folder
     metadata = CheckpointMetadata(config, recording.spec, recording.record.run_id)
-    nan_guard = NaNGuard(FailedStepWriter(metadata, folder))
+    known = isinstance(parts.task, Task)  # a step of another module cannot be repeated
+    nan_guard = NaNGuard(FailedStepWriter(metadata, folder) if known else None)
     checkpoint = CheckpointCallback(
         metadata, folder, state, recording.best, signals, recording.tracked
     )
-    if interrupted is not None and interrupted.changed:
+    if interrupted is not None and interrupted.changed and known:
         changed = OptimizerChanges([change[:3] for change in interrupted.changed])
         callbacks = [*callbacks, changed]
-    trainer = make_trainer(config, folder, recording.loggers, checkpoint, nan_guard, callbacks)
+    trainer = make_trainer(
+        config,
+        folder,
+        recording.loggers,
+        checkpoint,
+        nan_guard,
+        callbacks,
+        own_data=not isinstance(parts.data, ArrayDataModule),
+    )
     if config.trainer.sync_batchnorm and trainer.world_size > 1:
-        synchronize(task.model, on_cuda=trainer.strategy.root_device.type == "cuda")
+        synchronize(network(parts.task), on_cuda=trainer.strategy.root_device.type == "cuda")
     seed_apart(config.seed, trainer)
     return trainer
 
 
 def _fit(
     trainer: pl.Trainer,
-    task: Task,
-    data: ArrayDataModule,
+    parts: RunParts,
     recording: Recording,
     signals: Signals,
     interrupted: Interruption | None,
@@ -316,7 +289,8 @@ def _fit(
     recording.fit_begins()
     with Watchdog(last_words).attach(trainer):
         try:
-            fit(trainer, task, data, signals, interrupted.checkpoint if interrupted else None)
+            checkpoint = interrupted.checkpoint if interrupted else None
+            fit(trainer, parts.task, parts.data, signals, checkpoint)
         except Interrupted:
             note = requeue() if signals.came == signal.SIGUSR1 else ""
             if note:

@@ -62,6 +62,8 @@ def make_trainer(
     checkpoint: CheckpointCallback,
     nan_guard: NaNGuard,
     extra: Sequence[Callback] = (),
+    *,
+    own_data: bool = False,
 ) -> pl.Trainer:
     """Return the Trainer, with litlab's loop and checkpoints in place of Lightning's.
 
@@ -72,6 +74,8 @@ def make_trainer(
         checkpoint: Saves the run.
         nan_guard: Refuses a step that is not finite.
         extra: More callbacks.
+        own_data: Whether the loaders are the user's own, whose samples Lightning has to share out
+            among several processes.
 
     Raises:
         ConfigError: Lightning refuses the combination.
@@ -96,7 +100,7 @@ def make_trainer(
             plugins=[checkpoint.io],
             default_root_dir=folder,
             num_sanity_val_steps=0,  # the parts were tried on made-up samples when they were built
-            use_distributed_sampler=False,  # the loader shares out each batch itself
+            use_distributed_sampler=own_data,  # litlab's loader shares out each batch itself
             enable_checkpointing=False,  # the checkpoint callback does it
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),

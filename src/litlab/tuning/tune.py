@@ -9,9 +9,18 @@ import torch
 from litlab.config import compose as configuration
 from litlab.config.schema import Config
 from litlab.data.prepare.open import open_or_prepare
+from litlab.data.spec import DataSpec
 from litlab.runs.checkpoint.metadata import config_hash
 from litlab.runs.lock import running
 from litlab.tasks.build import build_task
+from litlab.tasks.own_module import (
+    build_own_data,
+    build_own_module,
+    is_own_data,
+    is_own_module,
+    mode_of,
+    spec_of,
+)
 from litlab.training.callbacks.budget import seconds as span
 from litlab.training.preflight import preflight
 from litlab.training.preflight import study as rules_of_studies
@@ -20,7 +29,7 @@ from litlab.tuning.results.finalists import FinalistResults
 from litlab.tuning.results.outcome import Outcome
 from litlab.tuning.results.record import ParentRun, warm_up
 from litlab.tuning.study.composer import Composer
-from litlab.tuning.study.objectives import objectives_of
+from litlab.tuning.study.objectives import Objective, objectives_of
 from litlab.tuning.study.ownership import owners_folder
 from litlab.tuning.study.settings import StudySettings
 from litlab.tuning.study.space import Space
@@ -71,10 +80,9 @@ class Tuner:
         self.space = Space(settings.space)
         self.composer = Composer(self.base)
         self.space.check(self.composer)
-        _, self.spec = open_or_prepare(self.config.data, self.config.trust)
-        task = build_task(self.config, self.spec, trial=False)
+        self.spec = _spec(self.config)
         names = settings.objectives or [self.config.monitor]
-        self.objectives = objectives_of(names, task.parts.metrics)
+        self.objectives = _objectives(self.config, self.spec, names)
         self.folder = runs_folder() / settings.name
         measure = any(o.name == "latency" for o in self.objectives)
         shared = slots(self.config.trainer, settings.workers, cores)
@@ -205,6 +213,27 @@ class Tuner:
     def _raise(signals: Signals, saved: str) -> None:
         if signals.came is not None:
             raise signals.interrupted(saved)
+
+
+def _spec(config: Config) -> DataSpec:
+    """Prepare the data where they are not yet, and return what is known of them."""
+    if is_own_data(config):
+        return spec_of(build_own_data(config), config.data.name)
+    return open_or_prepare(config.data, config.trust)[1]
+
+
+def _objectives(config: Config, spec: DataSpec, names: Sequence[str]) -> list[Objective]:
+    """Return what is looked for; a LightningModule of the user's own has its monitored value."""
+    if not is_own_module(config):
+        task = build_task(config, spec, trial=False)
+        return objectives_of(names, task.parts.metrics)
+    mode = mode_of(config, build_own_module(config, spec))
+    monitored = Objective(config.monitor, "maximize" if mode == "max" else "minimize")
+    costs = [name for name in names if name != config.monitor]
+    if "latency" in costs:
+        what, fix = "the latency of a LightningModule of your own is not measured", "leave it out"
+        raise ConfigError(what, "study.objectives", fix)
+    return [monitored, *objectives_of(costs, {})]
 
 
 @contextmanager

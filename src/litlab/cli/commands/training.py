@@ -47,7 +47,8 @@ def train(
     result = run(config, out, ["litlab", *sys.argv[1:]], wish, prepared=prepared)
     if json:
         print_json(**result.facts())
-    show_training(result, next_step=out is None)  # a pipeline's next stage evaluates by itself
+    # A pipeline's next stage evaluates by itself.
+    show_training(result, next_step=out is None and result.can_evaluate)
     exit_if_unsent(result.all_sent)
 
 

@@ -32,21 +32,16 @@ def tune(
     use_plain_warnings()
     settings, base = load_settings(overrides or [])
     from litlab.cli.summary import show_study
-    from litlab.training.dvc_stage import stop_with_dvc
-    from litlab.tuning.results.experiment import how_to_use, write_experiment
-    from litlab.tuning.tune import Tuner
+    from litlab.tuning.run import help_study, run_study
 
-    stop_with_dvc()
-    tuner = Tuner(settings, base, join=join, put_aside=put_aside)
     if join:
-        helped = tuner.help()
+        helped = help_study(settings, base)
         say(f"{helped} trials here; the command without --join ends the study")
         if json:
             print_json(study=settings.name, trained=helped)
         return
-    outcome = tuner.run()
-    path = write_experiment(outcome, base, tuner.config.monitor)
+    study = run_study(settings, base, put_aside=put_aside)
+    experiment, page = short(study.experiment), short(study.page)
     if json:
-        print_json(**asdict(outcome), experiment=short(path), report=short(tuner.page))
-    next_command = how_to_use(path, base)
-    show_study(outcome, tuner.config.monitor, short(path), short(tuner.page), next_command)
+        print_json(**asdict(study.outcome), experiment=experiment, report=page)
+    show_study(study.outcome, study.monitor, experiment, page, study.next_command)

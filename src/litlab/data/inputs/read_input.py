@@ -37,7 +37,7 @@ def read_input(
     if not path.is_dir() or suffix in (".npy", ".npz"):
         require_file(path)
     if suffix in (".npy", ".npz"):
-        _refuse_codes(path, spec)
+        refuse_codes(path, spec)
         names, values = _numbered(path, _read_numpy(path))
     elif spec.tokenizer is not None:
         return read_texts(path, spec)
@@ -56,6 +56,23 @@ def read_input(
     else:
         known = "a text file" if spec.kind == "text" else ", ".join((".npy", ".npz", *TABLES))
         raise DataError(f"cannot read {spec.kind} data from it", str(path), f"use {known}")
+    return as_stored(names, values, spec, path)
+
+
+def as_stored(
+    names: list[str], values: Array, spec: DataSpec, path: Path
+) -> tuple[list[str], Array]:
+    """Return names and values as `prepare` would store them.
+
+    Args:
+        names: One a sample.
+        values: `(N, *spec.shape)`, or another of the shapes that people save.
+        spec: What the network was trained on.
+        path: Where they are from, for messages.
+
+    Raises:
+        DataError: They are of another kind or shape, or not finite.
+    """
     values = _shaped(values, spec, path)
     if spec.kind == "text":
         _check_ids(values, spec, path)
@@ -91,7 +108,12 @@ def _is_table(path: Path, spec: DataSpec) -> bool:
     return suffix in TABLES or (bool(spec.columns) and path.is_file() and suffix not in IMAGES)
 
 
-def _refuse_codes(path: Path, spec: DataSpec) -> None:
+def refuse_codes(path: Path, spec: DataSpec) -> None:
+    """Refuse an array where the columns of a table were fitted.
+
+    Raises:
+        DataError: They were.
+    """
     if any(column.kind == "categorical" or column.quantiles for column in spec.columns):
         raise DataError(
             "an array says nothing of categories and quantiles",

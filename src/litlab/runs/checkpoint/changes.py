@@ -30,7 +30,7 @@ EFFECTS: dict[str, Effect] = {
     # What a run is called, where it is recorded, and how it is shown.
     **dict.fromkeys(("name", "plot", "trust", "tracking"), FREE),
     # The place among the samples, the weights at the start, what "best" means.
-    **dict.fromkeys(("seed", "monitor", "init_from", "data", "loader"), FIXED),
+    **dict.fromkeys(("seed", "monitor", "monitor_mode", "init_from", "data", "loader"), FIXED),
     # Applied to each batch or epoch that follows. Other weights are refused when they are loaded.
     **dict.fromkeys(("augment", "model", "task", "loss", "metrics"), CHANGEABLE),
     # The groups of parameters, and what each weight's state is.

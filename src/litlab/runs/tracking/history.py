@@ -38,13 +38,16 @@ class History(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Merge metrics into their epoch's row; train/loss comes last, and writes the file."""
+        """Merge metrics into their epoch's row.
+
+        The file is written with train/loss, which comes last; where nothing has that name, always.
+        """
         if "epoch" not in metrics:  # a callback's own, such as LearningRateMonitor's, a step
             return
         epoch = int(metrics["epoch"])
         values = {k: float(v) for k, v in metrics.items() if k != "epoch"}
         self.rows.setdefault(epoch, {"epoch": epoch}).update(values)
-        if "train/loss" in values:
+        if "train/loss" in values or not any("train/loss" in row for row in self.rows.values()):
             write_rows(self.path, list(self.rows.values()))
 
 

@@ -9,6 +9,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from litlab.runs.checkpoint.io import RAW
+from litlab.tasks.own_module import network
+from litlab.tasks.task import Task
 
 MODEL = "model."  # what the task calls its network
 
@@ -89,17 +91,17 @@ class WeightAverage(Callback):
         if not self.count:
             return
         whole: dict[str, torch.Tensor] = checkpoint["state_dict"]
-        kept = self._kept(network(pl_module))
+        kept = self._kept(network(pl_module), _prefix(pl_module))
         other = {name: kept.get(name, value) for name, value in whole.items()}
         # A validation that was broken off leaves the average in the model.
         average, raw = (whole, other) if self._swapped else (other, whole)
         checkpoint["state_dict"], checkpoint[RAW] = average, raw
 
-    def _kept(self, model: nn.Module) -> dict[str, torch.Tensor]:
+    def _kept(self, model: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
         """The set that is not in the model, by checkpoint names: tied weights have two."""
         place = {id(tensor): i for i, tensor in enumerate(self._current)}
         return {
-            MODEL + name: self._average[place[id(tensor)]]
+            prefix + name: self._average[place[id(tensor)]]
             for name, tensor in _all_names(model)
             if id(tensor) in place
         }
@@ -113,15 +115,14 @@ class WeightAverage(Callback):
             return
         average: Mapping[str, torch.Tensor] = checkpoint["state_dict"]
         names = floating(network(pl_module))
-        self._loaded = {name: average[MODEL + name].clone() for name in names}
+        prefix = _prefix(pl_module)
+        self._loaded = {name: average[prefix + name].clone() for name in names}
         pl_module.load_state_dict(raw)
 
 
-def network(task: pl.LightningModule) -> nn.Module:
-    """Return a task's network."""
-    model = task.model
-    assert isinstance(model, nn.Module)
-    return model
+def _prefix(task: pl.LightningModule) -> str:
+    """Return what stands before the names of the network's weights in a checkpoint."""
+    return MODEL if isinstance(task, Task) else ""
 
 
 def floating(model: nn.Module) -> dict[str, torch.Tensor]:

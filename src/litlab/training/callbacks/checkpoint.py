@@ -24,12 +24,13 @@ from litlab.runs.checkpoint.metadata import CheckpointMetadata
 from litlab.runs.checkpoint.resume import BEST_STATE, check_moments, restoring
 from litlab.runs.folder import BEST, LAST, PREVIOUS
 from litlab.training.callbacks.averaging import WeightAverage
-from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault
+from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault, NonFiniteError
 from litlab.utils.signals import Signals
 
 SHARE = 20  # saving takes at most one part in as many of the time
 # What evaluation and prediction need, besides the metadata.
 OF_BEST = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
+HYPERPARAMETERS = ("hyper_parameters", "hparams_name")  # by which Lightning builds a module again
 
 
 class Stopped(BaseException):
@@ -73,6 +74,7 @@ class CheckpointCallback(Callback):
         self._first, self._saved_steps = True, -1
         self._resume: dict[str, Any] | None = None
         self._countdown, self._steps, self._asked = 1, 0, time.monotonic()
+        self._within_epochs = True  # whether a run can go on from the middle of one
 
     # What Lightning calls.
 
@@ -109,6 +111,7 @@ class CheckpointCallback(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the clock, and go on with the random numbers of an interrupted run."""
+        self._within_epochs = _goes_on_within_epochs(trainer)
         if trainer.is_global_zero:
             sweep(self.folder)
             sweep(self.state_folder)
@@ -127,7 +130,7 @@ class CheckpointCallback(Callback):
     def epoch_resumed(self, trainer: pl.Trainer) -> None:
         """In the middle of an epoch: what its hooks drew, they had drawn before."""
         assert self._resume is not None
-        meters: Any = trainer.lightning_module
+        meters: Any = trainer.lightning_module  # a litlab task: others are saved between epochs
         with restoring(Path(str(trainer.ckpt_path))):
             rng.restore(_of_rank(self._resume["rng"], trainer.global_rank))
             states = self._resume["meters"]
@@ -147,7 +150,7 @@ class CheckpointCallback(Callback):
         due = due and not self._first  # the first save waits for the best weights
         if self.every_steps is not None and trainer.global_step % self.every_steps == 0:
             due = True
-        if stop or due:
+        if (stop or due) and self._within_epochs:
             self._save(trainer, mid_epoch=True)
         if stop:
             raise Stopped
@@ -190,11 +193,17 @@ class CheckpointCallback(Callback):
         if measured is None:
             known = ", ".join(sorted(map(str, trainer.callback_metrics)))
             raise ConfigError(f"'{monitor}' was not measured", "monitor", f"one of: {known}")
-        if not self.best.update(float(measured), trainer.current_epoch - 1):
+        value = float(measured)
+        if not math.isfinite(value):  # as the best of all it would never be replaced
+            what = f"{monitor} is {value} in epoch {trainer.current_epoch}"
+            fix = NonFiniteError.remedy(clipped=bool(trainer.gradient_clip_val))
+            raise NonFiniteError(what, "training", fix)
+        if not self.best.update(value, trainer.current_epoch - 1):
             return None
         content = self._content(trainer)
         if trainer.is_global_zero:
             kept = {key: content[key] for key in (*OF_BEST, KEY)}
+            kept |= {key: content[key] for key in HYPERPARAMETERS if key in content}
             weights = content["state_dict"]
             kept["state_dict"] = {name: value.detach().clone() for name, value in weights.items()}
             self._snapshot = kept
@@ -281,6 +290,17 @@ class CheckpointCallback(Callback):
         stop, due, self._countdown = tensor.tolist()
         self._asked, self._steps = now, 0
         return bool(stop), bool(due)
+
+
+def _goes_on_within_epochs(trainer: pl.Trainer) -> bool:
+    """Whether the loaders can start at a batch, and the task keeps what an epoch has measured.
+
+    Loaders and LightningModules of the user's own go on from the end of an epoch.
+    """
+    loaders = trainer.fit_loop._combined_loader
+    parts = loaders.flattened if loaders is not None else []
+    can_start = all(hasattr(part, "start") for part in parts)
+    return can_start and hasattr(trainer.lightning_module, "meter_states")
 
 
 def _gather(trainer: pl.Trainer, own: Any) -> list[Any]:

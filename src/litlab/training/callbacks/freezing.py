@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from litlab.training.callbacks.averaging import network
+from litlab.tasks.own_module import network
 from litlab.training.freeze import frozen_names, frozen_norms
 
 

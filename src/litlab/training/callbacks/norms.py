@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from litlab.training.callbacks.averaging import network
+from litlab.tasks.own_module import network
 
 ROWS = 100  # steps whose norms are kept apart before they are summed
 

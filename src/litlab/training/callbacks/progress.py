@@ -34,7 +34,7 @@ class Bar(RichProgressBar):
         """Show the losses of the epoch before, and no run id."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
-        losses = {k: v for k, v in trainer.callback_metrics.items() if k.endswith("/loss")}
+        losses = {k: v for k, v in trainer.callback_metrics.items() if k.endswith("loss")}
         return {**shown, **{name: number(float(value)) for name, value in losses.items()}}
 
     def _get_train_description(self, current_epoch: int) -> str:
@@ -78,7 +78,9 @@ class EpochLines(Callback):
         if not trainer.is_global_zero or (epochs % every and not last):
             return
         values: dict[str, Any] = dict(trainer.callback_metrics)
-        shown = [k for k in values if k.startswith(("train/loss", "val/"))]
+        shown = [k for k in values if k.startswith(("train/loss", "train_loss", "val"))]
+        if not shown:  # a LightningModule of one's own has names of its own
+            shown = list(values)
         if not shown:  # a run that goes on has said it before
             return
         text = "  ".join(f"{name} {number(float(values[name]))}" for name in sorted(shown))

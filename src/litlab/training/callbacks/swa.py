@@ -8,7 +8,8 @@ from lightning.pytorch.trainer.states import RunningStage
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from litlab.training.callbacks.averaging import WeightAverage, network
+from litlab.tasks.own_module import network
+from litlab.training.callbacks.averaging import WeightAverage
 
 
 class SWA(WeightAverage):

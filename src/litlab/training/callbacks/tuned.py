@@ -2,8 +2,8 @@
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 
+from litlab.tasks.own_module import network
 from litlab.training.compile import (
     Wish,
     compile_in_place,
@@ -14,7 +14,7 @@ from litlab.training.compile import (
 
 
 class PrepareModel(Callback):
-    """Prepares `pl_module.model` before the optimizer is made and the strategy wraps it.
+    """Prepares the task's model before the optimizer is made and the strategy wraps it.
 
     Args:
         compiled: Whether to compile.
@@ -27,8 +27,7 @@ class PrepareModel(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Change the network, which is still on the CPU."""
-        model, device = pl_module.model, trainer.strategy.root_device
-        assert isinstance(model, nn.Module)
+        model, device = network(pl_module), trainer.strategy.root_device
         plain = not self.compiled and not self.sharded
         if wants_channels_last(self.channels_last, model, device, plain=plain):
             use_channels_last(model)

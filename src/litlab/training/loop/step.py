@@ -1,5 +1,6 @@
 """One training step, in Lightning's order, without asking those who have nothing to say."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,7 @@ def step_of(trainer: Any) -> "Step | None":
         and not getattr(trainer.fit_loop, "_skip_backward", False)
         and not any(_overrides(module, name, pl.LightningModule) for name in OWN_STEP)
         and data is not None
+        and not math.isinf(trainer.num_training_batches)  # the user's own data, of no length
         and not any(_overrides(data, name, pl.LightningDataModule) for name in OWN_TRANSFER)
         and getattr(module, "quiet_steps", False)
         and len(guards) == 1

@@ -1,5 +1,6 @@
 """What a study may ask for, read from conf/study and checked before anything runs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,20 +71,47 @@ def load_settings(overrides: list[str]) -> tuple[StudySettings, list[str]]:
     """
     own = [o for o in overrides if _key(o).split(".")[0] == "study"]
     name = next((o.partition("=")[2] for o in reversed(own) if _key(o) == "study"), "")
+    content = _named(name)
+    for override in own:
+        if _key(override) != "study":
+            _change(content, override)
+    return _checked(content, name, own, [o for o in overrides if o not in own])
+
+
+def settings_of(
+    study: str | None, changes: Mapping[str, Any], base: list[str]
+) -> tuple[StudySettings, list[str]]:
+    """Return settings given in Python, and the overrides that are the configuration's own.
+
+    Args:
+        study: The study of conf/study to begin with; None: `changes` say it all.
+        changes: Settings by name, in place of the study's.
+        base: Overrides of the configuration.
+
+    Raises:
+        ConfigError: There is no such study, or it asks for what does not exist.
+    """
+    content = {**(_named(study) if study is not None else {}), **changes}
+    typed = [f"study.{name}={value}" for name, value in changes.items()]
+    return _checked(content, study, typed, base)
+
+
+def _named(name: str) -> dict[str, Any]:
     folder = project_root() / "conf" / "study"
     known = [path.stem for path in folder.glob("*.yaml")]
     if name not in known:
         what = f"study has no choice '{name}'" if name else "no study is named"
         raise ConfigError(what, f"study={name}", nearest(name, known) if name else _list(known))
-    content = {"name": name, **_read(folder / f"{name}.yaml")}
-    for override in own:
-        if _key(override) != "study":
-            _change(content, override)
+    return {"name": name, **_read(folder / f"{name}.yaml")}
+
+
+def _checked(
+    content: dict[str, Any], name: str | None, typed: list[str], rest: list[str]
+) -> tuple[StudySettings, list[str]]:
     try:
         settings = StudySettings.model_validate(content)
     except ValidationError as error:
-        raise _explained(error, name, own) from None
-    rest = [o for o in overrides if o not in own]
+        raise _explained(error, name, typed) from None
     return settings, [*rest, *_monitor(settings.objectives, rest)]
 
 
@@ -161,12 +189,13 @@ def _list(known: list[str]) -> str:
     return "one of: " + ", ".join(f"study={name}" for name in sorted(known))
 
 
-def _explained(error: ValidationError, name: str, overrides: list[str]) -> ConfigError:
+def _explained(error: ValidationError, name: str | None, overrides: list[str]) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     setting = f"study.{first['loc'][0]}"
     typed = [o for o in overrides if _key(o) == setting and setting != "study.storage"]
-    where = typed[-1] if typed else f"conf/study/{name}.yaml"
+    file = "litlab.tune" if name is None else f"conf/study/{name}.yaml"
+    where = typed[-1] if typed else file
     if first["type"] == "extra_forbidden":
         return ConfigError(f"no setting 'study.{key}'", where, nearest(key, _fields()))
     if first["type"] == "literal_error":

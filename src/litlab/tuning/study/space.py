@@ -20,7 +20,8 @@ from litlab.utils.paths import project_root
 
 WHERE = "study.space"
 # What is measured on, and how, is the same for all trials; seeds are the finalists' matter.
-FIXED = ("data", "seed", "monitor", "name", "tracking", "trust", "plot", "metrics", "task")
+FIXED = ("data", "seed", "monitor", "name", "tracking", "trust", "plot", "metrics")
+SAME_TASK = ("task", "task._target_")  # its other settings may be those of a module of one's own
 DIGITS = 12  # to which multiples of a step are rounded: 0.1 + 2 * 0.1 is 0.3
 
 
@@ -77,7 +78,7 @@ class Space:
             entry = {"choices": list(entry)}
         if not isinstance(entry, Mapping):
             raise ConfigError("neither choices nor a range", where, "[a, b] or {low: 1, high: 9}")
-        if path.split(".")[0] in FIXED:
+        if path.split(".")[0] in FIXED or path in SAME_TASK:
             what = "cannot be varied: trials would not be of the same task"
             raise ConfigError(what, where, "give it on the command line, one study each")
         for key in entry:

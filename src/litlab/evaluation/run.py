@@ -1,0 +1,223 @@
+"""A run as Python sees it: what it was, what it reached, and what its network is good for."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from litlab.config.compose import trusted_packages
+from litlab.runs.folder import BEST, RUN_FILE, RunRecord, find
+from litlab.runs.tracking.address import tracking_uri
+from litlab.tasks.task import Task
+from litlab.utils.errors import CheckpointError, ConfigError
+from litlab.utils.output import number
+from litlab.utils.paths import short, store_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from litlab.evaluation.evaluate import Evaluation
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run: trained just now by `litlab.train`, or an earlier one (`Run.load`, `litlab.runs`).
+
+    Attributes:
+        folder: The run's folder.
+        checkpoint: The weights of the best epoch.
+        record: What `run.json` says: status, seconds, environment, git commit, ...
+        all_sent: Whether the tracking store has all of it.
+        trust: The user's own packages that the checkpoint names.
+        task: The litlab task that was given to `litlab.train`, where one was. `evaluate` and
+            `predict` put the best epoch's weights into it.
+        can_evaluate: Whether the task and the data are litlab's, as `evaluate` needs.
+    """
+
+    folder: Path
+    checkpoint: Path
+    record: RunRecord
+    all_sent: bool = True
+    trust: tuple[str, ...] = ()
+    task: Task | None = None
+    can_evaluate: bool = True
+
+    @classmethod
+    def load(
+        cls,
+        reference: str | Path = "last",
+        trust: Sequence[str] = (),
+        task: Task | None = None,
+    ) -> "Run":
+        """Return an earlier run.
+
+        Args:
+            reference: Its folder, its name, the start of its MLflow id (four characters or more), a
+                checkpoint file in its folder, or "last".
+            trust: Packages of your own that its checkpoint may name, besides those that the
+                project's configuration trusts.
+            task: The litlab task that the run trained, where it was given to `litlab.train`.
+
+        Raises:
+            CheckpointError: There is no such run, there are several, or it has no checkpoint.
+        """
+        found = find(str(reference))
+        record = found.record
+        if record is None:
+            what, fix = f"there is no {RUN_FILE} beside it", "name a run's folder"
+            raise CheckpointError(what, str(found.checkpoint), fix)
+        packages = tuple(trusted_packages(trust))
+        return cls(found.folder, found.checkpoint, record, trust=packages, task=task)
+
+    @property
+    def id(self) -> str:
+        """MLflow's id of the run."""
+        return self.record.run_id
+
+    @property
+    def name(self) -> str:
+        """The run's name, `<data>-<model>` unless it was given one."""
+        return self.record.run_name
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Training and validation metrics of the best epoch, by names such as "val/accuracy"."""
+        return dict(self.record.metrics)
+
+    @property
+    def history(self) -> "pd.DataFrame":
+        """A row an epoch: "epoch" (from 0, as in MLflow), "train/loss", "val/accuracy", "lr", ...
+
+        Without rows where no epoch was finished.
+        """
+        import pandas as pd
+
+        path = self.folder / "history.csv"
+        if not path.is_file():
+            return pd.DataFrame({"epoch": pd.Series(dtype="int64")})
+        table = pd.read_csv(path, float_precision="round_trip")
+        return table.astype({"epoch": "int64"})
+
+    def evaluate(self, out: Path | None = None, *, tta: int = 0) -> "Evaluation":
+        """Measure the run on the test split, write its report, and add both to its record.
+
+        Args:
+            out: Folder for the results; the run's `report/` if None.
+            tta: Augmented views to average each prediction over (test-time augmentation).
+
+        Returns:
+            `metrics` (such as "accuracy"; loss in nats or squared units) and `folder`, where
+            `report.html`, `metrics.json` and `predictions.csv` are.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be used.
+            ConfigError: Views are asked for, and the run has no augmentation.
+            DataError: The prepared data are not those that the run was trained on.
+            EnvironmentFault: The results cannot be written.
+        """
+        from litlab.evaluation.evaluate import evaluate
+
+        return evaluate(str(self.checkpoint), out, self.trust, tta, self.task)
+
+    def predict(self, values: Any, *, resize: bool = False) -> "pd.DataFrame":
+        """Return predictions for new data, a row a sample.
+
+        Args:
+            values: An array or tensor `(N, *shape)` in the units of the raw data (images: bytes
+                from 0 to 255), a DataFrame with the feature or text column by name, a path of a
+                file or folder, or a list of paths, of texts, or of arrays of one shape.
+            resize: Whether to resize images that differ.
+
+        Returns:
+            For classes, the columns "input", "prediction", "confidence" (from 0 to 1) and a
+            probability "p(CLASS)" for each class; else "input" and each target in its own unit.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be used, or is of a language model.
+            DataError: The values do not fit what the network was trained on.
+        """
+        from litlab.evaluation.predict import predictions
+
+        return predictions(self.checkpoint, values, resize=resize, trust=self.trust, task=self.task)
+
+    def generate(self, prompt: str = "", *, max_tokens: int = 500, **settings: Any) -> str:
+        """Let a language model write.
+
+        Args:
+            prompt: What the text begins with.
+            max_tokens: How many tokens to write.
+            settings: `temperature` (0 takes the likeliest token), `top_k`, `top_p`, `seed`.
+
+        Raises:
+            CheckpointError: The run is of no language model.
+            ConfigError: A setting is out of range.
+        """
+        from litlab.evaluation.generate import generate
+
+        return generate(
+            str(self.checkpoint), prompt, max_tokens=max_tokens, trust=self.trust, **settings
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `litlab train --json` prints."""
+        names = ("run_id", "metrics", "seconds", "best_epoch", "epochs", "num_parameters")
+        facts = {name: getattr(self.record, name) for name in (*names, "resumed")}
+        return {**facts, "checkpoint": str(self.checkpoint), "folder": str(self.folder)}
+
+    def __repr__(self) -> str:
+        shown = [f"{k} {number(v)}" for k, v in self.metrics.items() if not k.startswith("train/")]
+        parts = (self.name, self.record.status, *shown, short(self.folder))
+        return f"Run({', '.join(parts)})"
+
+
+def runs(query: str = "", *, uri: str | None = None) -> Iterator[Run]:
+    """Search the project's runs in MLflow, the newest first.
+
+    Args:
+        query: MLflow's own filter, such as "metrics.`val/accuracy` > 0.97" (the last epoch's),
+            "metrics.`best/val/accuracy` > 0.97" (the best epoch's, which is what `Run.metrics`
+            has), "params.`model._target_` LIKE '%CNN'", "attributes.status = 'FINISHED'", and
+            several of them joined by "and". All runs if empty.
+        uri: The tracking store, as `tracking.uri`; MLFLOW_TRACKING_URI, or the project's own, if
+            None.
+
+    Yields:
+        Runs whose folders are on this machine, trials of studies among them.
+
+    Raises:
+        ConfigError: MLflow does not understand the query.
+        EnvironmentFault: The store cannot be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from litlab.runs.tracking.mlflow_logger import MLflowLogger, first_line
+
+    root, gone = store_root(), 0
+    address = tracking_uri(uri, root)
+    own = root / "mlflow.db"
+    if address == f"sqlite:///{own}" and not own.is_file():
+        return  # nothing was recorded yet, and looking would make the file
+    client = MLflowLogger(address, "", root / "mlartifacts").client
+    trust = tuple(trusted_packages())
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    page: str | None = None
+    while True:
+        try:
+            found = client.search_runs(
+                experiments, query, order_by=["attributes.start_time DESC"], page_token=page
+            )
+        except MlflowException as error:
+            fix = 'write e.g. "metrics.`best/val/accuracy` > 0.9"; see docs/python.md'
+            raise ConfigError(first_line(error), f"litlab.runs({query!r})", fix) from None
+        for one in found:
+            folder = Path(one.data.tags.get("run.folder", ""))
+            if (folder / RUN_FILE).is_file():
+                yield Run(folder, folder / BEST, RunRecord.load(folder), trust=trust)
+            elif "run.folder" in one.data.tags:
+                gone += 1
+        page = found.token
+        if not page:
+            break
+    if gone:
+        warnings.warn(f"{gone} more runs match whose folders are not here", stacklevel=2)

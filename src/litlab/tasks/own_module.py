@@ -1,0 +1,179 @@
+"""LightningModules and LightningDataModules of the user's own, and what litlab knows of them.
+
+Of a `Task` litlab knows the model, the loss and the metrics. Any other LightningModule has its own
+`training_step` and `configure_optimizers`, and logs what it likes: its runs are tracked, saved,
+resumed and tuned all the same. What needs to know more is refused, or said once at the start.
+"""
+
+import inspect
+import re
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import nn
+
+from litlab.config.constraints import GIVEN
+from litlab.config.instantiate import build, locate
+from litlab.config.schema import Config
+from litlab.data.datamodule import ArrayDataModule
+from litlab.data.spec import DataSpec
+from litlab.tasks.build import build_model
+from litlab.tasks.metrics import build_metrics, direction
+from litlab.tasks.task import Task
+from litlab.utils.errors import ConfigError
+
+LESS_IS_BETTER = {"loss", "error", "err", "mae", "mse", "rmse", "nll", "perplexity"}
+MORE_IS_BETTER = {"accuracy", "acc", "auroc", "auc", "f1", "precision", "recall", "iou", "r2"}
+
+
+def is_own_module(config: Config) -> bool:
+    """Whether the configuration's task is a LightningModule that is no `Task`.
+
+    Raises:
+        ConfigError: It cannot be imported, or is no LightningModule.
+    """
+    target = config.task["_target_"]
+    found = locate(target, "task._target_", config.trust)
+    if not (isinstance(found, type) and issubclass(found, pl.LightningModule)):
+        if isinstance(found, type):
+            fix = "derive it from lightning.LightningModule, or from litlab.ClassificationTask"
+            raise ConfigError(f"{found.__name__} is no LightningModule", "task._target_", fix)
+        return False
+    return not issubclass(found, Task)
+
+
+def is_own_data(config: Config) -> bool:
+    """Whether the configuration's data source is a LightningDataModule.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
+    target = config.data.source["_target_"]
+    found = locate(target, "data.source._target_", config.trust)
+    return isinstance(found, type) and issubclass(found, pl.LightningDataModule)
+
+
+def build_own_module(config: Config, spec: DataSpec) -> pl.LightningModule:
+    """Build it, with the `model` and the `spec` where its constructor has parameters of that name.
+
+    Raises:
+        ConfigError: It refuses its settings.
+    """
+    found = locate(config.task["_target_"], "task._target_", config.trust)
+    taken = inspect.signature(found).parameters
+    node = dict(config.task)
+    if node.get("l1") == 0.0 and "l1" not in taken:
+        del node["l1"]  # of litlab's own tasks, at a default that means nothing
+    if "spec" in taken:
+        node["spec"] = spec
+    if "model" in taken:
+        node["model"] = build_model(config, spec)
+    module: pl.LightningModule = build(node, where="task", trust=config.trust)
+    return module
+
+
+def build_own_data(config: Config) -> pl.LightningDataModule:
+    """Build the LightningDataModule that `data.source` names.
+
+    Raises:
+        ConfigError: It refuses its settings.
+    """
+    data: pl.LightningDataModule = build(
+        config.data.source, where="data.source", trust=config.trust
+    )
+    return data
+
+
+def spec_of(data: pl.LightningDataModule, name: str) -> DataSpec:
+    """Return what a model is told of the data: their `spec`, or that nothing is known."""
+    own = getattr(data, "spec", None)
+    if isinstance(own, DataSpec):
+        return own
+    return DataSpec(
+        name=name,
+        source=f"{type(data).__module__}.{type(data).__qualname__}",
+        kind="other",
+        task="other",
+        shape=(),
+        dtype="float32",
+        sizes={},
+        licence="",
+        origin="",
+    )
+
+
+def network(module: pl.LightningModule) -> nn.Module:
+    """Return the network of a task; any other LightningModule is its own."""
+    return module.model if isinstance(module, Task) else module
+
+
+def mode_of(config: Config, module: pl.LightningModule) -> str:
+    """Return "min" or "max": which way the monitored value gets better.
+
+    Raises:
+        ConfigError: Neither the configuration nor the value's name tells.
+    """
+    if config.monitor_mode is not None:
+        return config.monitor_mode
+    if isinstance(module, Task):
+        return module.parts.mode
+    words = set(re.split(r"\W|_", config.monitor.lower()))
+    name = config.monitor.partition("/")[2]
+    if name in config.metrics and config.task["_target_"] != GIVEN:
+        return direction(config.monitor, build_metrics(config.metrics, 2, config.trust))
+    if bool(words & LESS_IS_BETTER) != bool(words & MORE_IS_BETTER):
+        return "min" if words & LESS_IS_BETTER else "max"
+    what = f"whether '{config.monitor}' is better small or large is not known"
+    raise ConfigError(what, "monitor", "set monitor_mode=min or monitor_mode=max")
+
+
+def refuse_unsupported(
+    config: Config, module: pl.LightningModule, data: pl.LightningDataModule
+) -> None:
+    """Refuse settings that need to know the model, the loss or the arrays.
+
+    Raises:
+        ConfigError: One is asked for that a module or data of the user's own cannot have.
+    """
+    trainer = config.trainer
+    from_config = isinstance(module, Task) and config.task["_target_"] != GIVEN
+    asked: dict[str, Any] = {"trainer.lr_find": trainer.lr_find != "off" and not from_config}
+    if not isinstance(module, Task):
+        asked |= {
+            "trainer.compile=true": trainer.compile,
+            "init_from": config.init_from,
+            "trainer.freeze": trainer.freeze,
+            "trainer.strategy=fsdp2": trainer.strategy == "fsdp2",
+        }
+    if not (isinstance(module, Task) and isinstance(data, ArrayDataModule)):
+        asked |= {
+            "trainer.batch_size_find": trainer.batch_size_find != "off",
+            "trainer.overfit_batches": trainer.overfit_batches,
+        }
+    found = [setting for setting, wanted in asked.items() if wanted]
+    if found:
+        whose = type(data if isinstance(module, Task) else module).__name__
+        what = f"not available with a class of your own, {whose}"
+        raise ConfigError(what, found[0], "leave it out, or do it in the class")
+
+
+def introduction(module: pl.LightningModule, data: pl.LightningDataModule) -> str | None:
+    """Return one line on what a run of the user's own classes cannot have; None for litlab's."""
+    lacks = []
+    if not isinstance(module, Task):
+        lacks += ["the short training step", "evaluate", "predict", "replay"]
+    if not isinstance(data, ArrayDataModule):
+        lacks += ["the preview", "resuming within an epoch"]
+        lacks += [] if "evaluate" in lacks else ["evaluate"]
+    if not lacks:
+        return None
+    own = [
+        type(o).__name__
+        for o, is_own in (
+            (module, not isinstance(module, Task)),
+            (data, not isinstance(data, ArrayDataModule)),
+        )
+        if is_own
+    ]
+    kept = "tracked, saved, resumed and tuned as any run"
+    return f"{' and '.join(own)}: {kept}; without {', '.join(lacks)}"
