@@ -22,8 +22,8 @@ def load_config(overrides: list[str] | None, params: Path | None) -> "Config":
 
 
 def trust_of_project(trust: list[str]) -> None:
-    """Add the packages that this project's conf/config.yaml and its params.yaml trust."""
-    from litlab.config.compose import compose, main_file, read
+    """Add the packages that this project's main files in conf/ and its params.yaml trust."""
+    from litlab.config.compose import compose, main_files, read
     from litlab.utils.output import use_plain_warnings
     from litlab.utils.paths import find_project
 
@@ -32,7 +32,7 @@ def trust_of_project(trust: list[str]) -> None:
     if root is None:
         return
     params = root / "params.yaml"
-    contents = [main_file()]
+    contents = main_files()
     if params.is_file():
         contents.append(read(params))
     else:
