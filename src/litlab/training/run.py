@@ -1,7 +1,6 @@
 """One run: data, model and task from a configuration, fitted by Lightning, recorded in full."""
 
 import shutil
-import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -41,7 +40,7 @@ from litlab.utils import seeding, startup
 from litlab.utils.errors import EnvironmentFault, Interrupted, LitlabError
 from litlab.utils.output import nth_epoch, say
 from litlab.utils.paths import runs_folder, short
-from litlab.utils.signals import Signals, Terminated, requeue
+from litlab.utils.signals import BATCH_WARNING, Signals, Terminated, requeue
 
 
 @dataclass(frozen=True)
@@ -276,7 +275,7 @@ class _Run:
             try:
                 fit(trainer, task, self.data, signals, resume)
             except Interrupted:
-                note = requeue() if signals.came == signal.SIGUSR1 else ""
+                note = requeue() if signals.came == BATCH_WARNING else ""
                 if note:
                     say(note)
                 raise
