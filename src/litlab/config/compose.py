@@ -15,7 +15,6 @@ from litlab.utils import limits
 from litlab.utils.errors import ConfigError, EnvironmentFault, nearest
 from litlab.utils.paths import (
     MARK,
-    PROJECT,
     choice_files,
     conf_folders,
     is_group,
@@ -25,6 +24,7 @@ from litlab.utils.paths import (
 from litlab.utils.redact import redact, remember
 
 SEARCH_PATH = "pkg://litlab.conf"  # by which DVC finds an installed litlab's conf/
+MAIN_FILES = ("base.yaml", "config.yaml", "project.yaml")
 HEADER = "# Written by `litlab params` and by `dvc exp run`; conf/ is what to edit.\n"
 
 
@@ -188,12 +188,14 @@ def _check_search_path() -> None:
 def main_files() -> list[dict[str, Any]]:
     """Return what the project's own main files say, nothing composed; unreadable ones are left out.
 
-    Those are conf/config.yaml and, in a project that `litlab new` made, conf/project.yaml.
+    Those are config.yaml, base.yaml where conf/ is a copy of litlab's own, and project.yaml where
+    `litlab new` made it.
     """
     import yaml
 
     found = []
-    for path in (project_root() / MARK, project_root() / PROJECT):
+    for name in MAIN_FILES:
+        path = project_root() / "conf" / name
         with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
             if isinstance(content, dict):

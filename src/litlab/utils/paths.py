@@ -8,7 +8,6 @@ from pathlib import Path
 from litlab.utils.errors import DataError
 
 MARK = Path("conf/config.yaml")
-PROJECT = Path("conf/project.yaml")  # what a project that `litlab new` made changes
 # Without conf/config.yaml around, the nearest folder with one of these is the project.
 OTHER_MARKS = (
     *("conf/data", "conf/experiment", "conf/model"),
