@@ -1,6 +1,7 @@
 """`litlab new`: what it makes works as it is, and what it cannot make is refused in one line."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -174,20 +175,37 @@ def test_without_git_dvc_does_alone(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert "no_scm = True" in (folder / ".dvc" / "config").read_text()
 
 
+def copied_by_dockerfile() -> list[str]:
+    lines = [line.split() for line in (ROOT / "Dockerfile").read_text().splitlines()]
+    return [name for line in lines if line[:1] == ["COPY"] for name in line[1:-1]]
+
+
+def test_the_dockerfile_copies_what_is_there_and_runs_as_no_root() -> None:
+    allowed = (ROOT / ".dockerignore").read_text().splitlines()
+    for name in copied_by_dockerfile():
+        assert (ROOT / name).exists()
+        assert f"!{name}" in allowed
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    users = [line for line in lines if line.startswith("USER ")]
+    assert users == ["USER litlab"]
+    assert lines.index("USER litlab") < lines.index('ENTRYPOINT ["litlab"]')
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel installed in it; its libraries are this environment's."""
+    """A folder with the wheel installed in it, made from what the Dockerfile copies.
+
+    The libraries are this environment's.
+    """
     place = tmp_path_factory.mktemp("wheel")
     source = place / "source"
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "conf", "src", "setup.py", "MANIFEST.in", "pyproject.toml"]
-        + ["README.md", "LICENSE"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for name in filter(None, tracked.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    for name in copied_by_dockerfile():
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(ROOT / name, source / name, ignore=ignored)
+        else:
+            source.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     options = ["--no-deps", "--no-build-isolation", "--target", str(place / "site")]
     subprocess.run([*pip, "install", *options, str(source)], check=True, timeout=200)
