@@ -266,7 +266,7 @@ def test_outside_a_project_the_folder_itself_is_one(litlab, tmp_path, monkeypatc
     for command in ("evaluate", "report"):
         code, _, error = litlab(command)
         assert code == CheckpointError.exit_code
-        assert "no run" in error
+        assert "no such run" in error
     code, _, error = litlab("train", "model=cnnn")
     assert (code, error) == (
         2,
