@@ -102,7 +102,7 @@ def test_a_step_that_is_kept_to_be_replayed(awkward, litlab) -> None:
     assert "reproduced" in err
 
 
-@pytest.mark.parametrize("place", ["conf/config.yaml", "params.yaml"])
+@pytest.mark.parametrize("place", ["conf/base.yaml", "params.yaml"])
 def test_what_the_project_trusts_need_not_be_told(awkward, litlab, place) -> None:
     """The configuration is the user's; a checkpoint's own list counts for nothing."""
     assert litlab("train", *WORDS)[0] == 0
@@ -146,7 +146,7 @@ def test_trust_is_found_where_conf_does_not_compose(project) -> None:
     """`data: table` wants a path, which a network that was trained does not need."""
     from litlab.cli.commands.common import trust_of_project
 
-    main = project / "conf" / "config.yaml"
+    main = project / "conf" / "base.yaml"
     text = main.read_text().replace("trust: []", "trust: [mine]")
     main.write_text(text.replace("  - data: digits", "  - data: table"))
     trust = ["told"]

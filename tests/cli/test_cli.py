@@ -11,11 +11,11 @@ import pytest
 from litlab.cli import main as cli
 from litlab.cli.commands.common import trust_of_project
 from litlab.config.compose import compose, load
-from litlab.utils.errors import DataError
+from litlab.utils.errors import CheckpointError, DataError
 
 SRC = str(Path(cli.__file__).parents[2])
 VERBS = ["params", "prepare", "preview", "train", "cv", "replay", "tune", "evaluate", "report"]
-VERBS += ["predict", "generate", "selftest", "ui"]
+VERBS += ["predict", "generate", "selftest", "ui", "new"]
 CONFIGURED = ["params", "prepare", "train"]
 
 
@@ -261,15 +261,20 @@ def test_both_ways_to_start_it(project: Path, start: list[str]) -> None:
     assert_refused((done.returncode, done.stdout, done.stderr), project, "seed=a")
 
 
-def test_outside_a_project_nothing_is_written(litlab, tmp_path, monkeypatch) -> None:
+def test_outside_a_project_the_folder_itself_is_one(litlab, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in ("train", "prepare", "params", "preview", "evaluate", "report", "cv", "ui"):
+    for command in ("evaluate", "report"):
         code, _, error = litlab(command)
-        assert code == 2, command
-        assert error.startswith("error: this folder is in no project: no conf/config.yaml "), error
-    code, _, error = litlab("tune", "study=quick")
-    assert (code, error.count("in no project")) == (2, 1)
+        assert code == CheckpointError.exit_code
+        assert "no such run" in error
+    code, _, error = litlab("train", "model=cnnn")
+    assert (code, error) == (
+        2,
+        "error: model has no choice 'cnnn' | model=cnnn | did you mean 'cnn'?\n",
+    )
     assert list(tmp_path.iterdir()) == []
+    assert litlab("params", "model=mlp")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
 def test_the_version(litlab) -> None:

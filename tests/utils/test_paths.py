@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from litlab.utils import paths
-from litlab.utils.errors import ConfigError
 
 
 def test_root_is_found_from_within(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,26 +15,59 @@ def test_root_is_found_from_within(project: Path, monkeypatch: pytest.MonkeyPatc
     assert paths.runs_folder() == project / "runs"
 
 
-def test_elsewhere_the_checkout_of_the_package_is_named_and_not_used(
+def test_outside_of_any_project_it_is_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    checkout = Path(paths.__file__).resolve().parents[3]
-    assert paths.package_checkout() == checkout
-    for place in (paths.project_root, paths.store_root, paths.runs_folder):
-        with pytest.raises(ConfigError, match="this folder is in no project") as caught:
-            place()
-        assert f"cd {checkout}, or begin one here: cp -r {checkout}/conf ." in caught.value.fix
+    assert paths.find_project() is None
+    assert paths.project_root() == paths.store_root() == tmp_path
+    assert paths.conf_folders() == [paths.package_conf()]
     before = sys.path[:]
     paths.make_importable()
-    assert sys.path == before
+    assert sys.path == before  # modules of a folder that is no project are not imported
 
 
-def test_neither_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mark", ["params.yaml", "dvc.yaml", "pyproject.toml", "conf/model/a.yaml"])
+def test_a_project_without_a_main_file_is_known_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    (tmp_path / mark).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / mark).touch()
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    assert paths.project_root() == tmp_path
+
+
+def test_a_main_file_further_up_goes_before_other_marks(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "part").mkdir()
+    (project / "part" / "pyproject.toml").touch()
+    monkeypatch.chdir(project / "part")
+    assert paths.project_root() == project
+
+
+def test_an_installed_package_has_its_own_conf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "litlab" / "utils" / "paths.py"))
+    (tmp_path / "litlab" / "conf").mkdir(parents=True)
+    assert paths.package_conf() == tmp_path / "litlab" / "conf"
+
+
+def test_choices_of_the_project_hide_those_of_litlab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "conf" / "model" / "mlp.yaml"
+    own.parent.mkdir(parents=True)
+    own.touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "a" / "b" / "paths.py"))
-    with pytest.raises(ConfigError, match="run litlab inside a litlab project"):
-        paths.project_root()
+    found = paths.choice_files("model")
+    assert found["mlp"] == own
+    assert found["cnn"] == paths.package_conf() / "model" / "cnn.yaml"
+    assert paths.is_group("model")
+    assert not paths.is_group("modle")
 
 
 def test_store_is_the_projects_own(project: Path) -> None:
@@ -69,3 +101,10 @@ def test_users_modules_become_importable_once(
     paths.make_importable()
     assert sys.path.count(str(project)) == 1
     assert sys.path[0] != str(project)  # last: it must not shadow installed packages
+
+
+def test_packages_in_src_become_importable(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    (project / "src").mkdir()
+    paths.make_importable()
+    assert sys.path[-2:] == [str(project), str(project / "src")]

@@ -38,6 +38,7 @@ VERBS = (
     results.generate,
     service.selftest,
     service.ui,
+    service.new,
 )
 for _verb in VERBS:
     app.command()(_verb)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from litlab.utils.errors import Interrupted, LitlabError
 from litlab.utils.output import say
-from litlab.utils.paths import find_project, package_checkout, project_root
 from litlab.utils.signals import cleaning_up
 
 QUICK = (
@@ -89,13 +88,11 @@ def _run(name: str, function: Callable[[], str], optional: bool) -> Check:
 
 @contextlib.contextmanager
 def _temporary_project() -> Iterator[Path]:
-    """A copy of conf/ in a folder of its own, so that nothing of the project is touched."""
-    root = find_project() or package_checkout() or project_root()  # the last one refuses
-    conf, before = root / "conf", Path.cwd()
+    """A folder without a conf/ of its own: litlab's is tried, and no project is touched."""
+    before = Path.cwd()
     outside = {name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
     with tempfile.TemporaryDirectory(prefix="litlab-selftest-") as folder:
         root = Path(folder).resolve()
-        shutil.copytree(conf, root / "conf")
         os.chdir(root)
         try:
             yield root

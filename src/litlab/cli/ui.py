@@ -36,6 +36,9 @@ def serve(store: str, host: str, port: int) -> None:
     """
     _check(host, port)
     command = _command(store, host, port)
+    if not hasattr(os, "fork"):  # Windows, where a closed window ends what runs in it
+        _report(subprocess.run(command).returncode)
+        return
     ours, theirs = os.pipe()
     supervisor = os.fork()
     if not supervisor:
@@ -49,6 +52,11 @@ def serve(store: str, host: str, port: int) -> None:
         _wait(supervisor)
         raise
     os.close(theirs)
+    _report(code)
+
+
+def _report(code: int) -> None:
+    """Turn an exit code of the server into an error."""
     if code:
         fix = "what it printed itself is above"
         raise EnvironmentFault(f"mlflow ui ended with exit code {code}", "litlab ui", fix)

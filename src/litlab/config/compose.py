@@ -2,8 +2,8 @@
 
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,19 @@ from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.utils import limits
 from litlab.utils.errors import ConfigError, EnvironmentFault, nearest
-from litlab.utils.paths import MARK, find_project, not_a_file, project_root
+from litlab.utils.paths import (
+    MARK,
+    choice_files,
+    conf_folders,
+    find_project,
+    is_group,
+    not_a_file,
+    project_root,
+)
 from litlab.utils.redact import redact, remember
 
+SEARCH_PATH = "pkg://litlab.conf"  # by which DVC finds an installed litlab's conf/
+MAIN_FILES = ("base.yaml", "config.yaml", "project.yaml")
 HEADER = "# Written by `litlab params` and by `dvc exp run`; conf/ is what to edit.\n"
 
 
@@ -130,11 +140,12 @@ def _calls_resolver(text: str) -> bool:
 def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return conf/ composed with Hydra, resolved to plain values, not yet checked.
 
+    A file is looked for in the project's conf/ first, then in litlab's own.
+
     Raises:
         ConfigError: An override names a key or a choice that does not exist.
     """
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -142,39 +153,64 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     useless = [o for o in overrides if re.match(r"[+~]*hydra[./=@]", o)]
     if useless:
         raise ConfigError("Hydra's own settings do nothing here", useless[0], "leave it out")
-    folder = project_root() / "conf"
     for override in overrides:
         limits.check_override(override)
-    limits.check_folder(folder)
+    for folder in conf_folders():
+        limits.check_folder(folder)
+    _check_search_path()
     try:
-        with initialize_config_dir(str(folder), version_base="1.3", job_name="litlab"):
-            composed = hydra_compose("config", overrides=list(overrides))
-        return _plain(composed, _listed(overrides) or str(folder))
+        with _hydra() as search:
+            composed = hydra_compose("config", overrides=[*overrides, *search])
+        return _plain(composed, _listed(overrides) or str(conf_folders()[0]))
     except (HydraException, OmegaConfBaseException, YAMLError, *limits.UNREADABLE) as error:
         # Hydra's own words may hold a part of a password, which nothing tells from other text.
         cause = error if redact(list(overrides)) == list(overrides) else None
         raise _explain(error, list(overrides)) from cause
 
 
-def main_file() -> dict[str, Any]:
-    """Return what conf/config.yaml itself says, nothing composed; {} if it cannot be read."""
+@contextmanager
+def _hydra() -> Iterator[list[str]]:
+    """Initialize Hydra on the project's conf/; yield the override that adds litlab's own to it."""
+    from hydra import initialize_config_dir
+
+    first, *others = conf_folders()
+    with initialize_config_dir(str(first), version_base="1.3", job_name="litlab"):
+        escaped = (str(folder).replace("\\", "\\\\").replace('"', '\\"') for folder in others)
+        yield [f'hydra.searchpath=["file://{folder}"]' for folder in escaped]
+
+
+def _check_search_path() -> None:
+    """Refuse a search path of the project's own, which would not be used."""
+    for content in main_files():
+        if content.get("hydra") not in (None, {"searchpath": [SEARCH_PATH]}):
+            fix = f"leave the entry out, or write searchpath: [{SEARCH_PATH}], which DVC needs"
+            raise ConfigError("Hydra's own settings do nothing here", f"hydra in {MARK}", fix)
+
+
+def main_files() -> list[dict[str, Any]]:
+    """Return what the project's own main files say, nothing composed; unreadable ones are left out.
+
+    Those are config.yaml, base.yaml where conf/ is a copy of litlab's own, and project.yaml where
+    `litlab new` made it.
+    """
     import yaml
 
-    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-        content = yaml.safe_load((project_root() / MARK).read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return content
-    return {}
+    found = []
+    for name in MAIN_FILES:
+        path = project_root() / "conf" / name
+        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if isinstance(content, dict):
+                found.append(content)
+    return found
 
 
 def choices(overrides: Sequence[str] = ()) -> dict[str, str]:
     """Return which file of each group of conf/ the overrides amount to."""
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
 
-    folder = project_root() / "conf"
-    with initialize_config_dir(str(folder), version_base="1.3", job_name="litlab"):
-        composed = hydra_compose("config", list(overrides), return_hydra_config=True)
+    with _hydra() as search:
+        composed = hydra_compose("config", [*overrides, *search], return_hydra_config=True)
     chosen = composed.hydra.runtime.choices
     return {str(group): str(name) for group, name in chosen.items() if "/" not in str(group)}
 
@@ -246,7 +282,6 @@ def _listed(overrides: Sequence[str]) -> str:
 
 def _unknown_choice(text: str, overrides: list[str]) -> ConfigError | None:
     """Find the override, or the file, that names a choice a group does not have."""
-    conf = project_root() / "conf"
     of_file = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
     wanted = [(*of_file.groups(), f"{of_file[1]}={of_file[2]}")] if of_file else []
     for override in overrides:
@@ -254,10 +289,9 @@ def _unknown_choice(text: str, overrides: list[str]) -> ConfigError | None:
         names = [] if "{" in value else re.findall(r"[^\[\],\s'\"]+", value)
         wanted += [(key.partition("@")[0], name, override) for name in names]
     for group, name, where in wanted:
-        folder = conf / group
-        if group and folder.is_dir() and not (folder / f"{name}.yaml").is_file():
-            known = [path.stem for path in folder.glob("*.yaml")]
-            return ConfigError(f"{group} has no choice '{name}'", where, nearest(name, known))
+        if group and is_group(group) and name not in choice_files(group):
+            fix = nearest(name, choice_files(group))
+            return ConfigError(f"{group} has no choice '{name}'", where, fix)
     return None
 
 
@@ -273,7 +307,7 @@ def _near_key(wrong: str, overrides: list[str]) -> str:
             return f"{'.'.join(prefix)} holds a value and no further settings"
         if part not in content:
             groups = (
-                [p.name for p in (project_root() / "conf").iterdir() if p.is_dir()]
+                [p.name for folder in conf_folders() for p in folder.iterdir() if p.is_dir()]
                 if not prefix
                 else []
             )
@@ -300,12 +334,12 @@ def compose_config(*overrides: str) -> Config:
 
 
 def trusted_packages(more: Sequence[str] = ()) -> list[str]:
-    """Return `more`, and the packages that conf/config.yaml and params.yaml trust."""
+    """Return `more`, and the packages that the main files of conf/ and params.yaml trust."""
     root = find_project()
     if root is None:
         return list(more)
     params = root / "params.yaml"
-    contents = [main_file()]
+    contents = main_files()
     if params.is_file():
         contents.append(read(params))
     else:

@@ -18,6 +18,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 
 from litlab.distributed.heartbeat import HeartbeatClient, HeartbeatServer, Message
 from litlab.utils.errors import STOPPED, EnvironmentFault, Interrupted, LitlabError
+from litlab.utils.signals import HANGUP
 
 GRACE = 4.0  # seconds that the training has to end by itself once a process is gone
 SETTLING = 1.0  # an error may be the consequence of a death of which the news is on its way
@@ -233,7 +234,7 @@ class Watchdog(Callback):
         assert self._waker is not None
         waker, _ = self._waker
         while number := waker.recv(1):
-            if number[0] not in (signal.SIGTERM, signal.SIGHUP) or self._line is not None:
+            if number[0] not in (signal.SIGTERM, HANGUP) or self._line is not None:
                 continue
             if not self._left.wait(GRACE) and self._line is None:
                 os._exit(128 + number[0])

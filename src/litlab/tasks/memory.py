@@ -31,9 +31,11 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def peak() -> int:
-    """Return the most memory that the process has had, in bytes."""
-    import resource  # not on Windows
-
+    """Return the most memory that the process has had, in bytes; 0 where unknown (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 

@@ -1,7 +1,6 @@
 """One run: data, model and task from a configuration, fitted by Lightning, recorded in full."""
 
 import shutil
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -40,7 +39,7 @@ from litlab.utils import startup
 from litlab.utils.errors import EnvironmentFault, Interrupted, LitlabError
 from litlab.utils.output import nth_epoch, say
 from litlab.utils.paths import runs_folder, short
-from litlab.utils.signals import Signals, Terminated, requeue
+from litlab.utils.signals import BATCH_WARNING, Signals, Terminated, requeue
 
 
 def train(
@@ -292,7 +291,7 @@ def _fit(
             checkpoint = interrupted.checkpoint if interrupted else None
             fit(trainer, parts.task, parts.data, signals, checkpoint)
         except Interrupted:
-            note = requeue() if signals.came == signal.SIGUSR1 else ""
+            note = requeue() if signals.came == BATCH_WARNING else ""
             if note:
                 say(note)
             raise

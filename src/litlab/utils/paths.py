@@ -1,14 +1,18 @@
-"""Where a project lies, whatever the working directory."""
+"""Where a project and its configuration lie, whatever the working directory."""
 
 import os
 import stat
 import sys
 from pathlib import Path
-from shlex import quote
 
-from litlab.utils.errors import ConfigError, DataError
+from litlab.utils.errors import DataError
 
 MARK = Path("conf/config.yaml")
+# Without conf/config.yaml around, the nearest folder with one of these is the project.
+OTHER_MARKS = (
+    *("conf/data", "conf/experiment", "conf/model"),
+    *("params.yaml", "dvc.yaml", "pyproject.toml"),
+)
 # What the stages of dvc.yaml write into, in data/prepared and in runs: DVC empties these folders
 # before a stage runs, so no setting may name another, and no data set or study has this name.
 PIPELINE = "pipeline"
@@ -17,32 +21,49 @@ PIPELINE = "pipeline"
 def find_project() -> Path | None:
     """Return the project around the working directory, None outside of any."""
     here = Path.cwd()
-    return next((f for f in (here, *here.parents) if (f / MARK).is_file()), None)
+    around = (here, *here.parents)
+    for marks in ((MARK,), OTHER_MARKS):
+        found = next((f for f in around if any((f / mark).exists() for mark in marks)), None)
+        if found is not None:
+            return found
+    return None
 
 
 def project_root() -> Path:
-    """Return the project around the working directory: its conf/ is used, and it is written to.
+    """Return the folder that is written to, and whose conf/ comes first.
 
-    Raises:
-        ConfigError: The working directory is in no project. The checkout of the package is not
-            taken instead: runs would be written to where nobody looks for them.
+    The project around the working directory; outside of any, the working directory itself.
     """
-    root = find_project()
-    if root is not None:
-        return root
-    checkout = package_checkout()
-    fix = "run litlab inside a litlab project"
-    if checkout is not None:
-        cd, conf = quote(str(checkout)), quote(str(checkout / MARK.parent))
-        fix += f": cd {cd}, or begin one here: cp -r {conf} ."
-    what = f"this folder is in no project: no {MARK} here or above"
-    raise ConfigError(what, str(Path.cwd()), fix)
+    return find_project() or Path.cwd()
 
 
-def package_checkout() -> Path | None:
-    """Return the checkout that the package is run from, None where it was installed elsewhere."""
-    checkout = Path(__file__).resolve().parents[3]
-    return checkout if (checkout / MARK).is_file() else None
+def package_conf() -> Path:
+    """Return litlab's own conf/: in the installed package, or at the top of its checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def conf_folders() -> list[Path]:
+    """Return where the choices lie: the project's conf/ if it has one, then litlab's own."""
+    own, package = project_root() / "conf", package_conf()
+    if not own.is_dir() or (package.is_dir() and own.samefile(package)):
+        return [package]
+    return [own, package]
+
+
+def choice_files(group: str) -> dict[str, Path]:
+    """Return the files of a group of conf/ by the name of the choice; the project's come first."""
+    found: dict[str, Path] = {}
+    for folder in conf_folders():
+        for path in sorted((folder / group).glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def is_group(name: str) -> bool:
+    """Return whether conf/ has a group of this name."""
+    return any((folder / name).is_dir() for folder in conf_folders())
 
 
 def store_root() -> Path:
@@ -58,10 +79,13 @@ def store_root() -> Path:
 
 
 def make_importable() -> None:
-    """Let `_target_` name a user's own modules, which lie beside conf/."""
+    """Let `_target_` name a user's own modules, which lie beside conf/ or in src/."""
     root = find_project()
-    if root is not None and str(root) not in sys.path:
-        sys.path.append(str(root))
+    if root is None:
+        return
+    for folder in (root, root / "src"):
+        if folder.is_dir() and str(folder) not in sys.path:
+            sys.path.append(str(folder))
 
 
 def results_folder(run: Path) -> Path:

@@ -21,13 +21,16 @@ from typing import Any, NoReturn, Self
 
 from litlab.utils.errors import Interrupted, LitlabError
 
+# Windows has neither: a number that no signal has.
+HANGUP: int = getattr(signal, "SIGHUP", -1)  # the terminal was closed, or the connection lost
+BATCH_WARNING: int = getattr(signal, "SIGUSR1", -2)
 NAMES: dict[int, str] = {
     signal.SIGTERM: "SIGTERM",
     signal.SIGINT: "Ctrl-C",
-    signal.SIGHUP: "SIGHUP",  # the terminal was closed, or the connection to it lost
-    signal.SIGUSR1: "SIGUSR1",
+    HANGUP: "SIGHUP",
+    BATCH_WARNING: "SIGUSR1",
 }
-EXIT_CODES: dict[int, int] = {signal.SIGHUP: 129, signal.SIGINT: 130}  # of the others, 143
+EXIT_CODES: dict[int, int] = {HANGUP: 129, signal.SIGINT: 130}  # of the others, 143
 WHERE = "training"
 POLL_SECONDS = 0.05  # between two looks at whether a raised exception is still on its way
 _to_clean_up: list[bool] = []
@@ -63,10 +66,10 @@ class Signals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-            wanted += [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
+            wanted: list[int] = [signal.SIGTERM, signal.SIGINT, HANGUP]
+            wanted += [BATCH_WARNING] if "SLURM_JOB_ID" in os.environ else []
             # A process that was started to ignore a signal (nohup) continues to ignore it.
-            wanted = [n for n in wanted if signal.getsignal(n) is not signal.SIG_IGN]
+            wanted = [n for n in wanted if n > 0 and signal.getsignal(n) is not signal.SIG_IGN]
             owners = (getattr(signal.getsignal(n), "__self__", None) for n in wanted)
             self._outer = next((o for o in owners if isinstance(o, Signals)), None)
             if self._outer is not None and self._outer.came is not None:
@@ -130,7 +133,10 @@ class Signals:
         with self._closing:
             if self._open:
                 self._repeats = True
-                signal.pthread_kill(threading.main_thread().ident or 0, number)
+                if hasattr(signal, "pthread_kill"):
+                    signal.pthread_kill(threading.main_thread().ident or 0, number)
+                else:  # Windows: this does not wake a call that waits
+                    _thread.interrupt_main(signal.Signals(number))
 
     def _unraisable(self, found: Any) -> None:
         """Leave out Python's note on a dropped exception of ours: it is raised again."""

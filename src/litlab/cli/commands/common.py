@@ -19,7 +19,7 @@ def load_config(overrides: list[str] | None, params: Path | None) -> "Config":
 
 
 def trust_of_project(trust: list[str]) -> None:
-    """Add the packages that this project's conf/config.yaml and its params.yaml trust."""
+    """Add the packages that this project's main files in conf/ and its params.yaml trust."""
     from litlab.config.compose import trusted_packages
     from litlab.utils.output import use_plain_warnings
 

@@ -1,5 +1,6 @@
-"""Verbs that look after the installation and the store."""
+"""Verbs that look after the installation, the store and new projects."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,3 +33,13 @@ def ui(
     store = f"sqlite:///{store_root() / 'mlflow.db'}"
     close_runs_of(store)
     serve(store, host, port)
+
+
+def new(
+    project: Annotated[Path, typer.Argument(help="Folder to make; its name is the project's.")],
+    debug: Debug = False,
+) -> None:
+    """Make a small project of your own: conf/, src/, tests/, dvc.yaml, Makefile."""
+    from litlab.cli.new_project import make_project
+
+    make_project(project)

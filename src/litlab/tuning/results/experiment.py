@@ -49,7 +49,7 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
 def _write(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:

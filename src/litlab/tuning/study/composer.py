@@ -10,7 +10,7 @@ from litlab.config import compose as configuration
 from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.tuning.study.space import overrides, typed
-from litlab.utils.paths import project_root
+from litlab.utils.paths import conf_folders
 
 PLAIN = re.compile(r"[A-Za-z0-9_.\-]+|\[[A-Za-z0-9_.,\- ]*\]")
 
@@ -51,7 +51,8 @@ class Composer:
     @cached_property
     def _references(self) -> list[str]:
         """What the files of conf/ refer to, and the command line."""
-        texts = [path.read_text() for path in (project_root() / "conf").rglob("*.yaml")]
+        files = [path for folder in conf_folders() for path in folder.rglob("*.yaml")]
+        texts = [path.read_text(encoding="utf-8") for path in files]
         return re.findall(r"\$\{([^}]*)", "\n".join([*texts, *self.base]))
 
     def _can_be_put(self, path: str, value: Any) -> bool:

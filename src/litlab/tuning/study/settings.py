@@ -1,6 +1,6 @@
 """What a study may ask for, read from conf/study and checked before anything runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from litlab.config.schema import Duration
 from litlab.utils import limits
 from litlab.utils.errors import ConfigError, nearest
 from litlab.utils.names import StudyName
-from litlab.utils.paths import project_root
+from litlab.utils.paths import choice_files, short
 from litlab.utils.redact import redact
 
 PARTS = ("low", "high", "log", "step", "when", "choices")  # of an entry of the space
@@ -97,12 +97,11 @@ def settings_of(
 
 
 def _named(name: str) -> dict[str, Any]:
-    folder = project_root() / "conf" / "study"
-    known = [path.stem for path in folder.glob("*.yaml")]
+    known = choice_files("study")
     if name not in known:
         what = f"study has no choice '{name}'" if name else "no study is named"
         raise ConfigError(what, f"study={name}", nearest(name, known) if name else _list(known))
-    return {"name": name, **_read(folder / f"{name}.yaml")}
+    return {"name": name, **_read(known[name])}
 
 
 def _checked(
@@ -181,11 +180,11 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, *limits.UNREADABLE) as error:
         raise ConfigError(f"not YAML: {error}", str(path), "mend the file") from None
     if not isinstance(content, dict):
-        raise ConfigError("holds no settings", str(path), "see conf/study/quick.yaml")
+        raise ConfigError("holds no settings", str(path), _example())
     return content
 
 
-def _list(known: list[str]) -> str:
+def _list(known: Iterable[str]) -> str:
     return "one of: " + ", ".join(f"study={name}" for name in sorted(known))
 
 
@@ -194,8 +193,10 @@ def _explained(error: ValidationError, name: str | None, overrides: list[str]) -
     key = ".".join(map(str, first["loc"]))
     setting = f"study.{first['loc'][0]}"
     typed = [o for o in overrides if _key(o) == setting and setting != "study.storage"]
-    file = "litlab.tune" if name is None else f"conf/study/{name}.yaml"
-    where = typed[-1] if typed else file
+    if typed:
+        where = typed[-1]
+    else:
+        where = "litlab.tune" if name is None else short(choice_files("study")[name])
     if first["type"] == "extra_forbidden":
         return ConfigError(f"no setting 'study.{key}'", where, nearest(key, _fields()))
     if first["type"] == "literal_error":
@@ -204,7 +205,11 @@ def _explained(error: ValidationError, name: str | None, overrides: list[str]) -
         return ConfigError(f"study.{key} has no choice '{given}'", where, fix)
     wanted = WANTED.get(key) if first["type"].startswith("string") else None
     what = f"is to be {wanted}, not {first['input']!r}" if wanted else first["msg"]
-    return ConfigError(f"study.{key}: {_plainly(what)}", where, "see conf/study/quick.yaml")
+    return ConfigError(f"study.{key}: {_plainly(what)}", where, _example())
+
+
+def _example() -> str:
+    return f"see {short(choice_files('study')['quick'])}"
 
 
 def _plainly(what: str) -> str:

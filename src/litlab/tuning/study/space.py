@@ -15,8 +15,8 @@ from optuna.trial import Trial
 
 from litlab.config import compose as configuration
 from litlab.tuning.study.settings import PARTS
+from litlab.utils import paths
 from litlab.utils.errors import ConfigError, nearest
-from litlab.utils.paths import project_root
 
 WHERE = "study.space"
 # What is measured on, and how, is the same for all trials; seeds are the finalists' matter.
@@ -250,7 +250,7 @@ def _look_up(content: Any, path: str) -> Any:
 
 def is_group(path: str) -> bool:
     """Return whether a path names a group of conf/."""
-    return "." not in path and (project_root() / "conf" / path).is_dir()
+    return "." not in path and paths.is_group(path)
 
 
 def overrides(base: Sequence[str], values: Mapping[str, Any]) -> list[str]:

@@ -150,7 +150,8 @@ def _close_before_forks(engine: Engine) -> None:
         if held is not None:
             held.dispose()
 
-    os.register_at_fork(before=close)
+    if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+        os.register_at_fork(before=close)
 
 
 def address_of(url: str) -> URL:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from litlab.config.schema import Config, TrainerConfig
 from litlab.utils import gpus
-from litlab.utils.errors import ConfigError
+from litlab.utils.errors import ConfigError, EnvironmentFault
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,11 @@ def slots(trainer: TrainerConfig, workers: int, threads: int) -> list[Slot]:
 
     Raises:
         ConfigError: There are fewer GPUs than the workers need; or a trial needs several machines.
+        EnvironmentFault: The system cannot fork a process, as trials are.
     """
+    if not hasattr(os, "fork"):
+        what = "trials are forked processes, which this system does not have"
+        raise EnvironmentFault(what, "litlab tune", "run it on Linux or macOS, or in WSL 2")
     if trainer.num_nodes > 1:
         what = f"a trial trains on one machine, not on {trainer.num_nodes}"
         raise ConfigError(what, "trainer.num_nodes", "trainer.num_nodes=1")
