@@ -1,6 +1,5 @@
 """One way in for every configuration: compose conf/, or read params.yaml; then check it."""
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.utils import limits
 from litlab.utils.errors import ConfigError, EnvironmentFault, nearest
+from litlab.utils.files import write_atomically
 from litlab.utils.paths import (
     MARK,
     choice_files,
@@ -231,15 +231,11 @@ def write_params(overrides: Sequence[str], path: Path) -> Config:
     content = compose(overrides)
     config = check_config(content, origin="the command line and conf/")
     _refuse_secrets(content, path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(HEADER + dump(content), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, HEADER + dump(content))
     except OSError as error:
         fix = "check the folder's permissions and the disk's free space"
         raise EnvironmentFault(f"cannot be written: {error.strerror}", str(path), fix) from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return config
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from litlab.utils.files import write_atomically
 from litlab.utils.paths import not_a_file
 
 MAX_BYTES = 2**24  # of a file that litlab itself wrote
@@ -24,13 +25,7 @@ def dumps(content: Any, **layout: Any) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all, and warn of values that became null."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(dumps(content, indent=2) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # which the system does not give where a disk is full
-        raise
+    write_atomically(path, dumps(content, indent=2) + "\n")
     names = list(dict.fromkeys(_non_finite(content)))
     if names:
         what = f"{path.name}: NaN or infinite, written as null: {', '.join(names)}"

@@ -1,9 +1,11 @@
 """A checkpoint is whole or not there, whatever happens while it is written."""
 
+import hashlib
 import os
 import random
 import resource
 import signal
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 
 from litlab.runs.checkpoint import io
 from litlab.runs.checkpoint.io import KEY, probe, read, sweep, verify, write
+from litlab.utils import files
 from litlab.utils.errors import CheckpointError, EnvironmentFault
 
 
@@ -31,9 +34,10 @@ def test_what_is_written_is_read(tmp_path) -> None:
     assert verify(path) == {"schema": io.SCHEMA, "step": 3}
     assert value_of(path) == 3.0
     assert os.listdir(path.parent) == ["last.ckpt"]
-    # The comment is no obstacle to others.
+    # The manifest and the checksum are no obstacle to others.
     assert torch.load(path, weights_only=True)["state_dict"]["w"][0] == 3.0
-    assert path.stat().st_mode & 0o777 == 0o666 & ~io._umask()
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_the_one_before_is_kept(tmp_path) -> None:
@@ -92,22 +96,11 @@ def kill_at(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    real = io._Hashing.write
-
-    def die_midway(self: io._Hashing, data: bytes) -> int:
-        real(self, data)
-        self.file.flush()
-        if self.file.tell() > 10_000:
-            die()
-        return len(data)
-
-    if place == "midway":
-        monkeypatch.setattr(io._Hashing, "write", die_midway)
-        return
     module, name = {
+        "midway": (zipfile.ZipFile, "writestr"),
         "fsync": (os, "fsync"),
-        "folder": (io, "_sync_folder"),
-        "keep": (io, "_keep"),
+        "folder": (files, "sync_folder"),
+        "keep": (files, "_keep"),
         "link": (os, "link"),
         "rename": (Path, "replace"),
     }[place]
@@ -137,7 +130,7 @@ def test_killed_between_the_rename_and_the_flush(tmp_path, monkeypatch) -> None:
     write(content(1.0), last)
 
     def save() -> None:
-        real, count = io._sync_folder, []
+        real, count = files.sync_folder, []
 
         def die_second(folder: Path) -> None:
             count.append(1)
@@ -145,7 +138,7 @@ def test_killed_between_the_rename_and_the_flush(tmp_path, monkeypatch) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             real(folder)
 
-        monkeypatch.setattr(io, "_sync_folder", die_second)
+        monkeypatch.setattr(files, "sync_folder", die_second)
         write(content(2.0), last)
 
     assert in_child(save) == -signal.SIGKILL
@@ -181,6 +174,21 @@ def test_every_flipped_bit_is_noticed(tmp_path) -> None:
         altered = bytearray(whole)
         altered[place // 8] ^= 1 << place % 8
         path.write_bytes(altered)
+        assert "damaged" in refused(path)
+
+
+def test_one_written_before_the_manifest_was_a_member(tmp_path) -> None:
+    """As litlab wrote them until 2026-11: digest and manifest in the archive's comment."""
+    path, text = tmp_path / "last.ckpt", b'{"schema":2,"step":3}'
+    torch.save(content(3.0), path)
+    digest = hashlib.sha256(path.read_bytes() + text).hexdigest().encode()
+    comment = digest + text
+    old = path.read_bytes()[:-2] + len(comment).to_bytes(2, "little") + comment
+    path.write_bytes(old)
+    assert verify(path) == {"schema": 2, "step": 3}
+    assert value_of(path) == 3.0
+    for place in (100, 12_000, len(old) - 5, len(old) - len(comment) - 1):
+        path.write_bytes(old[:place] + bytes([old[place] ^ 1]) + old[place + 1 :])
         assert "damaged" in refused(path)
 
 

@@ -12,7 +12,7 @@ from litlab.runs.tracking.address import tracking_uri
 from litlab.runs.tracking.mlflow_logger import MLflowLogger, valid_name
 from litlab.training import run as training
 from litlab.utils.errors import ConfigError, EnvironmentFault
-from litlab.utils.locks import alone
+from litlab.utils.locks import locked_database
 from litlab.utils.paths import store_root
 from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run
 
@@ -366,7 +366,7 @@ def test_several_processes_make_one_store(project):
     ],
 )
 def test_only_a_file_is_locked(project, uri, locked):
-    with alone(uri.format(project)):
+    with locked_database(uri.format(project)):
         assert [path.name for path in project.glob("*.lock")] == ["x.db.lock"] * locked
 
 

@@ -5,19 +5,16 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from math import inf
 from pathlib import Path
 
 from litlab.data.prepare.dvc_files import how_to_get
 from litlab.utils.errors import DataError, EnvironmentFault
+from litlab.utils.locks import locked
 from litlab.utils.output import say
 from litlab.utils.paths import not_a_file, project_root, relative
 from litlab.utils.signals import cleaning_up
 from litlab.utils.strict_json import dumps, read_json
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 def user_path(path: str) -> Path:
@@ -158,18 +155,11 @@ def alone(folder: Path) -> Iterator[None]:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        file = (folder.parent / f".{folder.name}.lock").open("a")
+        lock = folder.parent / f".{folder.name}.lock"
+        lock.touch()
     except OSError as error:
         raise cannot_write(error, folder) from None
-    with file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"waiting: another process prepares {folder.name}")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:  # a disk without locks: it goes without
-                pass
+    with locked(lock, inf, lambda _: say(f"waiting: another process prepares {folder.name}")):
         yield
 
 

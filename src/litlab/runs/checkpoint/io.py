@@ -1,16 +1,18 @@
 """Checkpoint files that are whole or not there, and that know their own checksum.
 
-A checkpoint is what `torch.save` writes, a zip archive. Its comment, which every reader skips,
-holds a SHA-256 and a manifest: what the checkpoint is of, to be read without unpacking it.
+A checkpoint is what `torch.save` writes, a zip archive, with two additions that other readers skip:
+the member `archive/litlab.json`, a manifest of what the checkpoint is of, to be read without
+unpacking it; and as the archive's comment the SHA-256 of all before.
 """
 
+import errno
 import hashlib
 import os
-import struct
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -19,6 +21,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from litlab.utils.errors import CheckpointError, EnvironmentFault
+from litlab.utils.files import write_atomically
 from litlab.utils.paths import not_a_file
 from litlab.utils.strict_json import dumps, parse_json
 
@@ -26,26 +29,11 @@ KEY = "litlab"
 RESUME = "resume"  # the part that only resuming needs
 RAW = "current_model_state"  # Lightning's name for the weights being trained, beside their average
 SCHEMA = 2
-END = b"PK\x05\x06"  # of a zip's last record, 22 bytes and the comment (APPNOTE.TXT 4.3.16)
-END_SIZE = 22
+MANIFEST = "archive/litlab.json"  # torch allows members of its own folder only
 DIGEST = 64  # hexadecimal digits of a SHA-256
 CHUNK = 2**20
 OTHER = "use another checkpoint of the run; nothing in this one was executed"
 Manifest = dict[str, Any]
-
-
-class _Hashing:
-    """A file that adds up what is written to it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sum = file, hashlib.sha256()
-
-    def write(self, data: Any) -> int:
-        self.sum.update(data)
-        return self.file.write(data)
-
-    def flush(self) -> None:
-        self.file.flush()
 
 
 def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) -> None:
@@ -54,7 +42,7 @@ def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) 
     Whenever the process or the machine dies, `path` is either the old file or the new one.
 
     Args:
-        content: Tensors and plain values; `content["litlab"]["manifest"]` goes into the comment.
+        content: Tensors and plain values; `content["litlab"]["manifest"]` becomes its manifest.
         path: Where to.
         previous: Keeps the file that was there until the next one takes its place, if given.
 
@@ -63,22 +51,7 @@ def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) 
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w+b") as file:
-                os.fchmod(handle, 0o666 & ~_umask())
-                _write_into(file, content)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folder(path.parent)
-            if previous is not None and path.exists():
-                _keep(path, previous)
-            temporary.replace(path)
-            _sync_folder(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_atomically(path, partial(_write_into, content=content), previous=previous)
     except (OSError, RuntimeError) as error:
         cause = _os_error(error)
         if cause is None:
@@ -96,45 +69,22 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 
 def _write_into(file: BinaryIO, content: Mapping[str, Any]) -> None:
-    hashing = _Hashing(file)
-    torch.save(content, cast("IO[bytes]", hashing))
-    text = dumps(content.get(KEY, {}).get("manifest", {}), separators=(",", ":")).encode()
-    hashing.sum.update(text)
-    comment = hashing.sum.hexdigest().encode() + text
-    assert len(comment) < 2**16, "a zip's comment is at most 64 kB"
-    file.seek(-2, os.SEEK_END)  # the comment's length, so far 0
-    file.write(struct.pack("<H", len(comment)) + comment)
+    torch.save(content, cast("IO[bytes]", file))
+    with zipfile.ZipFile(file, "a") as archive:
+        manifest = content.get(KEY, {}).get("manifest", {})
+        archive.writestr(MANIFEST, dumps(manifest))
+    digest = _digest(file, file.seek(-2, os.SEEK_END))  # before the comment's length, so far 0
+    file.write(len(digest).to_bytes(2, "little") + digest)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _keep(path: Path, previous: Path) -> None:
-    """Let a second name hold the old file; `path` itself is never missing."""
-    beside = previous.with_name(f".{previous.name}.link.tmp")
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(path, beside)
-    except OSError:  # a file system without hard links
-        path.replace(previous)
-        return
-    beside.replace(previous)
-
-
-def _sync_folder(folder: Path) -> None:
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems cannot, and need not
-        pass
-    finally:
-        os.close(descriptor)
+def _digest(file: BinaryIO, end: int, more: bytes = b"") -> bytes:
+    """Return the SHA-256 of a file's first bytes, of a comment's length of 0, and of more."""
+    total = hashlib.sha256()
+    file.seek(0)
+    for start in range(0, end, CHUNK):
+        total.update(file.read(min(CHUNK, end - start)))
+    total.update(b"\0\0" + more)
+    return total.hexdigest().encode()
 
 
 def probe(folder: Path, size: int) -> None:
@@ -175,48 +125,32 @@ def verify(path: Path) -> Manifest:
         found = not_a_file(path)
         what = f"is {found}, not a checkpoint" if found else "there is no such checkpoint"
         raise CheckpointError(what, str(path), "name a run or a .ckpt file")
-    try:
-        with path.open("rb") as file:
-            manifest = _verify(file, path.stat().st_size, path)
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}", str(path), OTHER) from None
+    manifest = _verify(path)
     if manifest is None:
-        raise CheckpointError("damaged: its checksum does not fit", str(path), OTHER)
+        raise CheckpointError("damaged: it has lost its checksum", str(path), OTHER)
     return manifest
 
 
-def _has_comment(path: Path) -> bool:
-    """Whether a zip archive ends in a comment; where none is, there is no checksum to fit."""
-    with path.open("rb") as file:
-        file.seek(-min(END_SIZE, path.stat().st_size), os.SEEK_END)
-        tail = file.read()
-    return not (tail.startswith(END) and tail.endswith(b"\0\0"))
-
-
-def _verify(file: BinaryIO, size: int, path: Path) -> Manifest | None:
-    tail_size = min(size, END_SIZE + 2**16)
-    file.seek(size - tail_size)
-    tail = file.read()
-    at = tail.rfind(END)
-    while at >= 0:
-        if at + END_SIZE <= len(tail):
-            (length,) = struct.unpack_from("<H", tail, at + END_SIZE - 2)
-            if at + END_SIZE + length == len(tail) and length > DIGEST:
-                break
-        at = tail.rfind(END, 0, at)
-    if at < 0:
-        return None
-    comment = tail[at + END_SIZE :]
-    digest, text = comment[:DIGEST], comment[DIGEST:]
-    total = hashlib.sha256()
-    file.seek(0)
-    left = size - len(comment) - 2
-    while left > 0 and (block := file.read(min(CHUNK, left))):
-        total.update(block)
-        left -= len(block)
-    total.update(b"\0\0" + text)  # when it was summed there was no comment
-    if total.hexdigest().encode() != digest:
-        return None
+def _verify(path: Path) -> Manifest | None:
+    """Return the manifest of a checkpoint that fits its checksum; None if it has no checksum."""
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            comment = archive.comment
+            if not comment:
+                return None
+            end = path.stat().st_size - len(comment) - 2
+            digest, text = comment[:DIGEST], comment[DIGEST:]  # until 2026-11 the manifest too
+            fits = digest == _digest(file, end, text)
+            fits = fits and file.read(2) == len(comment).to_bytes(2, "little")
+            text = text or archive.read(MANIFEST)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a damaged archive leads zipfile to before the file
+            raise CheckpointError(f"cannot be read: {error.strerror}", str(path), OTHER) from None
+        fits = False
+    except Exception:  # zipfile has no one type for what a bad file can do
+        fits = False
+    if not fits:
+        raise CheckpointError("damaged: its checksum does not fit", str(path), OTHER)
     with suppress(ValueError):
         manifest = parse_json(text)
         if isinstance(manifest, dict):
@@ -230,9 +164,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is missing, damaged, or holds code, none of which was run.
     """
-    summed = not path.is_file() or _has_comment(path)
-    if summed:
-        verify(path)
+    summed = (_verify(path) if path.is_file() else verify(path)) is not None
     try:
         _refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)

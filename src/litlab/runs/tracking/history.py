@@ -1,10 +1,13 @@
 import csv
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
+
+from litlab.utils.files import write_atomically
 
 Row = dict[str, float | None]
 
@@ -54,12 +57,11 @@ class History(Logger):
 def write_rows(path: Path, rows: list[Row]) -> None:
     """Write rows as CSV with every column any of them has."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+    text = StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue(), flush=False)  # an epoch may take less than a flush
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -20,7 +20,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from litlab.runs.folder import PROCESS
 from litlab.utils.errors import ConfigError, EnvironmentFault
-from litlab.utils.locks import alone
+from litlab.utils.locks import locked_database
 from litlab.utils.redact import redact
 
 for _name in ("alembic", "mlflow.tracking"):
@@ -94,7 +94,7 @@ class MLflowLogger(Logger):
             for name, value in IMPATIENT.items():
                 os.environ.setdefault(name, value)
             try:
-                with alone(self.uri):
+                with locked_database(self.uri):
                     self._client = MlflowClient(self.uri)
             except MlflowException as error:
                 raise ConfigError(
@@ -124,7 +124,7 @@ class MLflowLogger(Logger):
         try:
             if not self.run_id:
                 self._client = self.client  # opened before the lock is taken again
-                with alone(self.uri):
+                with locked_database(self.uri):
                     experiment_id = self._experiment_id()
                 own = {name: value for name, value in tags.items() if name == PROCESS}
                 run = self.client.create_run(experiment_id, run_name=run_name, tags=own)

@@ -1,6 +1,5 @@
 """What remains of a study: an experiment file with its recipe card."""
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import yaml
 from litlab.tuning.results.outcome import Finalist, Outcome
 from litlab.tuning.study.space import is_group, typed
 from litlab.utils.errors import EnvironmentFault
+from litlab.utils.files import write_atomically
 from litlab.utils.output import command, number
 from litlab.utils.paths import project_root
 from litlab.utils.redact import redact
@@ -47,14 +47,10 @@ def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, text)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         what = f"the best settings cannot be written: {error.strerror}"
         fix = "free the disk or make the folder writable; the same command writes them"
         raise EnvironmentFault(what, str(path), fix) from None

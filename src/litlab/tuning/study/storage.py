@@ -16,8 +16,8 @@ from optuna.storages import RDBStorage
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from litlab.utils import locks
 from litlab.utils.errors import ConfigError, EnvironmentFault
+from litlab.utils.locks import locked_database
 from litlab.utils.paths import runs_folder, store_root
 from litlab.utils.redact import MARK, redact
 
@@ -100,7 +100,7 @@ class Storage:
         happens to this process.
         """
         if not self.shared:
-            with locks.alone(self._address.render_as_string()):
+            with locked_database(self._address.render_as_string()):
                 yield
             return
         with self._engine.begin() as connection:
