@@ -10,6 +10,7 @@ import pytest
 
 from litlab.cli import main as cli
 from litlab.cli.commands.common import trust_of_project
+from litlab.config import menu
 from litlab.config.compose import compose, load
 from litlab.utils.errors import DataError
 
@@ -43,6 +44,50 @@ def test_every_verb_has_help_and_debug(litlab: Any, verb: str) -> None:
     code, out, _ = litlab(verb, "-h")
     assert code == 0
     assert "--debug" in out
+
+
+def test_help_of_train_lists_the_choices_of_the_project(litlab: Any, project: Path) -> None:
+    (project / "conf" / "model" / "of_my_own.yaml").write_text("_target_: torch.nn.Linear\n")
+    for verb in ("train", "cv", "params", "prepare", "preview", "tune"):
+        _, out, _ = litlab(verb, "--help")
+        words = out.replace(",", " ").split()
+        assert {"of_my_own", "one_cycle", "fashion_mnist"} <= set(words)
+
+
+def test_help_shows_the_defaults_that_are_composed(litlab: Any, project: Path) -> None:
+    _, out, _ = litlab("train", "--help")
+    assert len(menu.OFTEN_CHANGED) == len(menu.defaults()) == 10
+    composed = compose()
+    for setting, default in menu.defaults().items():
+        value: Any = composed
+        for part in setting.split("."):
+            value = value[part]
+        assert default == value
+        assert f"  {setting}=" in out
+    assert f"optimizer.lr={composed['optimizer']['lr']} " in out
+
+
+def test_help_follows_the_choices_of_another_data_set(project: Path) -> None:
+    main = project / "conf" / "config.yaml"
+    main.write_text(main.read_text().replace("data: digits", "data: tinyshakespeare"))
+    composed, defaults = compose(), menu.defaults()
+    assert defaults["model.dropout"] == composed["model"]["dropout"]
+    assert defaults["trainer.max_epochs"] == composed["trainer"]["max_epochs"]
+
+
+def test_help_of_tune_lists_the_studies(litlab: Any, project: Path) -> None:
+    (project / "conf" / "study" / "wide.yaml").write_text("# Many layers.\nspace: {}\n")
+    _, out, _ = litlab("tune", "--help")
+    assert "wide      Many layers." in out
+    assert "  quick     " in out
+
+
+@pytest.mark.parametrize("verb", ["train", "tune"])
+def test_help_needs_no_project_and_no_readable_conf(litlab: Any, project: Path, verb: str) -> None:
+    (project / "conf" / "config.yaml").write_text("a: [")
+    code, out, _ = litlab(verb, "--help")
+    assert code == 0
+    assert "optimizer " in out
 
 
 WRONG = [

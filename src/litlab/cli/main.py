@@ -1,4 +1,4 @@
-"""The door: one subcommand a verb. Nothing heavy is imported before a verb runs."""
+"""One subcommand per verb. Nothing heavy is imported before a verb runs."""
 
 import sys
 import traceback
@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from litlab.cli.commands import data, results, service, training, tuning
+from litlab.cli.help import ConfigurableCommand, StudyCommand
 from litlab.utils import startup
 from litlab.utils.errors import ConfigError, LitlabError, fault_of
 from litlab.utils.output import redact_streams
@@ -39,8 +40,10 @@ VERBS = (
     service.selftest,
     service.ui,
 )
+CONFIGURED = (data.params, data.prepare, data.preview, training.train, training.cv)
 for _verb in VERBS:
-    app.command()(_verb)
+    _class = StudyCommand if _verb is tuning.tune else ConfigurableCommand
+    app.command(cls=_class if _verb in (*CONFIGURED, tuning.tune) else None)(_verb)
 
 
 def _show_version(wanted: bool) -> None:
