@@ -1,5 +1,6 @@
-"""Commands whose `--help` also lists what can be configured."""
+"""Commands that take overrides: what can be configured, in `--help` and where it is mistyped."""
 
+import re
 from typing import Any
 
 from typer.core import TyperCommand
@@ -46,3 +47,39 @@ def _typed(value: object) -> str:
     """Return a value as it is typed on the command line."""
     known = {None: "null", True: "true", False: "false"}
     return known[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def split_options(command: Any, arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the overrides of a command line, and its unknown options as overrides.
+
+    Args:
+        command: The command, whose own options are left out.
+        arguments: What follows its name.
+
+    Returns:
+        The overrides; for `--batch-size 32` the pair ("--batch-size 32", "batch_size=32").
+    """
+    takes_value = {
+        name: not getattr(parameter, "is_flag", False)
+        for parameter in command.params
+        for name in parameter.opts
+    }
+    overrides: list[str] = []
+    unknown: list[tuple[str, str]] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        follows = bool(rest) and re.fullmatch(r"-?[\d.]\S*|[^-=][^=]*", rest[0])
+        if not word.startswith("-"):
+            overrides.append(word)
+        elif name not in (*takes_value, "-h", "--help"):
+            typed = word
+            if not equals and follows:
+                value = rest.pop(0)
+                typed += f" {value}"
+            key = name.lstrip("-").replace("-", "_")
+            unknown.append((typed, f"{key}={value}"))
+        elif takes_value.get(name) and not equals and rest:
+            rest.pop(0)
+    return overrides, unknown

@@ -2,12 +2,13 @@
 
 import sys
 import traceback
+from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from litlab.cli.commands import data, results, service, training, tuning
-from litlab.cli.help import ConfigurableCommand, StudyCommand
+from litlab.cli.help import ConfigurableCommand, StudyCommand, split_options
 from litlab.utils import startup
 from litlab.utils.errors import ConfigError, LitlabError, fault_of
 from litlab.utils.output import redact_streams
@@ -84,14 +85,25 @@ def main() -> NoReturn:
             raise
         code = _show(refused)
     except UsageError as error:
-        where = error.ctx.command_path if error.ctx else "litlab"
-        fault = ConfigError(error.format_message(), where, f"see `{where} --help`")
-        _print(fault)
-        code = 2
+        code = _show(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         _print("error: stopped by Ctrl-C | litlab | run it again")
         code = 130
     sys.exit(code or 0)
+
+
+def _usage(error: Any) -> LitlabError:
+    """Explain a command line that typer refuses; `--lr 1e-3` is answered with the setting."""
+    where = error.ctx.command_path if error.ctx else "litlab"
+    if isinstance(getattr(error.ctx, "command", None), ConfigurableCommand):
+        from litlab.config import compose, suggestions
+
+        overrides, unknown = split_options(error.ctx.command, sys.argv[2:])
+        with suppress(LitlabError):  # in no project
+            meant = unknown and suggestions.explain(overrides, compose.outline, unknown)
+            if meant and meant.fix.startswith("use "):
+                return meant
+    return ConfigError(error.format_message(), where, f"see `{where} --help`")
 
 
 def _print(error: object) -> None:

@@ -1,4 +1,4 @@
-"""One way in for every configuration: compose conf/, or read params.yaml; then check it."""
+"""Reads every configuration: composes conf/ or reads params.yaml, then checks it."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from litlab.config import quoting
+from litlab.config import menu, quoting, suggestions
 from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.utils import limits
@@ -217,7 +217,7 @@ def _refuse_secrets(content: dict[str, Any], path: Path) -> None:
 def _explain(error: Exception, overrides: list[str]) -> ConfigError:
     """Turn Hydra's refusal into one line that says what was probably meant."""
     text = str(error)
-    unknown = _unknown_choice(text, overrides)
+    unknown = suggestions.explain(overrides, outline) or _unknown_choice(text)
     if unknown:
         return unknown
     unreadable = quoting.explain(overrides)
@@ -228,7 +228,8 @@ def _explain(error: Exception, overrides: list[str]) -> ConfigError:
         where = next((o for o in overrides if refused.group(1) in o), "conf/")
         rest = [o for o in overrides if o != where]
         wrong, package, _ = refused.group(1).replace("/", ".").partition("@")
-        fix = f"leave out '@...' after '{wrong}'" if package else _near_key(wrong, rest)
+        near = suggestions.near_key(wrong, outline(rest))
+        fix = f"leave out '@...' after '{wrong}'" if package else near
         return ConfigError(f"no setting '{refused.group(1)}'", where, fix)
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
@@ -243,43 +244,32 @@ def _listed(overrides: Sequence[str]) -> str:
     return " ".join(redact(list(overrides)))
 
 
-def _unknown_choice(text: str, overrides: list[str]) -> ConfigError | None:
-    """Find the override, or the file, that names a choice a group does not have."""
-    conf = project_root() / "conf"
-    of_file = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
-    wanted = [(*of_file.groups(), f"{of_file[1]}={of_file[2]}")] if of_file else []
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        names = [] if "{" in value else re.findall(r"[^\[\],\s'\"]+", value)
-        wanted += [(key.partition("@")[0], name, override) for name in names]
-    for group, name, where in wanted:
-        folder = conf / group
-        if group and folder.is_dir() and not (folder / f"{name}.yaml").is_file():
-            known = [path.stem for path in folder.glob("*.yaml")]
-            return ConfigError(f"{group} has no choice '{name}'", where, nearest(name, known))
+def _unknown_choice(text: str) -> ConfigError | None:
+    """Explain a file of conf/ that names a choice which its group does not have."""
+    found = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
+    if found:
+        group, name = found.groups()
+        known = menu.groups().get(group, [])
+        if known and name not in known:
+            what, where = f"{group} has no choice '{name}'", f"{group}={name}"
+            return ConfigError(what, where, nearest(name, known))
     return None
 
 
-def _near_key(wrong: str, overrides: list[str]) -> str:
-    """Say which existing key is nearest to one that was refused."""
-    try:
-        content: Any = compose(overrides)
-    except ConfigError:
-        content = {}
-    prefix: list[str] = []
-    for part in wrong.split("."):
-        if not isinstance(content, dict):
-            return f"{'.'.join(prefix)} holds a value and no further settings"
-        if part not in content:
-            groups = (
-                [p.name for p in (project_root() / "conf").iterdir() if p.is_dir()]
-                if not prefix
-                else []
-            )
-            hint = nearest(part, [k for k in content if k != "_target_"] + groups)
-            return hint if not prefix else f"{hint} (in {'.'.join(prefix)})"
-        prefix.append(part)
-        content = content[part]
-    return (
-        f"to add to it: +{wrong}.KEY=VALUE" if isinstance(content, dict) else "check the spelling"
-    )
+def outline(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what conf/ composes to as it stands, `???` included; {} where it does not."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    folder = project_root() / "conf"
+    with suppress(HydraException, OmegaConfBaseException, YAMLError, *limits.UNREADABLE):
+        with initialize_config_dir(str(folder), version_base="1.3", job_name="litlab"):
+            composed = hydra_compose("config", overrides=list(overrides))
+        content = OmegaConf.to_container(composed, resolve=False)
+        if isinstance(content, dict):
+            return {str(key): value for key, value in content.items()}
+    return {}

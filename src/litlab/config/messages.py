@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from litlab.config import suggestions
 from litlab.utils.errors import ConfigError, nearest
 
 NAMES = {
@@ -39,6 +40,8 @@ def explain(
     setting = ".".join([where, *path] if where else path)
     field = holder.model_fields.get(path[-1])
     if field is None:
+        if not where:
+            return unknown_settings([".".join(path)], content, origin)
         hint = nearest(path[-1], holder.model_fields) if holder.model_fields else "it has none"
         return ConfigError(f"no setting '{setting}'", origin, hint)
     for part in path[:-1]:
@@ -49,6 +52,14 @@ def explain(
     allowed = words(field.annotation, field.metadata, field.description)
     what = f"{setting}={_shown(value)}, but must be {allowed}"
     return ConfigError(what, origin, _fix(setting, value, _choices(field.annotation)))
+
+
+def unknown_settings(keys: Sequence[str], content: Any, origin: str) -> ConfigError:
+    """Return the error that names every unknown setting of a whole configuration."""
+    what = "; ".join(f"no setting '{key}'" for key in keys)
+    return ConfigError(
+        what, origin, suggestions.join([suggestions.suggest(k, content) for k in keys])
+    )
 
 
 def _descend(
@@ -106,6 +117,9 @@ def _choices(kind: Any) -> list[str]:
 
 
 def _fix(setting: str, value: object, choices: list[str]) -> str:
+    meant = suggestions.translate(setting, value)
+    if meant is not None:
+        return str(suggestions.Suggestion((f"{setting}={meant}",)))
     hint = nearest(value, choices) if isinstance(value, str) else ""
     return hint if hint.startswith("did") else f"change {setting}"
 

@@ -87,7 +87,7 @@ class EarlyStoppingConfig(_Strict):
     """When training stops by itself."""
 
     patience: Count
-    min_delta: NonNegative
+    min_delta: NonNegative = 0.0
 
 
 class EMAConfig(_Strict):

@@ -106,6 +106,9 @@ def _validated(model: type[M], content: object, where: str, origin: str) -> M:
         problems = error.errors()
         # A misspelt key is also a missing one; the misspelling says more.
         unknown = [p for p in problems if p["type"] == "extra_forbidden"]
+        if not where and len(unknown) > 1:
+            keys = [".".join(map(str, p["loc"])) for p in unknown]
+            raise complaints.unknown_settings(keys, content, origin) from None
         problem = (unknown or problems)[0]
         raise complaints.explain(problem, model, content, where, origin) from None
 
