@@ -41,7 +41,7 @@ def explain(
     field = holder.model_fields.get(path[-1])
     if field is None:
         if not where:
-            return unknown_settings([".".join(path)], content, origin)
+            return unknown_settings([".".join(path)], model, content, origin)
         hint = nearest(path[-1], holder.model_fields) if holder.model_fields else "it has none"
         return ConfigError(f"no setting '{setting}'", origin, hint)
     for part in path[:-1]:
@@ -54,12 +54,26 @@ def explain(
     return ConfigError(what, origin, _fix(setting, value, _choices(field.annotation)))
 
 
-def unknown_settings(keys: Sequence[str], content: Any, origin: str) -> ConfigError:
+def unknown_settings(
+    keys: Sequence[str], model: type[BaseModel], content: Any, origin: str
+) -> ConfigError:
     """Return the error that names every unknown setting of a whole configuration."""
-    what = "; ".join(f"no setting '{key}'" for key in keys)
-    return ConfigError(
-        what, origin, suggestions.join([suggestions.suggest(k, content) for k in keys])
-    )
+    known = _with_fields(model, content)  # a misspelt key is often missing under its own name
+    what = suggestions.in_one(f"no setting '{key}'" for key in keys)
+    meant = [suggestions.suggest(key, known) for key in keys]
+    return ConfigError(what, origin, suggestions.join(meant))
+
+
+def _with_fields(model: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the fields that it lacks, and without those that do not exist."""
+    known = dict.fromkeys(model.model_fields) | {
+        key: value for key, value in content.items() if key in model.model_fields
+    }
+    for key, value in known.items():
+        inner = model.model_fields[key].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
+            known[key] = _with_fields(inner, value)
+    return known
 
 
 def _descend(

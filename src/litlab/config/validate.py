@@ -108,7 +108,7 @@ def _validated(model: type[M], content: object, where: str, origin: str) -> M:
         unknown = [p for p in problems if p["type"] == "extra_forbidden"]
         if not where and len(unknown) > 1:
             keys = [".".join(map(str, p["loc"])) for p in unknown]
-            raise complaints.unknown_settings(keys, content, origin) from None
+            raise complaints.unknown_settings(keys, model, content, origin) from None
         problem = (unknown or problems)[0]
         raise complaints.explain(problem, model, content, where, origin) from None
 
