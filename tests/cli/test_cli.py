@@ -107,7 +107,7 @@ WRONG = [
     ("trainer.precision=16-mixed", "needs a GPU"),
     ("model._target_=os.system", "trust=[os]"),
     ("model._target_=litlab.tasks.task.torch.hub.load", "no module 'litlab.tasks.task.torch.hub'"),
-    ("model._target_=litlab.config.instantiate.build", "outside the packages that may run"),
+    ("model._target_=litlab.config.instantiate.build", "not in a trusted package"),
     ("model={_target_:os.system,command:'touch ran'}", "ran"),
     ("data.name=../../x", "data.name=../../x"),
     ("seed=???", "seed has no value"),

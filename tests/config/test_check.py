@@ -76,7 +76,7 @@ def test_unknown_and_missing_settings(content: dict[str, Any]) -> None:
     assert (error.what, error.where) == ("no setting 'trainer.max_epoch'", "here")
     assert error.fix == "use trainer.max_epochs"
     del content["trainer"]["max_epoch"]
-    assert refusal(put(content, "data.source.x", 3)).fix == "it has none"
+    assert refusal(put(content, "data.source.x", 3)).fix == "it has no settings"
     del content["data"]["source"]["x"], content["loader"]["batch_size"]
     assert refusal(content).what == "loader.batch_size has no value"
 
@@ -102,7 +102,7 @@ def test_no_metrics_and_no_augmentation(project: object) -> None:
 
 def test_components(content: dict[str, Any]) -> None:
     error = refusal(put(content, "loss", {"label_smoothing": 0.1}))
-    assert (error.what, error.where) == ("names no class", "loss")
+    assert (error.what, error.where) == ("_target_ is missing", "loss")
     error = refusal(put(content, "loss", {"_target_": "litlab.tasks.losses.focal.Foca"}))
     assert (error.where, error.fix) == ("loss._target_", "did you mean 'Focal'?")
     error = refusal(put(content, "loss", {"_target_": "litlab.tasks.losses.fokal.Focal"}))

@@ -43,8 +43,8 @@ def refusal(*overrides: str) -> ConfigError:
         ("seed=[", "no viable alternative", """quote it: 'seed="["'"""),
         ("seed=1,2", "Ambiguous value", """a list: 'seed=[1,2]'; a text: 'seed="1,2"'"""),
         ("name=${nope}", "Interpolation key 'nope' not found", "key=value"),
-        ("hydra.run.dir=x", "Hydra's own settings do nothing here", "leave it out"),
-        ("+hydra/launcher=x", "Hydra's own settings do nothing here", "leave it out"),
+        ("hydra.run.dir=x", "Hydra's own settings have no effect here", "leave it out"),
+        ("+hydra/launcher=x", "Hydra's own settings have no effect here", "leave it out"),
     ],
 )
 def test_refused_overrides(project: Path, override: str, says: str, fix: str) -> None:
@@ -217,7 +217,7 @@ def test_spelling_and_order_do_not_matter(project: Path) -> None:
     ("text", "says"),
     [
         ("a: [", "not valid YAML"),
-        ("a: 1\na: 2", "the key .a. is there twice"),
+        ("a: 1\na: 2", "the key .a. appears twice"),
         ("a: ${b}", "a refers to something else"),
         ("- a", "not a mapping"),
         ("3", "cannot be read"),

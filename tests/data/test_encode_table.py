@@ -134,8 +134,8 @@ def test_a_constant_column_is_kept_and_said() -> None:
         encoder = fitted(train, scale=scale)
         np.testing.assert_array_equal(encoder.encode(train)[:, [0, 2]], [[3, 1]] * 4)
         assert encoder.notes() == [
-            "column 'a' is the same throughout train: it tells nothing",
-            "column 'c' is 'x' throughout train: it tells nothing",
+            "column 'a' is the same throughout train: it carries no information",
+            "column 'c' is 'x' throughout train: it carries no information",
         ]
 
 

@@ -332,7 +332,7 @@ def test_a_tables_fault_names_the_data_set(tmp_path: Path) -> None:
 def test_a_loading_script_is_not_run(tmp_path: Path) -> None:
     folder = write_parquet(tmp_path / "d", train=texts(10))
     (folder / "d.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    with pytest.raises(DataError, match="code of its own, which is not run"):
+    with pytest.raises(DataError, match="code of its own, which litlab does not run"):
         read(folder, tmp_path / "s")
     assert not (tmp_path / "ran").exists()
 
@@ -594,7 +594,7 @@ def test_only_the_chosen_configuration_is_fetched(
 @pytest.mark.parametrize(
     ("settings", "code", "message"),
     [
-        ({"path": "owner/scripted"}, 3, "code of its own (scripted.py), which is not run"),
+        ({"path": "owner/scripted"}, 3, "code of its own (scripted.py), which litlab does not run"),
         ({"path": "owner/gated"}, 5, "wants to be asked"),
         ({"path": "owner/nothing"}, 5, "no data set that the hub shows"),
         ({"path": "owner/made", "revision": "v9"}, 2, "has no 'v9' | data.source.revision"),
@@ -618,7 +618,7 @@ def test_half_a_download_is_not_taken_for_the_whole(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     hub.breaks = "test-"
-    with pytest.raises(EnvironmentFault, match="the download broke off"):
+    with pytest.raises(EnvironmentFault, match="the download was interrupted"):
         read("owner/made", tmp_path / "a")
     online("")
     with pytest.raises(EnvironmentFault, match="not whole in the hub's cache"):

@@ -365,7 +365,7 @@ def test_a_link_out_of_the_root_is_refused_and_named(photos: Path, place: str, f
         target = photos / ".hidden"
     link(photos / place, target)
     error = refused(photos)
-    assert "a link out of 'photos'" in error.what
+    assert "a link that points outside of 'photos'" in error.what
     assert error.where == str(photos / place)
 
 

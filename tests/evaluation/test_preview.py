@@ -189,7 +189,7 @@ def test_statistics_against_numpy(project: Path, kind: str) -> None:
             ends = (x.min(axes)[place], x.mean(axes, dtype=np.float64)[place], x.max(axes)[place])
             np.testing.assert_allclose((value.low, value.mean, value.high), ends, rtol=1e-5)
         assert len(found.values) == x.shape[1]
-    assert statistics.guard[0].startswith("split guard: ")
+    assert statistics.guard[0].startswith("leakage check: ")
     x, _ = seen_in_training(data)
     if statistics.batch.model_input:
         x = x[: statistics.batch.shown]

@@ -124,7 +124,7 @@ def test_a_run_begins_with_them_and_says_so(source, project, capsys):
 def test_frozen_weights_that_nobody_trained_are_pointed_out(source, project, capsys):
     frozen = "trainer.freeze=[hidden.4,hidden.8]"
     small_run(project, "init_from=last", frozen, model=mlp(8, 6, 6))
-    assert "frozen, but initialized anew: hidden.8.weight" in capsys.readouterr().err
+    assert "frozen, but newly initialized: hidden.8.weight" in capsys.readouterr().err
 
 
 def test_the_average_is_what_is_begun_with(project):

@@ -135,7 +135,7 @@ def test_a_machine_that_dies_loses_no_trial(tmp_path: Path, database: str) -> No
     second.signal(signal.SIGKILL)
     second.end(-signal.SIGKILL)
     said, err = first.end()
-    assert "was interrupted; it goes on" in err
+    assert "was interrupted; it is resumed" in err
     assert said["trials"] == {"complete": 3, "pruned": 0, "failed": 0}
     assert [t.state.name for t in trials(database, "dies")] == ["COMPLETE"] * 3
 
@@ -150,7 +150,7 @@ def test_a_machine_that_stood_still_counts_once(tmp_path: Path, database: str) -
     second.signal(signal.SIGSTOP)
     # It is taken over, and finished, while it stands still.
     said, err = first.end()
-    assert "was interrupted; it goes on" in err
+    assert "was interrupted; it is resumed" in err
     found = trials(database, "still")
     second.signal(signal.SIGCONT)
     _, late = second.end()

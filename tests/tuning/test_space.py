@@ -226,7 +226,7 @@ def test_every_shipped_study(name) -> None:
         (["study=quick", "study.n_trials=0"], "study.n_trials"),
         (["study=quick", "study.sampler=bayes"], "study.sampler"),
         (["study=quick", "study.name=../x"], "study.name"),
-        (["study=quick", "study.name=Pipeline"], "is the name of the DVC pipeline's own folders"),
+        (["study=quick", "study.name=Pipeline"], "is reserved for the folders of the DVC pipeline"),
         (["study=quick", "study.workers=0"], "study.workers=0 |"),
         (["study=quick", "study.space.optimizer.lrr.low=0.1"], "did you mean 'optimizer.lr'"),
         (["study=quick", "study.space.optimizer.lr.hihg=0.1"], "did you mean 'high'"),

@@ -83,7 +83,7 @@ def test_every_process_killed_once(project: Path) -> None:
     said, err = run(study(project, patch=KILLS, workers=2, n_trials=20), project)
     assert said["trials"] == {"complete": 20, "pruned": 0, "failed": 0}
     assert len(list(project.glob("killed-*"))) == 20
-    assert err.count("SIGKILL; it goes on") == 20
+    assert err.count("SIGKILL; it is resumed") == 20
     assert states(project) == ["COMPLETE"] * 20
     numbers = [trial.number for trial in trials_of(project)]
     assert numbers == list(range(20))
@@ -193,7 +193,7 @@ def test_a_study_that_was_stopped_goes_on(project: Path, number: int) -> None:
     said, err = run(command, project)
     assert said["trials"]["complete"] == 4
     assert states(project) == ["COMPLETE"] * 4
-    assert "was interrupted; it goes on" in err
+    assert "was interrupted; it is resumed" in err
     resumed = [RunRecord.load(f).resumed for f in sorted((project / "runs/tiny").glob("trial-*/"))]
     assert sum(resumed) >= 1
 

@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train neural networks with everything recorded: prepare, train, evaluate, predict.",
-    epilog="Overrides are Hydra's: model=cnn optimizer.lr=3e-4 +model.x=1. Choices lie in conf/.",
+    epilog="Overrides are Hydra's: model=cnn optimizer.lr=3e-4 +model.x=1. Choices are in conf/.",
 )
 VERBS = (
     data.params,

@@ -16,7 +16,7 @@ from litlab.utils.errors import ConfigError, EnvironmentFault, nearest
 from litlab.utils.paths import MARK, not_a_file, project_root
 from litlab.utils.redact import redact, remember
 
-HEADER = "# Written by `litlab params` and by `dvc exp run`; conf/ is what to edit.\n"
+HEADER = "# Written by `litlab params` and by `dvc exp run`; edit conf/ instead.\n"
 
 
 def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
@@ -74,7 +74,7 @@ def _refuse_references(content: Any, where: str, key: str = "") -> None:
             _refuse_references(value, where, key)
     elif isinstance(content, str) and "${" in content:
         fix = "write the value itself; only files of conf/ may refer to other settings"
-        raise ConfigError(f"{key} refers to something else with ${{...}}", where, fix)
+        raise ConfigError(f"{key} refers to another value with ${{...}}", where, fix)
 
 
 def _plain(loaded: Any, where: str) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     useless = [o for o in overrides if re.match(r"[+~]*hydra[./=@]", o)]
     if useless:
-        raise ConfigError("Hydra's own settings do nothing here", useless[0], "leave it out")
+        raise ConfigError("Hydra's own settings have no effect here", useless[0], "leave it out")
     folder = project_root() / "conf"
     for override in overrides:
         limits.check_override(override)

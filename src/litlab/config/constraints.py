@@ -16,13 +16,15 @@ def check(trainer: TrainerConfig) -> None:
         )
     if trainer.budget and trainer.swa:
         raise ConfigError(
-            "trainer.swa.start is a share of a known number of epochs",
+            "trainer.swa needs a fixed number of epochs",
             "trainer.budget, trainer.swa",
             "set trainer.max_epochs, or use trainer.ema",
         )
     if trainer.unfreeze_epoch is not None and not trainer.freeze:
         raise ConfigError(
-            "nothing is frozen", "trainer.unfreeze_epoch", "set trainer.freeze, or leave it out"
+            "no parameter is frozen",
+            "trainer.unfreeze_epoch",
+            "set trainer.freeze, or leave it out",
         )
     _check_unused(trainer)
     if trainer.strategy.startswith("fsdp"):
@@ -33,19 +35,19 @@ def _check_unused(trainer: TrainerConfig) -> None:
     """Refuse what would be ignored because of what another setting says."""
     if trainer.gradient_clip_algorithm != "norm" and trainer.gradient_clip_val is None:
         raise ConfigError(
-            "nothing is clipped",
+            "no gradient is clipped",
             "trainer.gradient_clip_algorithm",
             "set trainer.gradient_clip_val, or leave it out",
         )
     if trainer.batch_size_limit is not None and trainer.batch_size_find == "off":
         raise ConfigError(
-            "no batch size is looked for",
+            "trainer.batch_size_find is off",
             "trainer.batch_size_limit",
             "set trainer.batch_size_find=use, or leave it out",
         )
     if trainer.overfit_batches and trainer.limit_train_batches is not None:
         raise ConfigError(
-            "both say how many batches to train on",
+            "both set the number of training batches",
             "trainer.overfit_batches, trainer.limit_train_batches",
             "set trainer.limit_train_batches=null",
         )
@@ -63,13 +65,13 @@ def _check_sharded(trainer: TrainerConfig) -> None:
     for name in ("ema", "swa", "log_norms", "compile", "channels_last"):
         if getattr(trainer, name) not in (False, None, "auto"):
             raise ConfigError(
-                f"strategy={trainer.strategy} gives each process a part of the weights",
+                f"strategy={trainer.strategy} splits the weights between the processes",
                 f"trainer.{name}, trainer.strategy",
                 f"leave trainer.{name} out, or use strategy=ddp",
             )
     if trainer.precision not in ("32-true", "bf16-mixed"):
         raise ConfigError(
-            f"precision {trainer.precision} does not go with strategy={trainer.strategy}",
+            f"precision {trainer.precision} cannot be combined with strategy={trainer.strategy}",
             "trainer.precision, trainer.strategy",
             "use bf16-mixed or 32-true",
         )

@@ -42,7 +42,9 @@ def explain(
     if field is None:
         if not where:
             return unknown_settings([".".join(path)], model, content, origin)
-        hint = nearest(path[-1], holder.model_fields) if holder.model_fields else "it has none"
+        hint = (
+            nearest(path[-1], holder.model_fields) if holder.model_fields else "it has no settings"
+        )
         return ConfigError(f"no setting '{setting}'", origin, hint)
     for part in path[:-1]:
         content = content[part]

@@ -67,7 +67,9 @@ def _components(config: Config) -> Iterator[tuple[str, Component]]:
 def _checked(where: str, node: Component, trust: list[str]) -> Component:
     """Check one component's target and hyperparameters, as far as its source tells."""
     if "_target_" not in node:
-        raise ConfigError("names no class", where, f"add {where}._target_: package.module.Name")
+        raise ConfigError(
+            "_target_ is missing", where, f"add {where}._target_: package.module.Name"
+        )
     target = instantiate.check(node["_target_"], f"{where}._target_", trust)
     num_given = NUM_GIVEN.get(where, NUM_GIVEN.get(where.partition(".")[0], 0))
     given = {key: value for key, value in node.items() if key != "_target_"}
@@ -92,7 +94,7 @@ def _checked(where: str, node: Component, trust: list[str]) -> Component:
         raise ConfigError(f"'{module}' has no '{name}'", f"{where}._target_", hint) from None
     except SyntaxError as error:
         what = f"'{target}' cannot be read: {error.msg}, line {error.lineno}"
-        raise ConfigError(what, f"{where}._target_", "mend the file") from None
+        raise ConfigError(what, f"{where}._target_", "correct the file") from None
     if model is None:
         return {**node, "_target_": target}
     checked = _validated(model, given, where, target)
@@ -118,18 +120,18 @@ def _check_path(config: Config) -> None:
     path, source = config.data.path, config.data.source
     if path is not None and "path" not in source and path not in map(str, source.values()):
         name = source["_target_"].rpartition(".")[2]
-        raise ConfigError(f"{name} reads no files of yours", "data.path", "leave it out")
+        raise ConfigError(f"{name} takes no path", "data.path", "leave it out")
 
 
 def _check_monitor(config: Config) -> None:
     if "loss" in config.metrics:
-        raise ConfigError("'loss' is taken by the loss", "metrics.loss", "give it another name")
+        raise ConfigError("the name 'loss' is reserved", "metrics.loss", "give it another name")
     split, _, name = config.monitor.partition("/")
     known = [f"{s}/{m}" for s in ("val", "train") for m in ("loss", *config.metrics)]
     if config.monitor in known:
         return
     if split == "test":
-        fix = "selecting on the test split would spoil it: use val/" + (name or "loss")
+        fix = "do not select by the test split: use val/" + (name or "loss")
     else:
         fix = nearest(config.monitor, known)
     raise ConfigError(f"nothing called '{config.monitor}' is measured", "monitor", fix)
@@ -179,7 +181,7 @@ def check_device(trainer: TrainerConfig) -> None:
     on_cpu = kind == "cpu" or (kind == "auto" and not found["gpu"])
     if on_cpu and isinstance(asked, list):
         raise ConfigError(
-            f"devices={asked} numbers GPUs, and there is none in use",
+            f"devices={asked} lists GPUs, but none is used",
             "trainer.devices",
             "set the number of processes: 1, 2, ...",
         )

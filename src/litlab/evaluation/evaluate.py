@@ -73,7 +73,7 @@ def evaluate(
         metrics = measure(task, outputs, split.y)
     record = _record(found, loaded, task)
     if record.status in ("RUNNING", "FAILED", "KILLED"):
-        warnings.warn(f"the run is {record.status}: measuring its best epoch so far", stacklevel=2)
+        warnings.warn(f"the run is {record.status}: evaluating its best epoch so far", stacklevel=2)
     folder = out or results_folder(found.folder)
     if found.checkpoint.name != BEST and out is None:  # its numbers are not the run's
         folder = folder.with_name(f"{folder.name}-{found.checkpoint.stem}")
@@ -177,7 +177,9 @@ def _send(
 ) -> bool:
     """Add test metrics and files to the run; say whether the store took them."""
     if found.checkpoint.name == LAST:
-        warnings.warn(f"{LAST} is not the run's best: its metrics stay out of MLflow", stacklevel=3)
+        warnings.warn(
+            f"{LAST} is not the run's best: its metrics are not sent to MLflow", stacklevel=3
+        )
         return True
     tracking = loaded.card.config.tracking
     # A checkpoint by itself may come from a stranger, who does not choose where results are sent.

@@ -39,7 +39,7 @@ def predict(
     loaded, task = load_task(found.checkpoint, trust)
     spec = loaded.card.spec
     if spec.task == "language_model":
-        what = "a language model writes text, it labels none"
+        what = "a language model generates text and gives no labels"
         fix = f"use `{command('generate', reference, '--prompt', 'TEXT', trust=trust)}`"
         raise CheckpointError(what, str(found.checkpoint), fix)
     names, values = read_input(source, spec, resize=resize)

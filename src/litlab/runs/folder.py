@@ -112,7 +112,7 @@ def make_folder(out: Path | None, run_name: str) -> Path:
                 is_run = (folder / RUN_FILE).is_file()
                 held = "a run" if is_run else "other things"
                 fix = "choose an empty one, or remove it"
-                fix += ", or go on with it: --resume" if is_run else ""
+                fix += ", or resume it: --resume" if is_run else ""
                 raise ConfigError(f"the folder holds {held} already", f"--out {folder}", fix)
         probe = folder / ".probe"
         probe.write_bytes(b"")

@@ -27,7 +27,7 @@ def _file(folder: Path) -> Path:
 
 
 @contextmanager
-def running(folder: Path, what: str = "the run is going on") -> Iterator[None]:
+def running(folder: Path, what: str = "the run is in progress") -> Iterator[None]:
     """Hold a folder, that of a run's checkpoints while it is trained.
 
     Args:

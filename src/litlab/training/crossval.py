@@ -35,7 +35,9 @@ def cross_validate(config: Config, command: list[str] | None = None) -> CrossVal
     """
     folds = config.data.num_folds
     if folds is None:
-        raise ConfigError("how many folds?", "data.num_folds", "set it, e.g. data.num_folds=5")
+        raise ConfigError(
+            "the number of folds is not set", "data.num_folds", "set it, e.g. data.num_folds=5"
+        )
     if num_processes(config.trainer) > 1:
         what = "folds are trained one after the other, by one process"
         raise ConfigError(what, "trainer.devices", "set trainer.devices=1")

@@ -28,7 +28,7 @@ def freeze(model: nn.Module, trainer: TrainerConfig) -> set[str]:
         raise ConfigError(
             "processes agree on what is trained before the first step",
             "trainer.unfreeze_epoch",
-            "leave it out, or use one device; a second run can go on with init_from",
+            "leave it out, or use one device; a second run can continue with init_from",
         )
     if trainer.unfreeze_epoch is None:
         for name, parameter in model.named_parameters():
@@ -53,7 +53,7 @@ def frozen_names(model: nn.Module, patterns: Sequence[str]) -> set[str]:
             raise ConfigError(f"no parameter is called '{pattern}'", WHERE, hint)
         found |= matching
     if found and found == set(every):
-        raise ConfigError("nothing would be left to train", WHERE, "leave out at least the head")
+        raise ConfigError("every parameter would be frozen", WHERE, "leave out at least the head")
     return found
 
 

@@ -67,7 +67,9 @@ class Tuner:
         self.config = self._load()
         if self.config.monitor.startswith("train/"):
             fix = "monitor=val/loss, say"
-            raise ConfigError("a study goes by validation", f"monitor={self.config.monitor}", fix)
+            raise ConfigError(
+                "a study needs a validation metric", f"monitor={self.config.monitor}", fix
+            )
         self.space = Space(settings.space)
         self.composer = Composer(self.base)
         self.space.check(self.composer)
@@ -97,7 +99,7 @@ class Tuner:
         silence = span(settings.stale_after)
         if silence < LEAST_SILENCE:
             where, fix = f"study.stale_after={settings.stale_after}", f"{LEAST_SILENCE}s or more"
-            raise ConfigError("machines do not say so often that they are there", where, fix)
+            raise ConfigError("study.stale_after is too short", where, fix)
         with _disk(settings.name):
             storage = Storage(settings.name, settings.storage, silence)
         values, outside = self.space.current(self.base)
@@ -114,7 +116,7 @@ class Tuner:
                 if not self.put_aside or storage.shared:
                     raise
             with self._alone():
-                say(f"the study of other settings is {put_aside(settings.name)} now")
+                say(f"the study with other settings is now called {put_aside(settings.name)}")
             storage = Storage(settings.name, None, silence)
             return TrialStudy(*arguments, storage, start)
 
@@ -141,7 +143,7 @@ class Tuner:
                         finals.run(self.pool, signals)
                 finally:
                     self.trials.stop()
-                self._raise(signals, "the same command goes on from here")
+                self._raise(signals, "run the same command to resume")
                 outcome = conclude.outcome_of(self.study, self.folder, finals)
                 status = "FINISHED"
                 if finals.trained or not self._is_drawn():
@@ -168,12 +170,12 @@ class Tuner:
                 self.trials.run(signals)
             finally:
                 self.trials.stop()
-            self._raise(signals, "the study goes on without this machine")
+            self._raise(signals, "the study continues without this machine")
         return self.trials.begun
 
     def _alone(self) -> AbstractContextManager[None]:
         """Within it no other command of this machine runs the study, whatever happens to runs/."""
-        return running(owners_folder(self.settings.name), "the study is going on")
+        return running(owners_folder(self.settings.name), "the study is in progress")
 
     @contextmanager
     def _noted(self) -> Iterator[Signals]:
@@ -218,5 +220,5 @@ def _disk(study: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = str(error.filename or f"study {study}")
-        what = f"the study cannot go on: {error.strerror or error}"
+        what = f"the study cannot continue: {error.strerror or error}"
         raise EnvironmentFault(what, where, FIX) from error

@@ -152,7 +152,7 @@ def test_small_images_are_only_compared_exactly() -> None:
     assert not stopping(report)
     assert "near_duplicates" not in report.checked
     assert report.lines()[-1] == (
-        "split guard: images of 16 x 16 are too small to tell near duplicates from others"
+        "leakage check: images of 16 x 16 are too small for the near-duplicate check"
         " (below 24 pixels a side)"
     )
 

@@ -59,7 +59,7 @@ def weight_vector(
     if len(weights) != len(spec.classes):
         raise ValueError(
             f"{setting}: {len(weights)} weights for {len(spec.classes)} classes ({classes});"
-            " give one weight a class, in this order"
+            " give one weight per class, in this order"
         )
     return torch.tensor(list(weights), dtype=torch.float32)
 

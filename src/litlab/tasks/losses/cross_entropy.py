@@ -45,7 +45,7 @@ class CrossEntropy(nn.Module):
         self.label_smoothing = label_smoothing
         if spec.task == "language_model":
             if class_weights is not None:
-                raise ValueError("loss.class_weights: tokens have none; set it to null")
+                raise ValueError("loss.class_weights does not apply to tokens; set it to null")
             weight = None
         else:
             weight = weight_vector(class_weights, spec, "loss.class_weights")

@@ -81,7 +81,7 @@ class Budget(Callback):
             if not isinstance(config.scheduler, LambdaLR | OneCycleLR):
                 kind = type(config.scheduler).__name__
                 raise ConfigError(
-                    f"{kind} cannot be fitted to the clock",
+                    f"{kind} cannot follow a time budget",
                     "trainer.budget, scheduler",
                     "use one of litlab's schedules, or set trainer.max_epochs instead",
                 )

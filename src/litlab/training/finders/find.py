@@ -33,7 +33,7 @@ def find_settings(
     for name in ("batch_size_find", "lr_find"):
         if getattr(config.trainer, name) != "off" and num_processes(config.trainer) > 1:
             raise ConfigError(
-                "several processes cannot try things out together",
+                "lr_find and batch_size_find need a single process",
                 f"trainer.{name}",
                 "find it with trainer.devices=1, and set it",
             )

@@ -80,7 +80,7 @@ def _card(outcome: Outcome, monitor: str, use_best: str) -> str:
     lines = [
         f"The best of study {outcome.study}: {what}, of {counts} ({datetime.now(UTC):%Y-%m-%d}).",
         f"  {use_best}",
-        "Written anew when the study goes on: copy it to change it.",
+        "Overwritten when the study is resumed: copy it to change it.",
     ]
     if outcome.finalists:
         lines += [_score(f, monitor) for f in outcome.finalists]
