@@ -152,7 +152,7 @@ def test_a_column_without_a_value_in_train() -> None:
 def test_numbers_that_float32_cannot_tell_apart_are_pointed_out() -> None:
     train = pd.DataFrame({"time": 1.6e9 + np.arange(50.0)})
     (note,) = fitted(train).notes()
-    assert "float32 hardly tells apart: subtract 1600000000" in note
+    assert "too narrow for float32: subtract 1600000000" in note
     assert not fitted(train, scale="quantile").notes()
     assert not fitted(train - 1.6e9).notes()
 

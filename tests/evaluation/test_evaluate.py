@@ -101,7 +101,7 @@ def test_a_run_is_measured_on_what_the_pipeline_prepared(project):
     with pytest.raises(DataError, match="prepared again since the run"):
         evaluate("last")
     shutil.rmtree(own)
-    with pytest.raises(DataError, match="not prepared any more") as caught:
+    with pytest.raises(DataError, match="prepared data are missing") as caught:
         evaluate("last")
     assert "litlab prepare --params" in caught.value.fix
 
@@ -169,11 +169,11 @@ def test_every_model_on_every_kind(project, model, kind):
 
 def test_files_of_another_kind_are_not_replaced(project):
     before = (project / "conf" / "config.yaml").read_text()
-    with pytest.raises(ConfigError, match="holds a config.yaml that is of no evaluation"):
+    with pytest.raises(ConfigError, match="holds a config.yaml that is not from an evaluation"):
         evaluate("last", project / "conf")
     assert (project / "conf" / "config.yaml").read_text() == before
     run = small_run(project)
-    with pytest.raises(ConfigError, match="is of no evaluation"):
+    with pytest.raises(ConfigError, match="is not from an evaluation"):
         evaluate("last", run.folder)
     evaluate("last", project / "new")
     evaluate("last", project / "new")

@@ -298,7 +298,7 @@ def test_confusion_in_words() -> None:
         "2 wrong, each in a different way."
     )
     text = words.confusion_text(["a", "a", "b"], ["b", "b", "a"])
-    assert text.endswith("3 wrong; most often a is taken for b (2 times).")
+    assert text.endswith("3 wrong; most often a is predicted as b (2 times).")
 
 
 def test_a_language_model_s_page_says_what_it_predicts_and_shows_what_it_writes() -> None:

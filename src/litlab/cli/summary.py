@@ -55,7 +55,7 @@ def show_study(
         rows["failed"] = f"{len(outcome.failed) - MOST_FAILED} more, listed in the report"
     rows[f"best {monitor}"] = f"{number(top['value'])} in trial {top['number']}"
     if outcome.first is not None:
-        rows["as it was"] = number(outcome.first)
+        rows["baseline"] = number(outcome.first)
     if outcome.pareto:
         numbers = ", ".join(str(point["number"]) for point in outcome.pareto)
         rows["Pareto front"] = f"trials {numbers}"
@@ -70,7 +70,7 @@ def show_study(
         ends = gain.interval
         between = f"  (95 %: {ends[0]:+.4g} to {ends[1]:+.4g})" if ends else ""
         rows["gain over the baseline"] = f"{gain.mean:+.4g}{between}, paired by seed"
-    chosen = f"trial {best['number']}" if best["params"] else "the configuration as it was"
+    chosen = f"trial {best['number']}" if best["params"] else "the baseline"
     rows["chosen"] = f"{chosen}, by its mean {monitor}" if outcome.finalists else chosen
     rows |= {path: _value(value) for path, value in best["params"].items()}
     rows["experiment"] = experiment

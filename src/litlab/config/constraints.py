@@ -54,8 +54,8 @@ def _check_unused(trainer: TrainerConfig) -> None:
     epoch = trainer.unfreeze_epoch
     if epoch is not None and not trainer.budget and epoch >= trainer.max_epochs:
         raise ConfigError(
-            f"the training ends with epoch {trainer.max_epochs - 1}, counted from 0",
-            "trainer.unfreeze_epoch",
+            f"unfreeze_epoch={epoch} (counted from 0) is not below max_epochs={trainer.max_epochs}",
+            "trainer.unfreeze_epoch, trainer.max_epochs",
             "lower it, or leave it out",
         )
 

@@ -134,7 +134,7 @@ def _check_monitor(config: Config) -> None:
         fix = "do not select by the test split: use val/" + (name or "loss")
     else:
         fix = nearest(config.monitor, known)
-    raise ConfigError(f"nothing called '{config.monitor}' is measured", "monitor", fix)
+    raise ConfigError(f"no metric is called '{config.monitor}'", "monitor", fix)
 
 
 def _check_task(config: Config) -> None:

@@ -96,7 +96,9 @@ def _refuse_other_files(out: Path) -> None:
     """Replace an evaluation only: a folder may hold a `config.yaml` of another kind."""
     held = [name for name in (*FILES, RUN_FILE) if (out / name).exists()]
     if held and not _is_evaluation(out):
-        what = f"the folder holds a {held[0]} that is of no evaluation, and would be replaced"
+        what = (
+            f"the folder holds a {held[0]} that is not from an evaluation and would be overwritten"
+        )
         raise ConfigError(what, f"--out {out}", "choose an empty folder")
 
 
@@ -123,11 +125,11 @@ def _test_split(spec: DataSpec, run: Path) -> Split:
     for folder in (own, prepared_folder(PIPELINE)):
         if (folder / FILE_NAME).is_file() and _same_test_split(DataSpec.load(folder), spec, name):
             return open_split(folder, spec, "test")
-    what = "the run's data are not prepared any more"
+    what = "the run's prepared data are missing"
     if (own / FILE_NAME).is_file():
         what = (
-            "prepared again since the run: its test split is another, and may hold what the "
-            "network was trained on"
+            "prepared again since the run: its test split differs, and may hold samples that "
+            "the network was trained on"
         )
     raise DataError(what, str(own), _prepare_again(run))
 

@@ -135,8 +135,8 @@ def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
     if UNK_ID in encoding.ids:
         start, end = encoding.offsets[encoding.ids.index(UNK_ID)]
         raise DataError(
-            f"'{prompt[start:end]}' is not among the {tokenizer.get_vocab_size():,} tokens that "
-            "the model knows",
+            f"'{prompt[start:end]}' is not in the model's vocabulary of "
+            f"{tokenizer.get_vocab_size():,} tokens",
             f"the prompt, character {start + 1}",
             "remove or replace it",
         )

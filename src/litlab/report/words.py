@@ -93,7 +93,7 @@ def lead(
     show = percent if name == "accuracy" else number
     said = f"its {METRICS.get(name, name)} on {tested} is {show(test[name])}"
     if name == "accuracy":
-        said = f"it gets {show(test[name])} of {tested} right"
+        said = f"it classifies {show(test[name])} of {tested} correctly"
     if name in intervals:
         low, high = intervals[name]
         said += f" (95 % interval {show(low).removesuffix(' %')} to {show(high)})"
@@ -111,7 +111,7 @@ def confusion_text(actual: Sequence[str], predicted: Sequence[str]) -> str:
         return text + "one is wrong."
     if times == 1:
         return text + f"{wrong.total():,} wrong, each in a different way."
-    return text + f"{wrong.total():,} wrong; most often {a} is taken for {p} ({times:,} times)."
+    return text + f"{wrong.total():,} wrong; most often {a} is predicted as {p} ({times:,} times)."
 
 
 def short_hash(value: str) -> str:

@@ -199,7 +199,7 @@ class _Watch(TorchFunctionMode):
                 needed = f"the network needs {weights * factor / GIB:,.1f} GiB of {name} or more"
                 times = f" ({factor:g} times its weights, to train it)" if factor > 1 else ""
                 raise ConfigError(
-                    f"{needed}{times}, and there are {free / GIB:,.1f} GiB",
+                    f"{needed}{times}, but {free / GIB:,.1f} GiB are available",
                     "model",
                     "choose smaller layers, or fewer",
                 )

@@ -66,7 +66,7 @@ class Trials:
         clock.note(now=True)
         done = self.study.count(*ENDED)
         if not clock.in_time and done < self.study.total:
-            limit = f"the time limit of {self.settings.time_limit} is over"
+            limit = f"the time limit of {self.settings.time_limit} has passed"
             say(
                 f"{limit}, with {done} of {self.study.total} trials; run the same command to resume"
             )

@@ -98,14 +98,14 @@ class Tuner:
         settings = self.settings
         silence = span(settings.stale_after)
         if silence < LEAST_SILENCE:
-            where, fix = f"study.stale_after={settings.stale_after}", f"{LEAST_SILENCE}s or more"
-            raise ConfigError("study.stale_after is too short", where, fix)
+            what = f"study.stale_after must be at least {LEAST_SILENCE:g} s"
+            raise ConfigError(what, f"study.stale_after={settings.stale_after}", "raise it")
         with _disk(settings.name):
             storage = Storage(settings.name, settings.storage, silence)
         values, outside = self.space.current(self.base)
         for path, value in outside.items():
             now = short(values[path])
-            say(f"the first trial has {path}={now}: {value}, as it is, lies outside of the space")
+            say(f"the first trial has {path}={now}: the configured {value} is outside the space")
         tuned, epochs = config_hash(self.config), self.config.trainer.max_epochs
         start = Start(values, outside, tuned, self.spec.checksum, epochs)
         arguments = (settings, self.space, self.objectives)

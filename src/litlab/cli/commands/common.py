@@ -56,7 +56,5 @@ def exit_if_unsent(all_sent: bool) -> None:
     if not all_sent:
         from litlab.utils.output import say
 
-        say(
-            "warning: some values did not reach the tracking store; the run's folder has all"
-        )
+        say("warning: some values did not reach the tracking store; the run's folder has all")
         raise typer.Exit(7)

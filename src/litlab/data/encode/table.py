@@ -78,10 +78,8 @@ class TableEncoder:
                 f"column '{name}' is the same throughout train: it carries no information"
             )
         elif self.scale == "standard" and high - low < 1e-5 * max(abs(low), abs(high)):
-            said = (
-                f"column '{name}' goes from {low:.10g} to {high:.10g}, which float32 hardly tells"
-            )
-            self._said.append(f"{said} apart: subtract {low:.10g} in the file")
+            said = f"column '{name}' goes from {low:.10g} to {high:.10g}, too narrow for float32"
+            self._said.append(f"{said}: subtract {low:.10g} in the file")
         sample = drawn[~np.isnan(drawn)]
         fill = column.fill
         if self.impute == "median":

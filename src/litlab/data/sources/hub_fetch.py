@@ -132,9 +132,7 @@ def _ask(name: str, revision: str | None) -> str:
         )
     except errors.GatedRepoError:
         fix = f"accept its terms at https://huggingface.co/datasets/{name} and set HF_TOKEN"
-        raise EnvironmentFault(
-            "gated data set, and access has not been granted", where, fix
-        ) from None
+        raise EnvironmentFault("gated data set", where, fix) from None
     except errors.RepositoryNotFoundError:
         what = "no such file or folder here, and no such data set on the hub"
         fix = "check the name, `owner/name`; a private one needs `hf auth login`"

@@ -44,7 +44,7 @@ def read_idx(path: Path, dimensions: int | None = None) -> Array:
     if held != size:
         more = " or more" if zipped and held > size else ""
         raise DataError(
-            f"announces {'x'.join(map(str, shape))} bytes and holds {held}{more}",
+            f"its header states {'x'.join(map(str, shape))} bytes, it holds {held}{more}",
             str(path),
             "download the file again",
         )

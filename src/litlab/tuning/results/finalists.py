@@ -75,7 +75,7 @@ class FinalistResults:
     def _announce(self, many: int) -> None:
         times = [t.user_attrs["seconds"] for t in self.study.trials(TrialState.COMPLETE)]
         each = statistics.median(times) / self.study.settings.workers
-        what = f"{len(self.candidates) - 1} best and the configuration as it was"
+        what = f"{len(self.candidates) - 1} best and the baseline"
         say(
             f"training the {what} on {len(self.seeds)} new seeds: {many} trainings, "
             f"about {each * many:.0f} s"

@@ -34,7 +34,7 @@ class Finalist:
     @property
     def label(self) -> str:
         """What it is called in a list."""
-        return "as it was" if self.as_it_was else f"trial {self.number}"
+        return "baseline" if self.as_it_was else f"trial {self.number}"
 
     def mean(self, objective: str) -> float:
         """Return the mean over the seeds."""
@@ -79,7 +79,7 @@ class Outcome:
 
 def failed_label(failed: dict[str, Any]) -> str:
     """Return what a training that failed is called in a list."""
-    label = "as it was" if failed["trial"] is None else f"trial {failed['trial']}"
+    label = "baseline" if failed["trial"] is None else f"trial {failed['trial']}"
     return f"{label}, seed {failed['seed']}" if "seed" in failed else label
 
 
