@@ -54,7 +54,7 @@ def test_refuses_by_name(target: object) -> None:
     ],
 )
 def test_refuses_what_is_defined_elsewhere(target: str) -> None:
-    with pytest.raises(ConfigError, match="not a class or function of a package that may run"):
+    with pytest.raises(ConfigError, match="not a class or function of a trusted package"):
         instantiate.locate(target, "model", ())
 
 

@@ -250,7 +250,7 @@ GOOD = pack(np.arange(24).reshape(2, 3, 4))
         (b"PK\x03\x04" + GOOD, "not an IDX file"),
         (b"\0\0\x0d\x03" + GOOD[4:], "not an IDX file of unsigned bytes"),  # floats
         (b"\0\0\x08\x00" + GOOD[4:], "not an IDX file"),  # no dimension
-        (GOOD[:10], "header is cut short"),
+        (GOOD[:10], "header is truncated"),
         (GOOD[:-1], "states 2x3x4 bytes, it holds 23"),
         (GOOD + b"\0", "states 2x3x4 bytes, it holds 25"),
         # 2^32 * 2^32 is 0 in 64 bits.

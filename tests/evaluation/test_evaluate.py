@@ -256,7 +256,7 @@ def test_a_folder_that_cannot_be_written(project):
 def test_the_last_checkpoint_can_be_measured_too(project):
     run = small_run(project, "trainer.max_epochs=6", "optimizer=sgd", "optimizer.lr=3")
     best = evaluate("last")
-    with pytest.warns(UserWarning, match="stay out of MLflow"):
+    with pytest.warns(UserWarning, match="not sent to MLflow"):
         last = evaluate(str(run.folder / "last.ckpt"))
     assert last.metrics != best.metrics
     assert last.found.checkpoint.name == "last.ckpt"
@@ -312,7 +312,7 @@ def test_a_store_that_is_down_is_said(project, monkeypatch):
         raise ConnectionError("down")
 
     monkeypatch.setattr(MlflowClient, "log_batch", refuse)
-    with pytest.warns(UserWarning, match="kept for later"):
+    with pytest.warns(UserWarning, match="kept and sent later"):
         result = evaluate("last")
     assert not result.all_sent
     assert (result.folder / "report.html").is_file()

@@ -293,7 +293,7 @@ def test_gallery_takes_any_channels_and_shrinks(channels: int) -> None:
 
 
 def test_confusion_in_words() -> None:
-    assert words.confusion_text(["a"], ["a"]).endswith("1 test sample: every one is right.")
+    assert words.confusion_text(["a"], ["a"]).endswith("1 test sample: all are correct.")
     assert words.confusion_text(["a", "b"], ["b", "a"]).endswith(
         "2 wrong, each in a different way."
     )

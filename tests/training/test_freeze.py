@@ -46,7 +46,7 @@ def test_a_pattern_that_matches_nothing_is_refused(pattern, hint):
         frozen_names(Net(), ["high", pattern])
     assert (caught.value.exit_code, caught.value.where) == (2, "trainer.freeze")
     assert hint in caught.value.fix
-    with pytest.raises(ConfigError, match="nothing would be left"):
+    with pytest.raises(ConfigError, match="every parameter would be frozen"):
         frozen_names(Net(), ["*"])
 
 

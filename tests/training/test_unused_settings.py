@@ -228,7 +228,7 @@ def test_a_convolution_over_a_tables_columns() -> None:
     [
         (["trainer.gradient_clip_algorithm=value"], "no gradient is clipped"),
         (["trainer.batch_size_limit=64"], "trainer.batch_size_find is off"),
-        (["trainer=overfit", "trainer.limit_train_batches=3"], "how many batches"),
+        (["trainer=overfit", "trainer.limit_train_batches=3"], "number of training batches"),
         (["trainer.freeze=[a]", "trainer.unfreeze_epoch=40"], "is not below max_epochs=40"),
         (["+data.path=here"], "Digits takes no path"),
     ],

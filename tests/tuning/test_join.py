@@ -176,7 +176,7 @@ def test_a_machine_that_is_stopped_leaves_its_trial(tmp_path: Path, database: st
     assert second.process
     second.process.send_signal(signal.SIGTERM)
     _, err = second.end(143)
-    assert "goes on without this machine" in err
+    assert "continues without this machine" in err
     said, err = first.end()  # at once, and not in an hour
     assert said["trials"]["complete"] == 3
 

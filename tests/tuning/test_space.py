@@ -231,7 +231,7 @@ def test_every_shipped_study(name) -> None:
         (["study=quick", "study.space.optimizer.lrr.low=0.1"], "did you mean 'optimizer.lr'"),
         (["study=quick", "study.space.optimizer.lr.hihg=0.1"], "did you mean 'high'"),
         (["study=quick", "~study.space.model.dropoutt"], "did you mean 'model.dropout'"),
-        (["study=quick", "study.objectives=[train/loss]"], "no validation metric"),
+        (["study=quick", "study.objectives=[train/loss]"], "not a validation metric"),
         (["study=quick", "study.objectives=[val/loss,val/loss]"], "there twice"),
         (["study=quick", "study.objectives=[val/loss]", "monitor=val/f1"], "leave one of them out"),
         (["study=quick", "study.storage='postgresql://u:hidden@h/d"], "study.storage"),

@@ -185,7 +185,7 @@ def test_a_study_that_was_stopped_goes_on(project: Path, number: int) -> None:
     codes = {signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGKILL: -number}
     assert process.returncode == codes[number], err
     if number != signal.SIGKILL:
-        assert "it goes on" not in err  # no trial was killed and begun again
+        assert "it is resumed" not in err  # no trial was killed and begun again
         records = map(RunRecord.load, (project / "runs/tiny").glob("trial-*/"))
         assert {record.status for record in records} <= {"KILLED", "FINISHED"}
     assert "RUNNING" in states(project)
@@ -252,4 +252,4 @@ def test_trials_of_an_earlier_study_are_not_taken_for_its_own(project: Path) -> 
 
 def test_a_study_goes_by_validation(project: Path) -> None:
     _, err = run(study(project, "monitor=train/loss"), project, code=2)
-    assert "goes by validation" in err
+    assert "needs a validation metric" in err

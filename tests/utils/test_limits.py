@@ -59,10 +59,10 @@ BAD = {
     "long": (f"seed: {LONG}", "a value of 70,000 characters"),
     "NUL": ("seed: a\0b", "not valid YAML"),
     "several": ("seed: 1\n---\nseed: 2", "not valid YAML"),
-    "environment": ("seed: ${oc.env:HOME}", "seed refers to something else"),
+    "environment": ("seed: ${oc.env:HOME}", "seed refers to another value"),
     "doubled": (
         "a0: xxxxxxxxxx\n" + "\n".join(f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}" for i in range(1, 40)),
-        "a1 refers to something else",
+        "a1 refers to another value",
     ),
 }
 

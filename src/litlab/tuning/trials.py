@@ -128,9 +128,7 @@ class Trials:
     def _epoch(self, job: Job, epoch: int, value: float) -> bool:
         trial: Trial = job.key[0]
         if not self.study.holds(trial):
-            say(
-                f"trial {trial.number} was taken over by another machine: no heartbeat came from here"
-            )
+            say(f"trial {trial.number} was taken over by another machine: no heartbeat here")
             self.pool.give_up(job)
             return False
         return self.study.report(trial, epoch, value)
