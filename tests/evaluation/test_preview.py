@@ -382,7 +382,7 @@ def test_the_verb(litlab: Any, project: Path) -> None:
 def test_where_it_cannot_go(litlab: Any, project: Path) -> None:
     code, out, err = litlab("preview", *SYNTHETIC, "--out", "own.jpg")
     assert (code, out) == (2, "")
-    assert err.startswith("error: 'own.jpg' is no .png | --out | ")
+    assert err.startswith("error: 'own.jpg' is not a .png file | --out | ")
     (project / "file").write_text("")
     with pytest.raises(EnvironmentFault, match="cannot write there") as fault:
         preview.preview(config_of("image"), project / "file" / "own.png")

@@ -88,7 +88,7 @@ def generate(
 
     Raises:
         ConfigError: A setting is out of its range.
-        CheckpointError: There is no such run, or it is no language model.
+        CheckpointError: There is no such run, or it is not a language model.
         DataError: The prompt has characters that the model does not know.
     """
     sampling = Sampling(temperature, top_k, top_p)

@@ -1,4 +1,4 @@
-"""What the split guard found: stored beside the arrays, shown, and reason to stop."""
+"""What the leakage check found: stored beside the arrays, shown, and reason to stop."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -26,7 +26,7 @@ class CrossEntropy(nn.Module):
     Args:
         spec: Data whose targets are classes, or tokens.
         label_smoothing: The uniform distribution's share of the target.
-        class_weights: One weight a class, "balanced" for `n / (C * n_c)`, or None.
+        class_weights: One weight per class, "balanced" for `n / (C * n_c)`, or None.
 
     Raises:
         ValueError: The data have no classes, or the weights do not fit them.

@@ -29,7 +29,7 @@ class Budget(Callback):
     A schedule goes by the share of the time that has passed, not of steps: at half the budget it is
     where it would be at half of the steps, whatever else slows the machine. So two runs of one
     budget take different steps; what each epoch took is logged as `budget/seconds` and
-    `budget/steps`. An interrupted run goes on with the time it had left when it was saved.
+    `budget/steps`. A resumed run has the time it had left when it was saved.
 
     Args:
         text: Such as "10m".
