@@ -1,4 +1,4 @@
-"""Claim: the split guard finds copies that were changed a little, and nothing among clean data.
+"""Claim: the leakage check finds copies that were changed a little, and nothing among clean data.
 
     OMP_NUM_THREADS=1 python benchmarks/guard.py [--quick] [--json] [--copies 200]
 

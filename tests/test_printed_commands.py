@@ -77,7 +77,7 @@ def test_what_follows_a_training_with_classes_of_one_s_own(awkward, litlab) -> N
     assert code == 0, err
 
     shutil.rmtree(awkward / "data")
-    with pytest.raises(DataError, match="not prepared any more") as caught:
+    with pytest.raises(DataError, match="prepared data are missing") as caught:
         evaluate(str(run), trust=["my_own"])
     code, _, err = litlab(*words_of(caught.value.fix, "`", "`"))
     assert code == 0, err

@@ -10,6 +10,7 @@ import pytest
 
 from litlab.cli import main as cli
 from litlab.cli.commands.common import trust_of_project
+from litlab.config import menu
 from litlab.config.compose import compose, load
 from litlab.utils.errors import CheckpointError, DataError
 
@@ -45,10 +46,54 @@ def test_every_verb_has_help_and_debug(litlab: Any, verb: str) -> None:
     assert "--debug" in out
 
 
+def test_help_of_train_lists_the_choices_of_the_project(litlab: Any, project: Path) -> None:
+    (project / "conf" / "model" / "of_my_own.yaml").write_text("_target_: torch.nn.Linear\n")
+    for verb in ("train", "cv", "params", "prepare", "preview", "tune"):
+        _, out, _ = litlab(verb, "--help")
+        words = out.replace(",", " ").split()
+        assert {"of_my_own", "one_cycle", "fashion_mnist"} <= set(words)
+
+
+def test_help_shows_the_defaults_that_are_composed(litlab: Any, project: Path) -> None:
+    _, out, _ = litlab("train", "--help")
+    assert len(menu.OFTEN_CHANGED) == len(menu.defaults()) == 10
+    composed = compose()
+    for setting, default in menu.defaults().items():
+        value: Any = composed
+        for part in setting.split("."):
+            value = value[part]
+        assert default == value
+        assert f"  {setting}=" in out
+    assert f"optimizer.lr={composed['optimizer']['lr']} " in out
+
+
+def test_help_follows_the_choices_of_another_data_set(project: Path) -> None:
+    main = project / "conf" / "config.yaml"
+    main.write_text(main.read_text().replace("data: digits", "data: tinyshakespeare"))
+    composed, defaults = compose(), menu.defaults()
+    assert defaults["model.dropout"] == composed["model"]["dropout"]
+    assert defaults["trainer.max_epochs"] == composed["trainer"]["max_epochs"]
+
+
+def test_help_of_tune_lists_the_studies(litlab: Any, project: Path) -> None:
+    (project / "conf" / "study" / "wide.yaml").write_text("# Many layers.\nspace: {}\n")
+    _, out, _ = litlab("tune", "--help")
+    assert "wide      Many layers." in out
+    assert "  quick     " in out
+
+
+@pytest.mark.parametrize("verb", ["train", "tune"])
+def test_help_needs_no_project_and_no_readable_conf(litlab: Any, project: Path, verb: str) -> None:
+    (project / "conf" / "config.yaml").write_text("a: [")
+    code, out, _ = litlab(verb, "--help")
+    assert code == 0
+    assert "optimizer " in out
+
+
 WRONG = [
-    ("modle=cnn", "did you mean 'model'?"),
-    ("trainer.max_epoch=3", "did you mean 'max_epochs'?"),
-    ("model=cnnn", "did you mean 'cnn'?"),
+    ("modle=cnn", "use model=cnn"),
+    ("trainer.max_epoch=3", "use trainer.max_epochs=3"),
+    ("model=cnnn", "use model=cnn"),
     ("model=null", "one of: auto, cnn"),
     ("+model.unknown=1", "no setting 'model.unknown'"),
     ("+data.source.unknown=1", "no setting 'data.source.unknown'"),
@@ -62,12 +107,13 @@ WRONG = [
     ("trainer.precision=16-mixed", "needs a GPU"),
     ("model._target_=os.system", "trust=[os]"),
     ("model._target_=litlab.tasks.task.torch.hub.load", "no module 'litlab.tasks.task.torch.hub'"),
-    ("model._target_=litlab.config.instantiate.build", "outside the packages that may run"),
+    ("model._target_=litlab.config.instantiate.build", "not in a trusted package"),
     ("model={_target_:os.system,command:'touch ran'}", "ran"),
     ("data.name=../../x", "data.name=../../x"),
     ("seed=???", "seed has no value"),
     ("seed=", "seed=''"),
     ("--parms", "No such option: --parms"),
+    ("--optimizer.lr=1", "use optimizer.lr=1"),
 ]
 
 
@@ -81,6 +127,23 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_setting_is_one_line(litlab: Any, project: Path, argument: str, says: str) -> None:
     verb = CONFIGURED[len(argument) % 3]
     assert_refused(litlab(verb, argument), project, says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (("--lr", "1e-3"), "use optimizer.lr=1e-3"),
+        (("--lr=-1", "--epochs", "5", "batch_size=3"), "use loader.batch_size=3 optimizer.lr=-1 "),
+        (("seed=1", "--learning-rate", "-1"), "use optimizer.lr=-1"),
+        (("--model", "cnn", "--json"), "use model=cnn"),
+        (("--early-stopping",), "use 'trainer.early_stopping={patience: 10}'"),
+        (("-lr", "0.1"), "use optimizer.lr=0.1"),
+    ],
+)
+def test_a_setting_typed_as_an_option(
+    litlab: Any, project: Path, arguments: tuple[str, ...], fix: str
+) -> None:
+    assert_refused(litlab("train", *arguments), project, fix)
 
 
 @pytest.mark.parametrize("arguments", [("trian",), ("train", "-x"), ("train", "--params")])
@@ -104,7 +167,7 @@ def test_trust_lets_through_only_what_it_names(litlab: Any, project: Path) -> No
         ("a: [", "not valid YAML"),
         ("- a\n- b", "not a mapping"),
         ("7", "cannot be read"),
-        ("sede: 3", "did you mean 'seed'?"),
+        ("sede: 3", "use seed"),
     ],
 )
 def test_a_bad_params_file(

@@ -42,7 +42,7 @@ def test_what_fails_is_named(
     said = {"name": "that", "ok": False, "detail": "RuntimeError: no such thing"}
     assert json.loads(out)["checks"][1] == said
     assert f"{'--' if optional else 'FAIL'}" in err
-    assert err.splitlines()[-1].startswith("1 failed" if code else "everything needed works")
+    assert err.splitlines()[-1].startswith("1 failed" if code else "all required checks passed")
 
 
 def test_a_network_that_learned_nothing_fails(

@@ -134,10 +134,10 @@ def test_a_port_that_is_in_use(litlab: Any, project: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--host", "no.such.host.invalid"), "there is no such host"),
-        (("--host", "192.0.2.1"), "this machine does not have the address"),
-        (("--host", "a" * 300), "there is no such host"),
-        (("--host", ""), "there is no such host"),
+        (("--host", "no.such.host.invalid"), "unknown host"),
+        (("--host", "192.0.2.1"), "the address does not belong to this machine"),
+        (("--host", "a" * 300), "unknown host"),
+        (("--host", ""), "unknown host"),
         (("--port", "0"), "Invalid value for '--port'"),
         (("--port", "65536"), "Invalid value for '--port'"),
         (("--port", "-1"), "Invalid value for '--port'"),

@@ -52,7 +52,7 @@ REFUSED = [
     ("trainer.strategy", "dpp", "ddp"),
     ("trainer.early_stopping", 3, "a mapping of patience, min_delta, or null"),
     ("trainer.early_stopping", {"patience": 0, "min_delta": 0}, "trainer.early_stopping.patience"),
-    ("trainer.early_stopping", {"patience": 2}, "trainer.early_stopping.min_delta has no value"),
+    ("trainer.early_stopping", {"min_delta": 0.1}, "trainer.early_stopping.patience has no value"),
     ("name", "a/b", "a name of at most 100 letters"),
     ("name", "x" * 101, "name=xxxx"),
     ("data.name", "../out", "data.name=../out"),
@@ -75,9 +75,9 @@ def test_the_hint_names_the_nearest_choice(content: dict[str, Any]) -> None:
 def test_unknown_and_missing_settings(content: dict[str, Any]) -> None:
     error = refusal(put(content, "trainer.max_epoch", 3))
     assert (error.what, error.where) == ("no setting 'trainer.max_epoch'", "here")
-    assert error.fix == "did you mean 'max_epochs'?"
+    assert error.fix == "use trainer.max_epochs"
     del content["trainer"]["max_epoch"]
-    assert refusal(put(content, "data.source.x", 3)).fix == "it has none"
+    assert refusal(put(content, "data.source.x", 3)).fix == "it has no settings"
     del content["data"]["source"]["x"], content["loader"]["batch_size"]
     assert refusal(content).what == "loader.batch_size has no value"
 
@@ -103,7 +103,7 @@ def test_no_metrics_and_no_augmentation(project: object) -> None:
 
 def test_components(content: dict[str, Any]) -> None:
     error = refusal(put(content, "loss", {"label_smoothing": 0.1}))
-    assert (error.what, error.where) == ("names no class", "loss")
+    assert (error.what, error.where) == ("_target_ is missing", "loss")
     error = refusal(put(content, "loss", {"_target_": "litlab.tasks.losses.focal.Foca"}))
     assert (error.where, error.fix) == ("loss._target_", "did you mean 'Focal'?")
     error = refusal(put(content, "loss", {"_target_": "litlab.tasks.losses.fokal.Focal"}))

@@ -134,8 +134,8 @@ def test_a_constant_column_is_kept_and_said() -> None:
         encoder = fitted(train, scale=scale)
         np.testing.assert_array_equal(encoder.encode(train)[:, [0, 2]], [[3, 1]] * 4)
         assert encoder.notes() == [
-            "column 'a' is the same throughout train: it tells nothing",
-            "column 'c' is 'x' throughout train: it tells nothing",
+            "column 'a' is the same throughout train: it carries no information",
+            "column 'c' is 'x' throughout train: it carries no information",
         ]
 
 
@@ -152,7 +152,7 @@ def test_a_column_without_a_value_in_train() -> None:
 def test_numbers_that_float32_cannot_tell_apart_are_pointed_out() -> None:
     train = pd.DataFrame({"time": 1.6e9 + np.arange(50.0)})
     (note,) = fitted(train).notes()
-    assert "float32 hardly tells apart: subtract 1600000000" in note
+    assert "too narrow for float32: subtract 1600000000" in note
     assert not fitted(train, scale="quantile").notes()
     assert not fitted(train - 1.6e9).notes()
 

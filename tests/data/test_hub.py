@@ -257,7 +257,7 @@ def test_columns_are_found_when_it_is_clear_which(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no column 'lable'.*data\.source\.target.*'label'"):
         read(folder, tmp_path / "d", target="lable")
     nameless = pairs.rename_column("label", "one").cast_column("one", Value("int64"))
-    with pytest.raises(ConfigError, match="which column is to be predicted.*text, one, second"):
+    with pytest.raises(ConfigError, match="no target column is given.*text, one, second"):
         read(write_parquet(tmp_path / "n", train=nameless), tmp_path / "e")
     numbered = write_parquet(tmp_path / "idx", train=texts(10).add_column("idx", list(range(10))))
     assert read(numbered, tmp_path / "f").kind == "text"
@@ -332,7 +332,7 @@ def test_a_tables_fault_names_the_data_set(tmp_path: Path) -> None:
 def test_a_loading_script_is_not_run(tmp_path: Path) -> None:
     folder = write_parquet(tmp_path / "d", train=texts(10))
     (folder / "d.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    with pytest.raises(DataError, match="code of its own, which is not run"):
+    with pytest.raises(DataError, match="code of its own, which litlab does not run"):
         read(folder, tmp_path / "s")
     assert not (tmp_path / "ran").exists()
 
@@ -587,16 +587,16 @@ def test_only_the_chosen_configuration_is_fetched(
     assert not [line for line in hub.asked if "first/" in line]
     online("")
     assert numbers(read("owner/many", tmp_path / "d", config="second")) == numbers(raw)
-    with pytest.raises(EnvironmentFault, match="not whole in the hub's cache"):
+    with pytest.raises(EnvironmentFault, match="not complete in the hub's cache"):
         read("owner/many", tmp_path / "e", config="first")
 
 
 @pytest.mark.parametrize(
     ("settings", "code", "message"),
     [
-        ({"path": "owner/scripted"}, 3, "code of its own (scripted.py), which is not run"),
-        ({"path": "owner/gated"}, 5, "wants to be asked"),
-        ({"path": "owner/nothing"}, 5, "no data set that the hub shows"),
+        ({"path": "owner/scripted"}, 3, "code of its own (scripted.py), which litlab does not run"),
+        ({"path": "owner/gated"}, 5, "gated data set"),
+        ({"path": "owner/nothing"}, 5, "no such data set on the hub"),
         ({"path": "owner/made", "revision": "v9"}, 2, "has no 'v9' | data.source.revision"),
         ({"path": "data/raw/mine"}, 5, "data/raw/mine"),
         ({"path": "mine.csv"}, 5, "mine.csv"),
@@ -618,10 +618,10 @@ def test_half_a_download_is_not_taken_for_the_whole(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     hub.breaks = "test-"
-    with pytest.raises(EnvironmentFault, match="the download broke off"):
+    with pytest.raises(EnvironmentFault, match="the download was interrupted"):
         read("owner/made", tmp_path / "a")
     online("")
-    with pytest.raises(EnvironmentFault, match="not whole in the hub's cache"):
+    with pytest.raises(EnvironmentFault, match="not complete in the hub's cache"):
         read("owner/made", tmp_path / "b")
     hub.breaks = ""
     online(hub.address)
@@ -652,7 +652,7 @@ def test_without_the_hub_it_is_one_line_within_ten_seconds(
             read("owner/made", tmp_path / "s")
         seconds = time.monotonic() - start
     assert seconds < 10
-    assert "no file or folder here, not whole in the hub's cache" in caught.value.what
+    assert "no such file or folder here, not complete in the hub's cache" in caught.value.what
     reason = "HF_HUB_OFFLINE" if fault == "offline" else "cannot be reached"
     assert reason in caught.value.what
     assert capfd.readouterr().err == ""  # no retries, no tracebacks: the caller prints one line

@@ -293,7 +293,7 @@ def test_a_source_of_the_users_own(project: Path) -> None:
         "data:\n  name: parity\n  source: {_target_: my_parity_source.Parity, rows: 50}\n"
         "  val_fraction: 0.2\n  test_fraction: 0.2\n  split_seed: 0\n  stratify: true\n"
     )
-    with pytest.raises(ConfigError, match="outside the packages that may run") as caught:
+    with pytest.raises(ConfigError, match="not in a trusted package") as caught:
         load(["data=parity"])
     assert "trust=[my_parity_source]" in caught.value.fix
     config = load(["data=parity", "trust=[my_parity_source]"])

@@ -347,7 +347,7 @@ def test_missing_cells_of_parquets_own_integers(tmp_path) -> None:
 def test_a_column_twice_is_refused(tmp_path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("f0,f1,f2,f3,f3 \n1,2,3,4,5\n")
-    assert "'f3' is there twice" in refused(path, TABLE).what
+    assert "'f3' appears twice" in refused(path, TABLE).what
 
 
 @pytest.mark.parametrize(

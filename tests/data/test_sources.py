@@ -250,11 +250,11 @@ GOOD = pack(np.arange(24).reshape(2, 3, 4))
         (b"PK\x03\x04" + GOOD, "not an IDX file"),
         (b"\0\0\x0d\x03" + GOOD[4:], "not an IDX file of unsigned bytes"),  # floats
         (b"\0\0\x08\x00" + GOOD[4:], "not an IDX file"),  # no dimension
-        (GOOD[:10], "header is cut short"),
-        (GOOD[:-1], "announces 2x3x4 bytes and holds 23"),
-        (GOOD + b"\0", "announces 2x3x4 bytes and holds 25"),
+        (GOOD[:10], "header is truncated"),
+        (GOOD[:-1], "states 2x3x4 bytes, it holds 23"),
+        (GOOD + b"\0", "states 2x3x4 bytes, it holds 25"),
         # 2^32 * 2^32 is 0 in 64 bits.
-        (b"\0\0\x08\x03" + b"\x80\0\0\0" * 2 + b"\0\0\0\x04", "announces 2147483648x"),
+        (b"\0\0\x08\x03" + b"\x80\0\0\0" * 2 + b"\0\0\0\x04", "states 2147483648x"),
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])

@@ -212,7 +212,7 @@ def test_what_unpacks_to_more_than_memory_should_hold(
         idx.read_idx(path)
     assert caught.value.fix == "gunzip train-images-idx3-ubyte.gz first"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:1000]))
-    with pytest.raises(DataError, match="announces 100x28x28 bytes and holds 984"):
+    with pytest.raises(DataError, match="states 100x28x28 bytes, it holds 984"):
         idx.read_idx(path)
 
 

@@ -173,7 +173,7 @@ def test_what_is_no_file_is_refused_with_its_path(
     assert caught.value.exit_code == exit_code_of(reader)
     said = str(caught.value)
     if "images" in reader and kind == "a device" and not reader.startswith("predict"):
-        assert "a link out of" in said
+        assert "a link that points outside of" in said
     elif reader != "a run's results":
         assert f"is {kind}" in said
     assert str(path) in said or str(path.parent) in said

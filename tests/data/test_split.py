@@ -312,7 +312,7 @@ def test_a_split_by_time_keeps_no_class_shares() -> None:
 
 def test_a_stream_of_text_is_cut_by_place() -> None:
     raw = make_raw("text", number=50, task="language_model")
-    with pytest.raises(ConfigError, match="midst of a text"):
+    with pytest.raises(ConfigError, match="k-fold would leak"):
         indices(raw, stratify=False, num_folds=5, fold=0)
     found = indices(raw, stratify=False)
     assert found["train"].tolist() == list(range(32))

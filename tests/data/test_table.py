@@ -112,13 +112,13 @@ def test_a_wrong_column_is_named_with_the_nearest(tmp_path, option, setting) -> 
 
 def test_a_column_twice(tmp_path) -> None:
     twice = pd.concat([PEOPLE, PEOPLE[["age"]]], axis=1)
-    assert refused(twice, tmp_path).what == "column 'age' is there twice"
+    assert refused(twice, tmp_path).what == "column 'age' appears twice"
     assert read(save(twice, tmp_path), drop=("age",)).encoder.numeric == ["hours"]
 
 
 def test_nothing_left_to_learn_from(tmp_path) -> None:
     error = refused(PEOPLE, tmp_path, drop=("age", "job", "hours"))
-    assert error.what == "no column is left to learn from"
+    assert error.what == "no feature column is left"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_more_categories_than_a_network_should_have(tmp_path, monkeypatch) -> No
 def test_numbers_but_for_a_few_cells(tmp_path) -> None:
     ages = PEOPLE.assign(age=["39", "50", "unknown", "53", "28"])
     error = refused(ages, tmp_path)
-    assert error.what == "column 'age' has 1 cells that are no numbers (x.csv:4 'unknown')"
+    assert error.what == "column 'age' has 1 cells that are not numbers (x.csv:4 'unknown')"
     assert "na_values" in error.fix
     assert "data.source.categorical=[age]" in error.fix
     na_values = ("", "unknown")
@@ -201,7 +201,7 @@ def test_numbers_but_for_a_few_cells(tmp_path) -> None:
     assert raw.encoder.numeric == ["age", "hours"]
     assert "age" in read(save(ages, tmp_path), categorical=("age",)).encoder.categorical
     error = refused(PEOPLE, tmp_path, numeric=("job",))
-    assert "5 cells that are no numbers (x.csv:2 'clerk', x.csv:3 'boss', " in error.what
+    assert "5 cells that are not numbers (x.csv:2 'clerk', x.csv:3 'boss', " in error.what
 
 
 @pytest.mark.parametrize("cells", [["1,5", "2,25", "3,0", "4,5", "5,0"], ["1,234"] * 5])
@@ -346,7 +346,7 @@ def test_a_column_is_numeric_if_it_is_in_every_part(tmp_path) -> None:
     train = save(PEOPLE, tmp_path)
     odd = PEOPLE.assign(age=["39", "x", "1", "2", "3"])
     test = save(odd, tmp_path, "test.csv")
-    with pytest.raises(DataError, match=r"1 cells that are no numbers \(test.csv:3 'x'\)"):
+    with pytest.raises(DataError, match=r"1 cells that are not numbers \(test.csv:3 'x'\)"):
         read(train, test_path=str(test))
 
 

@@ -126,7 +126,7 @@ def test_bytes_that_are_no_text_and_rows_that_are_too_long(tmp_path, spec) -> No
 
 def test_arrays_know_nothing_of_categories(tmp_path, spec) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 3)))
-    assert "an array says nothing of categories" in refused(tmp_path / "x.npy", spec).what
+    assert "an array does not hold categories" in refused(tmp_path / "x.npy", spec).what
 
 
 @pytest.mark.parametrize("header", [True, False])

@@ -259,7 +259,7 @@ def test_null_is_an_empty_text(tmp_path, scratch) -> None:
 
 def test_a_text_that_is_none(tmp_path, scratch) -> None:
     path = lines(tmp_path, '{"text": "a", "label": 1}\n{"text": 7, "label": 1}\n', "x.jsonl")
-    assert refused(path, scratch).what == "line 2: 'text' is 7, which is no text"
+    assert refused(path, scratch).what == "line 2: 'text' is 7, which is not text"
 
 
 def test_half_a_character(tmp_path, scratch) -> None:

@@ -174,7 +174,7 @@ def test_a_wrong_column_is_met_with_the_nearest_name(tmp_path, suffix) -> None:
 
 def test_a_column_that_is_there_twice(tmp_path) -> None:
     (tmp_path / "x.csv").write_text("text,label,text\na,b,c\n")
-    assert refused(tmp_path / "x.csv").what == "column 'text' is there twice"
+    assert refused(tmp_path / "x.csv").what == "column 'text' appears twice"
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_a_run_is_measured_on_what_the_pipeline_prepared(project):
     with pytest.raises(DataError, match="prepared again since the run"):
         evaluate("last")
     shutil.rmtree(own)
-    with pytest.raises(DataError, match="not prepared any more") as caught:
+    with pytest.raises(DataError, match="prepared data are missing") as caught:
         evaluate("last")
     assert "litlab prepare --params" in caught.value.fix
 
@@ -169,11 +169,11 @@ def test_every_model_on_every_kind(project, model, kind):
 
 def test_files_of_another_kind_are_not_replaced(project):
     before = (project / "conf" / "config.yaml").read_text()
-    with pytest.raises(ConfigError, match="holds a config.yaml that is of no evaluation"):
+    with pytest.raises(ConfigError, match="holds a config.yaml that is not from an evaluation"):
         evaluate("last", project / "conf")
     assert (project / "conf" / "config.yaml").read_text() == before
     run = small_run(project)
-    with pytest.raises(ConfigError, match="is of no evaluation"):
+    with pytest.raises(ConfigError, match="is not from an evaluation"):
         evaluate("last", run.folder)
     evaluate("last", project / "new")
     evaluate("last", project / "new")
@@ -256,7 +256,7 @@ def test_a_folder_that_cannot_be_written(project):
 def test_the_last_checkpoint_can_be_measured_too(project):
     run = small_run(project, "trainer.max_epochs=6", "optimizer=sgd", "optimizer.lr=3")
     best = evaluate("last")
-    with pytest.warns(UserWarning, match="stay out of MLflow"):
+    with pytest.warns(UserWarning, match="not sent to MLflow"):
         last = evaluate(str(run.folder / "last.ckpt"))
     assert last.metrics != best.metrics
     assert last.found.checkpoint.name == "last.ckpt"
@@ -312,7 +312,7 @@ def test_a_store_that_is_down_is_said(project, monkeypatch):
         raise ConnectionError("down")
 
     monkeypatch.setattr(MlflowClient, "log_batch", refuse)
-    with pytest.warns(UserWarning, match="kept for later"):
+    with pytest.warns(UserWarning, match="kept and sent later"):
         result = evaluate("last")
     assert not result.all_sent
     assert (result.folder / "report.html").is_file()
@@ -353,7 +353,7 @@ def test_views_are_averaged_with_the_sample_itself(project):
 
 def test_views_leave_out_what_mixes_and_need_an_augmentation(project):
     small_run(project, "augment=mixup")
-    with pytest.raises(ConfigError, match="it has none"):
+    with pytest.raises(ConfigError, match="it has no settings"):
         evaluate("last", tta=2)
 
 

@@ -189,7 +189,7 @@ def test_statistics_against_numpy(project: Path, kind: str) -> None:
             ends = (x.min(axes)[place], x.mean(axes, dtype=np.float64)[place], x.max(axes)[place])
             np.testing.assert_allclose((value.low, value.mean, value.high), ends, rtol=1e-5)
         assert len(found.values) == x.shape[1]
-    assert statistics.guard[0].startswith("split guard: ")
+    assert statistics.guard[0].startswith("leakage check: ")
     x, _ = seen_in_training(data)
     if statistics.batch.model_input:
         x = x[: statistics.batch.shown]
@@ -382,7 +382,7 @@ def test_the_verb(litlab: Any, project: Path) -> None:
 def test_where_it_cannot_go(litlab: Any, project: Path) -> None:
     code, out, err = litlab("preview", *SYNTHETIC, "--out", "own.jpg")
     assert (code, out) == (2, "")
-    assert err.startswith("error: 'own.jpg' is no .png | --out | ")
+    assert err.startswith("error: 'own.jpg' is not a .png file | --out | ")
     (project / "file").write_text("")
     with pytest.raises(EnvironmentFault, match="cannot write there") as fault:
         preview.preview(config_of("image"), project / "file" / "own.png")

@@ -293,10 +293,12 @@ def test_gallery_takes_any_channels_and_shrinks(channels: int) -> None:
 
 
 def test_confusion_in_words() -> None:
-    assert words.confusion_text(["a"], ["a"]).endswith("1 test sample: every one is right.")
-    assert words.confusion_text(["a", "b"], ["b", "a"]).endswith("2 wrong, no two in the same way.")
+    assert words.confusion_text(["a"], ["a"]).endswith("1 test sample: all are correct.")
+    assert words.confusion_text(["a", "b"], ["b", "a"]).endswith(
+        "2 wrong, each in a different way."
+    )
     text = words.confusion_text(["a", "a", "b"], ["b", "b", "a"])
-    assert text.endswith("3 wrong; most often a is taken for b (2 times).")
+    assert text.endswith("3 wrong; most often a is predicted as b (2 times).")
 
 
 def test_a_language_model_s_page_says_what_it_predicts_and_shows_what_it_writes() -> None:
@@ -316,7 +318,7 @@ def test_a_language_model_s_page_says_what_it_predicts_and_shows_what_it_writes(
     )
     shown = Page(render(record))
     assert (
-        "was trained on 900 windows of plays to predict the next token: its perplexity of a token "
+        "was trained on 900 windows of plays to predict the next token: its perplexity per token "
         "on 40 test windows is 6.000 (95 % interval 5.500 to 6.500)" in shown.text
     )
     assert "What it writes" in shown.text

@@ -32,7 +32,7 @@ from litlab.report.preview.texts import CHARACTERS, LINES, changed, wrapped
 RNG = np.random.default_rng(0)
 LONG = "a class with rather a long name, 图 $x_1$ & more of it than fits"
 GUARD = (
-    "split guard: 24 samples are in two splits: 14 of val also in train, " + "7 of test " * 5,
+    "leakage check: 24 samples are in two splits: 14 of val also in train, " + "7 of test " * 5,
 ) * 20
 
 

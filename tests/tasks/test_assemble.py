@@ -92,7 +92,7 @@ def test_a_users_model_that_raises(project):
 
 
 def test_a_users_class_that_is_no_model(project):
-    assert "Number is no nn.Module" in str(refusal(model=own("Number"), **TRUST))
+    assert "Number is not an nn.Module" in str(refusal(model=own("Number"), **TRUST))
 
 
 def test_an_untrusted_model_is_not_built(project):

@@ -47,7 +47,7 @@ def test_a_pattern_that_matches_nothing_is_refused(pattern, hint):
         frozen_names(Net(), ["high", pattern])
     assert (caught.value.exit_code, caught.value.where) == (2, "trainer.freeze")
     assert hint in caught.value.fix
-    with pytest.raises(ConfigError, match="nothing would be left"):
+    with pytest.raises(ConfigError, match="every parameter would be frozen"):
         frozen_names(Net(), ["*"])
 
 
@@ -73,7 +73,7 @@ def test_frozen_for_good_or_later_by_the_callback(project):
     together = trainer_with(freeze=["low"], unfreeze_epoch=1, devices=2)
     with pytest.raises(ConfigError, match="agree"):
         preflight(small().model_copy(update={"trainer": together}))
-    with pytest.raises(ConfigError, match="nothing is frozen"):
+    with pytest.raises(ConfigError, match="no parameter is frozen"):
         small("trainer.unfreeze_epoch=2")
 
 

@@ -86,7 +86,7 @@ def test_when_nothing_fits_it_is_refused(source, model):
 def test_other_classes_of_the_same_number_are_pointed_out(source):
     model, spec = fresh(mlp(8, 6))
     renamed = spec.model_copy(update={"classes": tuple(f"new {c}" for c in spec.classes)})
-    assert "the classes are others" in str(init_from(model, renamed, "last"))
+    assert "the classes or their order differ" in str(init_from(model, renamed, "last"))
 
 
 def test_weights_that_have_seen_what_is_now_validation_are_pointed_out(source):
@@ -124,7 +124,7 @@ def test_a_run_begins_with_them_and_says_so(source, project, capsys):
 def test_frozen_weights_that_nobody_trained_are_pointed_out(source, project, capsys):
     frozen = "trainer.freeze=[hidden.4,hidden.8]"
     small_run(project, "init_from=last", frozen, model=mlp(8, 6, 6))
-    assert "frozen, but initialized anew: hidden.8.weight" in capsys.readouterr().err
+    assert "frozen, but newly initialized: hidden.8.weight" in capsys.readouterr().err
 
 
 def test_the_average_is_what_is_begun_with(project):

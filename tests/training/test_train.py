@@ -129,7 +129,7 @@ def test_ctrl_c_before_the_first_step_is_killed(project, monkeypatch):
 def test_a_folder_of_choice_is_never_used_twice(project):
     first = small_run(project, out=project / "mine")
     assert first.folder == project / "mine"
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already holds a run"):
         small_run(project, "seed=2", out=project / "mine")
     assert RunRecord.load(project / "mine").run_id == first.record.run_id
     assert not (project / "runs").exists()

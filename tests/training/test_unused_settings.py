@@ -226,11 +226,11 @@ def test_a_convolution_over_a_tables_columns() -> None:
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
-        (["trainer.gradient_clip_algorithm=value"], "nothing is clipped"),
-        (["trainer.batch_size_limit=64"], "no batch size is looked for"),
-        (["trainer=overfit", "trainer.limit_train_batches=3"], "how many batches"),
-        (["trainer.freeze=[a]", "trainer.unfreeze_epoch=40"], "ends with epoch 39"),
-        (["+data.path=here"], "Digits reads no files of yours"),
+        (["trainer.gradient_clip_algorithm=value"], "no gradient is clipped"),
+        (["trainer.batch_size_limit=64"], "trainer.batch_size_find is off"),
+        (["trainer=overfit", "trainer.limit_train_batches=3"], "number of training batches"),
+        (["trainer.freeze=[a]", "trainer.unfreeze_epoch=40"], "is not below max_epochs=40"),
+        (["+data.path=here"], "Digits takes no path"),
     ],
 )
 def test_refused_combinations(overrides: list[str], named: str) -> None:

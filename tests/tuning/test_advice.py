@@ -239,7 +239,7 @@ def test_no_gain_that_was_not_shown() -> None:
     made = random_study(30, by_rate(3e-3))
     best = made.best_trial.number or 1
     same = [finalist(best, 0.10, 0.13, 0.09), finalist(0, 0.11, 0.11, 0.12)]
-    (line,) = said(made, "no gain was shown", finalists=same)
+    (line,) = said(made, "no gain: on new seeds", finalists=same)
     assert f"trial {best}" in line
     assert "95 % interval" in line
     assert "study.finalist_seeds=6" in line
@@ -250,7 +250,7 @@ def test_no_gain_that_was_not_shown() -> None:
     one = [finalist(best, 0.1), finalist(0, 0.2)]
     assert said(made, "no gain", "one seed", finalists=one)
     kept = [finalist(0, 0.1, 0.1, 0.2), finalist(best, 0.2, 0.2, 0.3)]
-    assert said(made, "configuration as it was did best", finalists=kept)
+    assert said(made, "baseline did best", finalists=kept)
     assert not said(made, "no gain", finalists=[finalist(best, 0.1, 0.2)])
     assert difference(finalist(1, 0.1), finalist(0), "val/loss") is None
 
@@ -302,15 +302,15 @@ def test_almost_all_pruned() -> None:
 def test_a_gain_is_said_too() -> None:
     made = random_study(30, by_rate(3e-3))
     best = finalist(made.best_trial.number, 0.1, 0.12, 0.11)
-    (line,) = said(made, "a gain was shown", finalists=[best, finalist(0, 0.5, 0.53, 0.5)])
+    (line,) = said(made, "improved: on new seeds", finalists=[best, finalist(0, 0.5, 0.53, 0.5)])
     assert "95 % interval" in line
-    assert not said(made, "a gain was shown", finalists=[best, finalist(0, 0.1, 0.2, 0.1)])
+    assert not said(made, "improved: on new seeds", finalists=[best, finalist(0, 0.1, 0.2, 0.1)])
 
 
 def test_more_trials_where_there_can_be_any() -> None:
     made = random_study(9, lambda p: p["model.dropout"])
     made.set_user_attr("n_trials", 50)
-    assert said(made, "41 of 50 are left: the same command goes on")
+    assert said(made, "41 of 50 are left: run the same command to resume")
     made.set_user_attr("n_trials", 9)
     made.set_user_attr("order", "grid, seed 0")
     assert said(made, "a finer grid")

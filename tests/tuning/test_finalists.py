@@ -61,7 +61,7 @@ def test_the_best_on_new_seeds(project: Path) -> None:
     recipe = (project / said["experiment"]).read_text()
     assert "Student's t" in recipe
     for finalist in ranked:
-        label = f"trial {finalist['number']}" if finalist["params"] else "as it was"
+        label = f"trial {finalist['number']}" if finalist["params"] else "baseline"
         assert f"# {label}: val/loss" in recipe
     yaml.safe_load(recipe)
     load(["experiment=tiny-best"])

@@ -96,7 +96,7 @@ def test_grid_trials_go_through_the_grid() -> None:
 
 
 def test_cmaes_knows_one_objective() -> None:
-    with pytest.raises(ConfigError, match="one objective"):
+    with pytest.raises(ConfigError, match="a single objective"):
         asked("cmaes", objectives=["val/loss", "parameters"])
 
 

@@ -136,7 +136,7 @@ def test_a_machine_that_dies_loses_no_trial(tmp_path: Path, database: str) -> No
     second.signal(signal.SIGKILL)
     second.end(-signal.SIGKILL)
     said, err = first.end()
-    assert "was interrupted; it goes on" in err
+    assert "was interrupted; it is resumed" in err
     assert said["trials"] == {"complete": 3, "pruned": 0, "failed": 0}
     assert [t.state.name for t in trials(database, "dies")] == ["COMPLETE"] * 3
 
@@ -151,7 +151,7 @@ def test_a_machine_that_stood_still_counts_once(tmp_path: Path, database: str) -
     second.signal(signal.SIGSTOP)
     # It is taken over, and finished, while it stands still.
     said, err = first.end()
-    assert "was interrupted; it goes on" in err
+    assert "was interrupted; it is resumed" in err
     found = trials(database, "still")
     second.signal(signal.SIGCONT)
     _, late = second.end()
@@ -177,7 +177,7 @@ def test_a_machine_that_is_stopped_leaves_its_trial(tmp_path: Path, database: st
     assert second.process
     second.process.send_signal(signal.SIGTERM)
     _, err = second.end(143)
-    assert "goes on without this machine" in err
+    assert "continues without this machine" in err
     said, err = first.end()  # at once, and not in an hour
     assert said["trials"]["complete"] == 3
 

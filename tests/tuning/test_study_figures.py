@@ -295,12 +295,12 @@ def test_the_page_where_nothing_was_better(tmp_path: Path) -> None:
     found = outcome(made)
     best = {**found.best, "number": 0, "params": {}}
     text = page.write(made, ONE, dataclasses.replace(found, best=best), tmp_path).read_text()
-    assert "the configuration as it was did best." in text
+    assert "the baseline did best." in text
     assert '<th scope="col">As it was</th></tr>' in text
     assert f"Trial {found.best['number']}</th>" not in text
     text = page.write(made, ONE, found, tmp_path).read_text()
     assert f"trial {found.best['number']} had the best, " in text
-    assert "; the configuration as it was had 0.5000." in text
+    assert "; the baseline had 0.5000." in text
 
 
 def test_the_page_needs_nothing_from_outside(tmp_path: Path) -> None:

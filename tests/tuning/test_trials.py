@@ -136,7 +136,7 @@ def test_a_value_outside_of_the_space(tuner, capsys) -> None:
     made = tuner("optimizer.lr=1e-5", finalists=1, finalist_seeds=1, n_trials=1)
     outcome = made.run()
     assert "the first trial has optimizer.lr=0.001: 1e-05, as it is" in capsys.readouterr().err
-    assert outcome.first is None  # of the configuration as it was nothing was tried
+    assert outcome.first is None  # of the baseline nothing was tried
     assert [(f.number, bool(f.params)) for f in outcome.finalists] == [(0, True), (0, False)]
     assert outcome.best["params"]["optimizer.lr"] == 0.001
     rates = {name.partition("-seed")[0]: c.optimizer["lr"] for name, _, c in made.pool.begun}
@@ -256,7 +256,7 @@ def test_one_command_at_a_time_runs_a_study(tuner, project: Path) -> None:
     made = tuner(finalists=0)
     with made._alone():
         shutil.rmtree(project / "runs", ignore_errors=True)  # which held the lock once
-        with pytest.raises(EnvironmentFault, match="the study is going on"):
+        with pytest.raises(EnvironmentFault, match="the study is in progress"):
             tuner(finalists=0).run()
 
 
@@ -336,7 +336,7 @@ def test_several_objectives(tuner, capsys) -> None:
 def test_a_study_of_other_settings_is_put_aside(tuner, project: Path, capsys) -> None:
     tuner(finalists=0).run()
     tuner("model.width=9", finalists=0, n_trials=2).run()
-    assert "the study of other settings is x-until-" in capsys.readouterr().err
+    assert "the study with other settings is now called x-until-" in capsys.readouterr().err
     assert len(list((project / ".litlab" / "studies").glob("x-until-*.db"))) == 1
     assert len(list((project / "runs").glob("x-until-*"))) == 1
 
@@ -345,8 +345,8 @@ def test_a_study_of_other_settings_is_put_aside(tuner, project: Path, capsys) ->
     ("settings", "words", "says"),
     [
         ({"stale_after": "2s"}, (), "5s or more"),
-        ({}, ("monitor=train/loss",), "goes by validation"),
-        ({"objectives": ["val/accuracy", "size"]}, (), "'size' is no validation metric"),
+        ({}, ("monitor=train/loss",), "needs a validation metric"),
+        ({"objectives": ["val/accuracy", "size"]}, (), "'size' is not a validation metric"),
         ({"space": {"model.widht": [4]}}, (), "model.widht"),
     ],
 )

@@ -84,7 +84,7 @@ def test_every_process_killed_once(project: Path) -> None:
     said, err = run(study(project, patch=KILLS, workers=2, n_trials=20), project)
     assert said["trials"] == {"complete": 20, "pruned": 0, "failed": 0}
     assert len(list(project.glob("killed-*"))) == 20
-    assert err.count("SIGKILL; it goes on") == 20
+    assert err.count("SIGKILL; it is resumed") == 20
     assert states(project) == ["COMPLETE"] * 20
     numbers = [trial.number for trial in trials_of(project)]
     assert numbers == list(range(20))
@@ -186,7 +186,7 @@ def test_a_study_that_was_stopped_goes_on(project: Path, number: int) -> None:
     codes = {signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGKILL: -number}
     assert process.returncode == codes[number], err
     if number != signal.SIGKILL:
-        assert "it goes on" not in err  # no trial was killed and begun again
+        assert "it is resumed" not in err  # no trial was killed and begun again
         records = map(RunRecord.load, (project / "runs/tiny").glob("trial-*/"))
         assert {record.status for record in records} <= {"KILLED", "FINISHED"}
     assert "RUNNING" in states(project)
@@ -194,7 +194,7 @@ def test_a_study_that_was_stopped_goes_on(project: Path, number: int) -> None:
     said, err = run(command, project)
     assert said["trials"]["complete"] == 4
     assert states(project) == ["COMPLETE"] * 4
-    assert "was interrupted; it goes on" in err
+    assert "was interrupted; it is resumed" in err
     resumed = [RunRecord.load(f).resumed for f in sorted((project / "runs/tiny").glob("trial-*/"))]
     assert sum(resumed) >= 1
 
@@ -253,4 +253,4 @@ def test_trials_of_an_earlier_study_are_not_taken_for_its_own(project: Path) -> 
 
 def test_a_study_goes_by_validation(project: Path) -> None:
     _, err = run(study(project, "monitor=train/loss"), project, code=2)
-    assert "goes by validation" in err
+    assert "needs a validation metric" in err

@@ -39,9 +39,9 @@ BAD = {
         "nested more than 50",
     ),
     "many": ("seed: [" + "1," * 30_000 + "]", "more than 20,000 values"),
-    "itself": ("seed: &a [*a]", "stands for nothing, or for itself"),
+    "itself": ("seed: &a [*a]", "is undefined, or refers to itself"),
     "nothing": ("seed: *a", "alias"),
-    "twice": ("seed: 1\nseed: 2", "the key 'seed' is there twice"),
+    "twice": ("seed: 1\nseed: 2", "the key 'seed' appears twice"),
     "list as key": ("? [a, b]\n: 1", "a key is a list"),
     "alias as key": ("a: &a b\n*a : 1", "a key is"),
     "python": ("seed: !!python/object/apply:os.system [touch canary]", "not valid YAML"),
@@ -59,10 +59,10 @@ BAD = {
     "long": (f"seed: {LONG}", "a value of 70,000 characters"),
     "NUL": ("seed: a\0b", "not valid YAML"),
     "several": ("seed: 1\n---\nseed: 2", "not valid YAML"),
-    "environment": ("seed: ${oc.env:HOME}", "seed refers to something else"),
+    "environment": ("seed: ${oc.env:HOME}", "seed refers to another value"),
     "doubled": (
         "a0: xxxxxxxxxx\n" + "\n".join(f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}" for i in range(1, 40)),
-        "a1 refers to something else",
+        "a1 refers to another value",
     ),
 }
 

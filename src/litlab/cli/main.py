@@ -1,12 +1,14 @@
-"""The door: one subcommand a verb. Nothing heavy is imported before a verb runs."""
+"""One subcommand per verb. Nothing heavy is imported before a verb runs."""
 
 import sys
 import traceback
+from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from litlab.cli.commands import data, results, service, training, tuning
+from litlab.cli.help import ConfigurableCommand, StudyCommand, split_options
 from litlab.utils import startup
 from litlab.utils.errors import ConfigError, LitlabError, fault_of
 from litlab.utils.output import redact_streams
@@ -22,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train neural networks with everything recorded: prepare, train, evaluate, predict.",
-    epilog="Overrides are Hydra's: model=cnn optimizer.lr=3e-4 +model.x=1. Choices lie in conf/.",
+    epilog="Overrides are Hydra's: model=cnn optimizer.lr=3e-4 +model.x=1. Choices are in conf/.",
 )
 VERBS = (
     data.params,
@@ -40,8 +42,10 @@ VERBS = (
     service.ui,
     service.new,
 )
+CONFIGURED = (data.params, data.prepare, data.preview, training.train, training.cv)
 for _verb in VERBS:
-    app.command()(_verb)
+    _class = StudyCommand if _verb is tuning.tune else ConfigurableCommand
+    app.command(cls=_class if _verb in (*CONFIGURED, tuning.tune) else None)(_verb)
 
 
 def _show_version(wanted: bool) -> None:
@@ -82,14 +86,25 @@ def main() -> NoReturn:
             raise
         code = _show(refused)
     except UsageError as error:
-        where = error.ctx.command_path if error.ctx else "litlab"
-        fault = ConfigError(error.format_message(), where, f"see `{where} --help`")
-        _print(fault)
-        code = 2
+        code = _show(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         _print("error: stopped by Ctrl-C | litlab | run it again")
         code = 130
     sys.exit(code or 0)
+
+
+def _usage(error: Any) -> LitlabError:
+    """Explain a command line that typer refuses; `--lr 1e-3` is answered with the setting."""
+    where = error.ctx.command_path if error.ctx else "litlab"
+    if isinstance(getattr(error.ctx, "command", None), ConfigurableCommand):
+        from litlab.config import compose, suggestions
+
+        overrides, unknown = split_options(error.ctx.command, sys.argv[2:])
+        with suppress(LitlabError):  # in no project
+            meant = unknown and suggestions.explain(overrides, compose.outline, unknown)
+            if meant and meant.fix.startswith("use "):
+                return meant
+    return ConfigError(error.format_message(), where, f"see `{where} --help`")
 
 
 def _print(error: object) -> None:

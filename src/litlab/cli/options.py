@@ -14,13 +14,14 @@ Params = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the newest interrupted run of these settings.")
+    bool, typer.Option("--resume", help="Resume the newest interrupted run of these settings.")
 ]
 AllowChanges = Annotated[
-    bool, typer.Option("--allow-changes", help="With --resume: the settings may differ.")
+    bool, typer.Option("--allow-changes", help="With --resume: allow settings that differ.")
 ]
 OrStart = Annotated[
-    bool, typer.Option("--resume-or-start", help="Resume if there is anything to, else start.")
+    bool,
+    typer.Option("--resume-or-start", help="Resume if there is an interrupted run, else start."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 Prepared = Annotated[
@@ -29,5 +30,6 @@ Prepared = Annotated[
 ]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Folder, name, MLflow id, .ckpt, or last.")]
 Trust = Annotated[
-    list[str] | None, typer.Option("--trust", help="A package of yours the checkpoint may name.")
+    list[str] | None,
+    typer.Option("--trust", help="A package of yours that the checkpoint may import."),
 ]

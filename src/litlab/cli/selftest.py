@@ -51,7 +51,7 @@ def selftest() -> list[Check]:
             say(f"{mark} {name:<32} {checks[-1].detail}")
     failed = sum(not check.ok and not check.optional for check in checks)
     total = sum(check.seconds for check in checks)
-    say(f"{'everything needed works' if not failed else f'{failed} failed'}, {total:.0f} s")
+    say(f"{'all required checks passed' if not failed else f'{failed} failed'}, {total:.0f} s")
     return checks
 
 
@@ -68,7 +68,7 @@ def _plan(root: Path) -> list[tuple[str, Callable[[], str], bool]]:
         ("bfloat16 mixed precision", lambda: _train(root, "mlp", "image", "bf16-mixed"), True),
         ("evaluate and report", lambda: _evaluate(root), False),
         ("predict new data", lambda: _predict(root), False),
-        ("refuse an altered file", lambda: _altered(root), False),
+        ("detect an altered file", lambda: _altered(root), False),
         ("runs recorded in MLflow", lambda: _recorded(root), False),
     ]
 
@@ -179,7 +179,7 @@ def _altered(root: Path) -> str:
         _train(root, "mlp", "text")
     except DataError as error:
         return error.what
-    raise _NotSo("a flipped bit went unnoticed")
+    raise _NotSo("an altered file was not detected")
 
 
 def _recorded(root: Path) -> str:

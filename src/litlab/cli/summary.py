@@ -53,10 +53,10 @@ def show_study(
     for failed in outcome.failed[:MOST_FAILED]:
         rows[f"failed: {failed_label(failed)}"] = " ".join(failed["reason"].split())
     if len(outcome.failed) > MOST_FAILED:
-        rows["failed"] = f"{len(outcome.failed) - MOST_FAILED} more, which the report names"
+        rows["failed"] = f"{len(outcome.failed) - MOST_FAILED} more, listed in the report"
     rows[f"best {monitor}"] = f"{number(top['value'])} in trial {top['number']}"
     if outcome.first is not None:
-        rows["as it was"] = number(outcome.first)
+        rows["baseline"] = number(outcome.first)
     if outcome.pareto:
         numbers = ", ".join(str(point["number"]) for point in outcome.pareto)
         rows["Pareto front"] = f"trials {numbers}"
@@ -70,8 +70,8 @@ def show_study(
     if gain and outcome.finalists[0] is not first:
         ends = gain.interval
         between = f"  (95 %: {ends[0]:+.4g} to {ends[1]:+.4g})" if ends else ""
-        rows["less as it was"] = f"{gain.mean:+.4g}{between}, paired by seed"
-    chosen = f"trial {best['number']}" if best["params"] else "the configuration as it was"
+        rows["gain over the baseline"] = f"{gain.mean:+.4g}{between}, paired by seed"
+    chosen = f"trial {best['number']}" if best["params"] else "the baseline"
     rows["chosen"] = f"{chosen}, by its mean {monitor}" if outcome.finalists else chosen
     rows |= {path: _value(value) for path, value in best["params"].items()}
     rows["experiment"] = experiment
@@ -102,8 +102,8 @@ def show_replay(replay: "Replay") -> None:
     bad = replay.gradients
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     rows = {
-        "the run found": replay.what,
-        "this time": f"train/loss is {number(replay.loss)}, {len(bad)} gradients not finite",
+        "in the run": replay.what,
+        "in the replay": f"train/loss is {number(replay.loss)}, {len(bad)} gradients not finite",
         "first not finite": replay.first or "no layer's output",
         "gradients not finite": (", ".join(bad[:5]) + more) if bad else "none",
         "inputs": replay.inputs,

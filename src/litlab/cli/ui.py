@@ -58,7 +58,7 @@ def serve(store: str, host: str, port: int) -> None:
 def _report(code: int) -> None:
     """Turn an exit code of the server into an error."""
     if code:
-        fix = "what it printed itself is above"
+        fix = "see its own output above"
         raise EnvironmentFault(f"mlflow ui ended with exit code {code}", "litlab ui", fix)
 
 
@@ -81,14 +81,17 @@ def _check(host: str, port: int) -> None:
         )[0]
     except (OSError, UnicodeError):
         fix = "use 127.0.0.1, or 0.0.0.0 for every network of this machine"
-        raise ConfigError("there is no such host", f"--host {host}", fix) from None
+        raise ConfigError("unknown host", f"--host {host}", fix) from None
     with socket.socket(family, kind, protocol) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind(address)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
-                what, fix = "this machine does not have the address", "use 127.0.0.1 or 0.0.0.0"
+                what, fix = (
+                    "the address does not belong to this machine",
+                    "use 127.0.0.1 or 0.0.0.0",
+                )
                 raise ConfigError(what, f"--host {host}", fix) from None
             what = "the port is in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
             fix = f"choose another: {output.command('ui', '--port', str(max(port, 5000) + 1))}"

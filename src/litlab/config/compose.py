@@ -1,4 +1,4 @@
-"""One way in for every configuration: compose conf/, or read params.yaml; then check it."""
+"""Reads every configuration: composes conf/ or reads params.yaml, then checks it."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from litlab.config import quoting
+from litlab.config import menu, quoting, suggestions
 from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.utils import limits
@@ -15,10 +15,8 @@ from litlab.utils.errors import ConfigError, EnvironmentFault, nearest
 from litlab.utils.files import write_atomically
 from litlab.utils.paths import (
     MARK,
-    choice_files,
     conf_folders,
     find_project,
-    is_group,
     not_a_file,
     project_root,
 )
@@ -26,7 +24,7 @@ from litlab.utils.redact import redact, remember
 
 SEARCH_PATH = "pkg://litlab.conf"  # by which DVC finds an installed litlab's conf/
 MAIN_FILES = ("base.yaml", "config.yaml", "project.yaml")
-HEADER = "# Written by `litlab params` and by `dvc exp run`; conf/ is what to edit.\n"
+HEADER = "# Written by `litlab params` and by `dvc exp run`; edit conf/ instead.\n"
 
 
 def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
@@ -85,7 +83,7 @@ def _refuse_references(content: Any, where: str, key: str = "") -> None:
             _refuse_references(value, where, key)
     elif isinstance(content, str) and "${" in content:
         fix = "write the value itself; only files of conf/ may refer to other settings"
-        raise ConfigError(f"{key} refers to something else with ${{...}}", where, fix)
+        raise ConfigError(f"{key} refers to another value with ${{...}}", where, fix)
 
 
 def _plain(loaded: Any, where: str) -> dict[str, Any]:
@@ -152,7 +150,7 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     useless = [o for o in overrides if re.match(r"[+~]*hydra[./=@]", o)]
     if useless:
-        raise ConfigError("Hydra's own settings do nothing here", useless[0], "leave it out")
+        raise ConfigError("Hydra's own settings have no effect here", useless[0], "leave it out")
     for override in overrides:
         limits.check_override(override)
     for folder in conf_folders():
@@ -250,7 +248,7 @@ def _refuse_secrets(content: dict[str, Any], path: Path) -> None:
 def _explain(error: Exception, overrides: list[str]) -> ConfigError:
     """Turn Hydra's refusal into one line that says what was probably meant."""
     text = str(error)
-    unknown = _unknown_choice(text, overrides)
+    unknown = suggestions.explain(overrides, outline) or _unknown_choice(text)
     if unknown:
         return unknown
     unreadable = quoting.explain(overrides)
@@ -261,7 +259,8 @@ def _explain(error: Exception, overrides: list[str]) -> ConfigError:
         where = next((o for o in overrides if refused.group(1) in o), "conf/")
         rest = [o for o in overrides if o != where]
         wrong, package, _ = refused.group(1).replace("/", ".").partition("@")
-        fix = f"leave out '@...' after '{wrong}'" if package else _near_key(wrong, rest)
+        near = suggestions.near_key(wrong, outline(rest))
+        fix = f"leave out '@...' after '{wrong}'" if package else near
         return ConfigError(f"no setting '{refused.group(1)}'", where, fix)
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
@@ -276,44 +275,33 @@ def _listed(overrides: Sequence[str]) -> str:
     return " ".join(redact(list(overrides)))
 
 
-def _unknown_choice(text: str, overrides: list[str]) -> ConfigError | None:
-    """Find the override, or the file, that names a choice a group does not have."""
-    of_file = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
-    wanted = [(*of_file.groups(), f"{of_file[1]}={of_file[2]}")] if of_file else []
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        names = [] if "{" in value else re.findall(r"[^\[\],\s'\"]+", value)
-        wanted += [(key.partition("@")[0], name, override) for name in names]
-    for group, name, where in wanted:
-        if group and is_group(group) and name not in choice_files(group):
-            fix = nearest(name, choice_files(group))
-            return ConfigError(f"{group} has no choice '{name}'", where, fix)
+def _unknown_choice(text: str) -> ConfigError | None:
+    """Explain a file of conf/ that names a choice which its group does not have."""
+    found = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
+    if found:
+        group, name = found.groups()
+        known = menu.groups().get(group, [])
+        if known and name not in known:
+            what, where = f"{group} has no choice '{name}'", f"{group}={name}"
+            return ConfigError(what, where, nearest(name, known))
     return None
 
 
-def _near_key(wrong: str, overrides: list[str]) -> str:
-    """Say which existing key is nearest to one that was refused."""
-    try:
-        content: Any = compose(overrides)
-    except ConfigError:
-        content = {}
-    prefix: list[str] = []
-    for part in wrong.split("."):
-        if not isinstance(content, dict):
-            return f"{'.'.join(prefix)} holds a value and no further settings"
-        if part not in content:
-            groups = (
-                [p.name for folder in conf_folders() for p in folder.iterdir() if p.is_dir()]
-                if not prefix
-                else []
-            )
-            hint = nearest(part, [k for k in content if k != "_target_"] + groups)
-            return hint if not prefix else f"{hint} (in {'.'.join(prefix)})"
-        prefix.append(part)
-        content = content[part]
-    return (
-        f"to add to it: +{wrong}.KEY=VALUE" if isinstance(content, dict) else "check the spelling"
-    )
+def outline(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what conf/ composes to as it stands, `???` included; {} where it does not."""
+    from hydra import compose as hydra_compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    with suppress(HydraException, OmegaConfBaseException, YAMLError, *limits.UNREADABLE):
+        with _hydra() as search:
+            composed = hydra_compose("config", overrides=[*overrides, *search])
+        content = OmegaConf.to_container(composed, resolve=False)
+        if isinstance(content, dict):
+            return {str(key): value for key, value in content.items()}
+    return {}
 
 
 def compose_config(*overrides: str) -> Config:

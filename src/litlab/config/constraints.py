@@ -60,13 +60,13 @@ def _path(config: Config) -> Reasons:
     path, source = config.data.path, config.data.source
     if path is not None and "path" not in source and path not in map(str, source.values()):
         name = source["_target_"].rpartition(".")[2]
-        yield ConfigError(f"{name} reads no files of yours", "data.path", "leave it out")
+        yield ConfigError(f"{name} takes no path", "data.path", "leave it out")
 
 
 def _monitor(config: Config) -> Reasons:
     """A monitor that nothing measures."""
     if "loss" in config.metrics:
-        yield ConfigError("'loss' is taken by the loss", "metrics.loss", "give it another name")
+        yield ConfigError("the name 'loss' is reserved", "metrics.loss", "give it another name")
     split, _, name = config.monitor.partition("/")
     known = [f"{s}/{m}" for s in ("val", "train") for m in ("loss", *config.metrics)]
     if config.monitor in known:
@@ -75,10 +75,10 @@ def _monitor(config: Config) -> Reasons:
     if split != "test" and (not task.startswith("litlab.") or task == GIVEN):
         return  # a LightningModule of one's own logs what it likes: the first epoch will tell
     if split == "test":
-        fix = "selecting on the test split would spoil it: use val/" + (name or "loss")
+        fix = "do not select by the test split: use val/" + (name or "loss")
     else:
         fix = nearest(config.monitor, known)
-    yield ConfigError(f"nothing called '{config.monitor}' is measured", "monitor", fix)
+    yield ConfigError(f"no metric is called '{config.monitor}'", "monitor", fix)
 
 
 def _task(config: Config) -> Reasons:
@@ -112,7 +112,7 @@ def _averages(trainer: TrainerConfig) -> Reasons:
         )
     if trainer.budget and trainer.swa:
         yield ConfigError(
-            "trainer.swa.start is a share of a known number of epochs",
+            "trainer.swa needs a fixed number of epochs",
             "trainer.budget, trainer.swa",
             "set trainer.max_epochs, or use trainer.ema",
         )
@@ -125,12 +125,14 @@ def _freezing(trainer: TrainerConfig) -> Reasons:
         return
     if not trainer.freeze:
         yield ConfigError(
-            "nothing is frozen", "trainer.unfreeze_epoch", "set trainer.freeze, or leave it out"
+            "no parameter is frozen",
+            "trainer.unfreeze_epoch",
+            "set trainer.freeze, or leave it out",
         )
     if not trainer.budget and epoch >= trainer.max_epochs:
         yield ConfigError(
-            f"the training ends with epoch {trainer.max_epochs - 1}, counted from 0",
-            "trainer.unfreeze_epoch",
+            f"unfreeze_epoch={epoch} (counted from 0) is not below max_epochs={trainer.max_epochs}",
+            "trainer.unfreeze_epoch, trainer.max_epochs",
             "lower it, or leave it out",
         )
 
@@ -139,19 +141,19 @@ def _unused(trainer: TrainerConfig) -> Reasons:
     """What would be ignored because of what another setting says."""
     if trainer.gradient_clip_algorithm != "norm" and trainer.gradient_clip_val is None:
         yield ConfigError(
-            "nothing is clipped",
+            "no gradient is clipped",
             "trainer.gradient_clip_algorithm",
             "set trainer.gradient_clip_val, or leave it out",
         )
     if trainer.batch_size_limit is not None and trainer.batch_size_find == "off":
         yield ConfigError(
-            "no batch size is looked for",
+            "trainer.batch_size_find is off",
             "trainer.batch_size_limit",
             "set trainer.batch_size_find=use, or leave it out",
         )
     if trainer.overfit_batches and trainer.limit_train_batches is not None:
         yield ConfigError(
-            "both say how many batches to train on",
+            "both set the number of training batches",
             "trainer.overfit_batches, trainer.limit_train_batches",
             "set trainer.limit_train_batches=null",
         )
@@ -174,13 +176,13 @@ def _sharded(trainer: TrainerConfig) -> Reasons:
     for name in ("ema", "swa", "log_norms", "compile", "channels_last"):
         if getattr(trainer, name) not in (False, None, "auto"):
             yield ConfigError(
-                f"strategy={trainer.strategy} gives each process a part of the weights",
+                f"strategy={trainer.strategy} splits the weights between the processes",
                 f"trainer.{name}, trainer.strategy",
                 f"leave trainer.{name} out, or use strategy=ddp",
             )
     if trainer.precision not in ("32-true", "bf16-mixed"):
         yield ConfigError(
-            f"precision {trainer.precision} does not go with strategy={trainer.strategy}",
+            f"precision {trainer.precision} cannot be combined with strategy={trainer.strategy}",
             "trainer.precision, trainer.strategy",
             "use bf16-mixed or 32-true",
         )
@@ -200,7 +202,7 @@ def _device(trainer: TrainerConfig) -> Reasons:
         )
     if _on_cpu(trainer) and isinstance(asked, list):
         yield ConfigError(
-            f"devices={asked} numbers GPUs, and there is none in use",
+            f"devices={asked} lists GPUs, but none is used",
             "trainer.devices",
             "set the number of processes: 1, 2, ...",
         )

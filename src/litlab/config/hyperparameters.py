@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 def _refuse_bool(value: object) -> object:
     if isinstance(value, bool):  # Python would take `true` for 1
-        raise ValueError("true and false are no numbers")
+        raise ValueError("true and false are not numbers")
     return value
 
 

@@ -62,8 +62,8 @@ def check(target: object, where: str, trust: Iterable[str]) -> str:
         package = target.partition(".")[0]
         fix = f"if you trust it, add it to the configuration: trust=[{package}]"
         if package == "litlab":
-            fix = f"litlab's components lie in {', '.join(room[:-1] for room in COMPONENTS)}"
-        raise ConfigError(f"_target_ '{target}' is outside the packages that may run", where, fix)
+            fix = f"litlab's components are in {', '.join(room[:-1] for room in COMPONENTS)}"
+        raise ConfigError(f"_target_ '{target}' is not in a trusted package", where, fix)
     return target
 
 
@@ -95,9 +95,9 @@ def locate(target: str, where: str, trust: Iterable[str]) -> Any:
     found = getattr(module, name)
     if not callable(found) or not _allowed(f"{getattr(found, '__module__', '')}.", trust):
         raise ConfigError(
-            f"'{target}' is not a class or function of a package that may run",
+            f"'{target}' is not a class or function of a trusted package",
             where,
-            "name it where it is defined",
+            "use the path of the module that defines it",
         )
     return found
 

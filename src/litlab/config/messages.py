@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from litlab.config import suggestions
 from litlab.utils.errors import ConfigError, nearest
 
 NAMES = {
@@ -39,7 +40,11 @@ def explain(
     setting = ".".join([where, *path] if where else path)
     field = holder.model_fields.get(path[-1])
     if field is None:
-        hint = nearest(path[-1], holder.model_fields) if holder.model_fields else "it has none"
+        if not where:
+            return unknown_settings([".".join(path)], model, content, origin)
+        hint = (
+            nearest(path[-1], holder.model_fields) if holder.model_fields else "it has no settings"
+        )
         return ConfigError(f"no setting '{setting}'", origin, hint)
     for part in path[:-1]:
         content = content[part]
@@ -49,6 +54,28 @@ def explain(
     allowed = words(field.annotation, field.metadata, field.description)
     what = f"{setting}={_shown(value)}, but must be {allowed}"
     return ConfigError(what, origin, _fix(setting, value, _choices(field.annotation)))
+
+
+def unknown_settings(
+    keys: Sequence[str], model: type[BaseModel], content: Any, origin: str
+) -> ConfigError:
+    """Return the error that names every unknown setting of a whole configuration."""
+    known = _with_fields(model, content)  # a misspelt key is often missing under its own name
+    what = suggestions.in_one(f"no setting '{key}'" for key in keys)
+    meant = [suggestions.suggest(key, known) for key in keys]
+    return ConfigError(what, origin, suggestions.join(meant))
+
+
+def _with_fields(model: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the fields that it lacks, and without those that do not exist."""
+    known = dict.fromkeys(model.model_fields) | {
+        key: value for key, value in content.items() if key in model.model_fields
+    }
+    for key, value in known.items():
+        inner = model.model_fields[key].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
+            known[key] = _with_fields(inner, value)
+    return known
 
 
 def _descend(
@@ -106,6 +133,9 @@ def _choices(kind: Any) -> list[str]:
 
 
 def _fix(setting: str, value: object, choices: list[str]) -> str:
+    meant = suggestions.translate(setting, value)
+    if meant is not None:
+        return str(suggestions.Suggestion((f"{setting}={meant}",)))
     hint = nearest(value, choices) if isinstance(value, str) else ""
     return hint if hint.startswith("did") else f"change {setting}"
 

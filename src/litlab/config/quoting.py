@@ -46,6 +46,12 @@ def _unreadable(override: str, reason: str) -> ConfigError:
     return ConfigError(what, override, fix)
 
 
+def typed(override: str) -> str:
+    """Return an override as it is typed in a shell, its value in quotes where Hydra needs them."""
+    key, value = _parts(override)
+    return _if_it_is(key, value) or quoted(override) or shlex.quote(override)
+
+
 def quoted(override: str) -> str:
     """Return an override with its value in quotes, as typed in a shell, with passwords as ***.
 

@@ -68,7 +68,7 @@ class DataConfig(_Strict):
     time: str | None = None  # column by which train comes before val, and val before test
     num_folds: Annotated[int, NOT_BOOL, Field(ge=2)] | None = None
     fold: Index | None = None  # which of the folds is val, from 0
-    allow: list[GuardCheck] = []  # findings of the split guard that do not stop
+    allow: list[GuardCheck] = []  # findings of the leakage check that do not stop
     # Which of the settings that splits of a source's own make useless the user has typed. No part
     # of the configuration: a default is ignored in silence.
     _typed: frozenset[str] = PrivateAttr(default=frozenset())
@@ -87,7 +87,7 @@ class EarlyStoppingConfig(_Strict):
     """When training stops by itself."""
 
     patience: Count
-    min_delta: NonNegative
+    min_delta: NonNegative = 0.0
 
 
 class EMAConfig(_Strict):

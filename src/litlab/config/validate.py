@@ -53,7 +53,9 @@ def _group(name: str, components: dict[str, Component]) -> dict[str, Component]:
 def _checked(where: str, node: Component, trust: list[str]) -> Component:
     """Check one component's target and hyperparameters, as far as its source tells."""
     if "_target_" not in node:
-        raise ConfigError("names no class", where, f"add {where}._target_: package.module.Name")
+        raise ConfigError(
+            "_target_ is missing", where, f"add {where}._target_: package.module.Name"
+        )
     target = instantiate.check(node["_target_"], f"{where}._target_", trust)
     num_given = NUM_GIVEN.get(where, NUM_GIVEN.get(where.partition(".")[0], 0))
     given = {key: value for key, value in node.items() if key != "_target_"}
@@ -78,7 +80,7 @@ def _checked(where: str, node: Component, trust: list[str]) -> Component:
         raise ConfigError(f"'{module}' has no '{name}'", f"{where}._target_", hint) from None
     except SyntaxError as error:
         what = f"'{target}' cannot be read: {error.msg}, line {error.lineno}"
-        raise ConfigError(what, f"{where}._target_", "mend the file") from None
+        raise ConfigError(what, f"{where}._target_", "correct the file") from None
     if model is None:
         return {**node, "_target_": target}
     if where == "task" and given.get("l1") == 0.0 and "l1" not in model.model_fields:
@@ -94,6 +96,9 @@ def _validated(model: type[M], content: object, where: str, origin: str) -> M:
         problems = error.errors()
     # A misspelt key is also a missing one; the misspelling says more.
     unknown = [p for p in problems if p["type"] == "extra_forbidden"]
+    if not where and unknown:
+        keys = [".".join(map(str, p["loc"])) for p in unknown]
+        raise messages.unknown_settings(keys, model, content, origin)
     wrong = [messages.explain(p, model, content, where, origin) for p in unknown or problems]
     refuse({str(reason): reason for reason in wrong}.values())  # a union has an error an arm
     raise AssertionError("pydantic refuses nothing without a reason")

@@ -162,7 +162,7 @@ class Watchdog(Callback):
             failure.exit_code = child.returncode
             self._fail(failure, rank)
             return
-        how, fix = self._how(rank), "what it printed itself is above"
+        how, fix = self._how(rank), "see its own output above"
         fix += "" if "exit code" in how else "; out of memory is the usual cause"
         self._fail(RankDied(f"rank {rank} of {self._world} died{how}", "training", fix), rank)
 

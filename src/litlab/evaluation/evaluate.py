@@ -79,7 +79,7 @@ def evaluate(
         metrics = measure(task, outputs, split.y)
     record = _record(found, loaded, task)
     if record.status in ("RUNNING", "FAILED", "KILLED"):
-        warnings.warn(f"the run is {record.status}: measuring its best epoch so far", stacklevel=2)
+        warnings.warn(f"the run is {record.status}: evaluating its best epoch so far", stacklevel=2)
     folder = out or results_folder(found.folder)
     if found.checkpoint.name != BEST and out is None:  # its numbers are not the run's
         folder = folder.with_name(f"{folder.name}-{found.checkpoint.stem}")
@@ -102,7 +102,9 @@ def _refuse_other_files(out: Path) -> None:
     """Replace an evaluation only: a folder may hold a `config.yaml` of another kind."""
     held = [name for name in (*FILES, RUN_FILE) if (out / name).exists()]
     if held and not _is_evaluation(out):
-        what = f"the folder holds a {held[0]} that is of no evaluation, and would be replaced"
+        what = (
+            f"the folder holds a {held[0]} that is not from an evaluation and would be overwritten"
+        )
         raise ConfigError(what, f"--out {out}", "choose an empty folder")
 
 
@@ -129,11 +131,11 @@ def _test_split(spec: DataSpec, run: Path) -> Split:
     for folder in (own, prepared_folder(PIPELINE)):
         if (folder / FILE_NAME).is_file() and _same_test_split(DataSpec.load(folder), spec, name):
             return open_split(folder, spec, "test")
-    what = "the run's data are not prepared any more"
+    what = "the run's prepared data are missing"
     if (own / FILE_NAME).is_file():
         what = (
-            "prepared again since the run: its test split is another, and may hold what the "
-            "network was trained on"
+            "prepared again since the run: its test split differs, and may hold samples that "
+            "the network was trained on"
         )
     raise DataError(what, str(own), _prepare_again(run))
 
@@ -183,7 +185,9 @@ def _send(
 ) -> bool:
     """Add test metrics and files to the run; say whether the store took them."""
     if found.checkpoint.name == LAST:
-        warnings.warn(f"{LAST} is not the run's best: its metrics stay out of MLflow", stacklevel=3)
+        warnings.warn(
+            f"{LAST} is not the run's best: its metrics are not sent to MLflow", stacklevel=3
+        )
         return True
     tracking = loaded.metadata.config.tracking
     # A checkpoint by itself may come from a stranger, who does not choose where results are sent.

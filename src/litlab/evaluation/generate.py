@@ -77,7 +77,7 @@ def generate(
 
     Args:
         reference: Run or checkpoint, as `run_folder.find` takes it.
-        prompt: What the text begins with. Empty, the model is shown a line's end (which is not
+        prompt: Text to start from. Empty, the model is shown a line's end (which is not
             returned), or where it knows none, a token drawn at random.
         max_tokens: Tokens to write.
         temperature: See `Sampling`, as for `top_k` and `top_p`.
@@ -88,7 +88,7 @@ def generate(
 
     Raises:
         ConfigError: A setting is out of its range.
-        CheckpointError: There is no such run, or it is no language model.
+        CheckpointError: There is no such run, or it is not a language model.
         DataError: The prompt has characters that the model does not know.
     """
     sampling = Sampling(temperature, top_k, top_p)
@@ -104,9 +104,9 @@ def _require_language_model(loaded: Loaded, where: str) -> None:
     spec = loaded.metadata.spec
     if spec.task != "language_model" or spec.tokenizer is None:
         raise CheckpointError(
-            f"trained for {spec.task} of '{spec.name}', it writes no text",
+            f"trained for {spec.task} of '{spec.name}', it cannot generate text",
             where,
-            "train one that does: litlab train data=plain_text data.path=FILE",
+            "train a language model: litlab train data=plain_text data.path=FILE",
         )
 
 
@@ -135,10 +135,10 @@ def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
     if UNK_ID in encoding.ids:
         start, end = encoding.offsets[encoding.ids.index(UNK_ID)]
         raise DataError(
-            f"'{prompt[start:end]}' is not among the {tokenizer.get_vocab_size():,} tokens that "
-            "the model knows",
+            f"'{prompt[start:end]}' is not in the model's vocabulary of "
+            f"{tokenizer.get_vocab_size():,} tokens",
             f"the prompt, character {start + 1}",
-            "leave it out or spell it otherwise",
+            "remove or replace it",
         )
     return list(encoding.ids)
 

@@ -54,12 +54,12 @@ def views_of(config: Config, spec: DataSpec, number: int) -> Views | None:
     if not number:
         return None
     if spec.task == "language_model":
-        what = "what follows a text is not the mean of what follows its altered copies"
+        what = "test-time augmentation does not apply to language models"
         raise ConfigError(what, f"--tta {number}", "leave it out")
     built = build_augmentations(config.augment, spec, config.trust)
     kept = {name: augmentation for name, augmentation in built.items() if not augmentation.mixes}
     if not kept:
-        what = "test-time augmentation uses the run's own augmentations, and it has none"
+        what = "test-time augmentation uses the run's own augmentations, but it has none"
         raise ConfigError(what, f"--tta {number}", "leave it out, or train with augment=...")
     return Views(number, kept, config.seed)
 

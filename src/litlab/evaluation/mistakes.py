@@ -14,7 +14,7 @@ MOST = 12
 COLUMNS = 4  # of a table, that are shown
 TEXT = 240  # characters of a text
 STEPS = 120  # of a sequence
-SURE = "Test samples that the model got wrong and was most sure of."
+SURE = "The misclassified test samples of highest confidence."
 
 
 def surest(outputs: Outputs, split: Split, spec: DataSpec) -> list[Mistake]:
@@ -105,7 +105,7 @@ def _tokens(outputs: TokenOutputs, spec: DataSpec) -> WorstSamples | None:
         [*context(outputs, spec, place), f"{100 * outputs.confidence.flatten()[place]:.1f} %"]
         for place in places
     ]
-    note = "Tokens of the test split that the model got wrong and was most sure of."
+    note = "The wrongly predicted tokens of highest confidence."
     columns = ["After", "Actual", "Predicted", "Confidence"]
     return WorstSamples("Most confident mistakes", note, columns, rows)
 

@@ -71,7 +71,7 @@ def predictions(
     loaded, task = load_task(checkpoint, trust, task)
     spec = loaded.metadata.spec
     if spec.task == "language_model":
-        what = "a language model writes text, it labels none"
+        what = "a language model generates text and gives no labels"
         fix = f"use `{command('generate', short(checkpoint), '--prompt', 'TEXT', trust=trust)}`"
         raise CheckpointError(what, str(checkpoint), fix)
     names, stored = read_values(values, spec, resize=resize)

@@ -38,13 +38,13 @@ def preview(config: Config, out: Path | None = None) -> tuple[Path, dict[str, An
             reports/preview-<data>.png: of that folder DVC keeps only the files that it names.
 
     Raises:
-        ConfigError: The picture is no .png, or the augmentations do not fit the data.
+        ConfigError: The picture is not a .png file, or the augmentations do not fit the data.
         DataError: See `open_or_prepare`.
         EnvironmentFault: It cannot be written there.
     """
     out = out or project_root() / "reports" / f"preview-{config.data.name}.png"
     if out.suffix != ".png":
-        raise ConfigError(f"'{out.name}' is no .png", "--out", "name a file.png")
+        raise ConfigError(f"'{out.name}' is not a .png file", "--out", "name a file.png")
     folder, spec = open_or_prepare(config.data, config.trust)
     augmentations = build_augmentations(config.augment, spec, config.trust)
     data = ArrayDataModule(folder, spec, config.loader, augmentations, seed=config.seed)
@@ -168,7 +168,7 @@ def _range(x: torch.Tensor) -> Range:
 
 
 def _guard(folder: Path) -> tuple[str, ...]:
-    """What the split guard said when the data were prepared; nothing if it was not asked then."""
+    """What the leakage check said when the data were prepared; nothing if it was not asked then."""
     try:
         text = require_file(folder / "guard.json").read_text(encoding="utf-8")
         return tuple(GuardReport.model_validate_json(text).lines())

@@ -66,7 +66,7 @@ def require_labels(spec: DataSpec) -> None:
     """
     if spec.task == "language_model":
         raise ValueError(
-            f"it predicts one label a text, and '{spec.name}' wants the next token at every "
+            f"it predicts one label per text, but '{spec.name}' needs the next token at every "
             "position: use model=transformer"
         )
 

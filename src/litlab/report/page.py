@@ -166,7 +166,7 @@ def _classified(record: ReportRecord) -> list[_Picture]:
     if record.confidence is not None:
         correct = np.asarray([a == p for a, p in zip(actual, predicted, strict=True)])
         figure = figures.reliability(correct, record.confidence)
-        alt = "How often predictions of a given confidence are right, in ten bins of confidence."
+        alt = "Share of correct predictions by confidence, in ten bins."
         pictures.append(_Picture(figures.to_data_uri(figure), "", alt))
     return pictures
 

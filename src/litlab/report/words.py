@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from litlab.data.spec import DataSpec
 
 METRICS = {
-    "accuracy": "share that is right",
+    "accuracy": "share of correct predictions",
     "auroc": "area under the ROC curve",
-    "bits": "bits a token",
+    "bits": "bits per token",
     "ece": "expected calibration error",
     "f1": "harmonic mean of precision and recall",
     "mae": "mean absolute error",
     "mse": "mean squared error",
-    "perplexity": "perplexity of a token",
+    "perplexity": "perplexity per token",
     "r2": "share of the variance explained",
     "rmse": "root mean squared error",
 }
@@ -93,7 +93,7 @@ def lead(
     show = percent if name == "accuracy" else number
     said = f"its {METRICS.get(name, name)} on {tested} is {show(test[name])}"
     if name == "accuracy":
-        said = f"it gets {show(test[name])} of {tested} right"
+        said = f"it classifies {show(test[name])} of {tested} correctly"
     if name in intervals:
         low, high = intervals[name]
         said += f" (95 % interval {show(low).removesuffix(' %')} to {show(high)})"
@@ -105,13 +105,13 @@ def confusion_text(actual: Sequence[str], predicted: Sequence[str]) -> str:
     wrong = Counter((a, p) for a, p in zip(actual, predicted, strict=True) if a != p)
     text = f"Confusion matrix of {counted(len(actual), 'test sample')}: "
     if not wrong:
-        return text + "every one is right."
+        return text + "all are correct."
     (a, p), times = wrong.most_common(1)[0]
     if wrong.total() == 1:
         return text + "one is wrong."
     if times == 1:
-        return text + f"{wrong.total():,} wrong, no two in the same way."
-    return text + f"{wrong.total():,} wrong; most often {a} is taken for {p} ({times:,} times)."
+        return text + f"{wrong.total():,} wrong, each in a different way."
+    return text + f"{wrong.total():,} wrong; most often {a} is predicted as {p} ({times:,} times)."
 
 
 def short_hash(value: str) -> str:

@@ -110,10 +110,10 @@ def make_folder(out: Path | None, run_name: str) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
                 is_run = (folder / RUN_FILE).is_file()
-                held = "a run" if is_run else "other things"
+                held = "a run" if is_run else "other files"
                 fix = "choose an empty one, or remove it"
-                fix += ", or go on with it: --resume" if is_run else ""
-                raise ConfigError(f"the folder holds {held} already", f"--out {folder}", fix)
+                fix += ", or resume it: --resume" if is_run else ""
+                raise ConfigError(f"the folder already holds {held}", f"--out {folder}", fix)
         probe = folder / ".probe"
         probe.write_bytes(b"")
         probe.unlink()

@@ -14,7 +14,7 @@ PATIENCE = 8.0  # seconds: a process that was told to stop saves first
 
 
 @contextmanager
-def running(folder: Path, what: str = "the run is going on") -> Iterator[None]:
+def running(folder: Path, what: str = "the run is in progress") -> Iterator[None]:
     """Hold a folder, that of a run's checkpoints while it is trained.
 
     Args:

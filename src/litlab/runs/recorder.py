@@ -175,7 +175,7 @@ class Recording:
             self.record.save(self.folder)
             saved = True
         except Exception as error:
-            warnings.warn(f"the run's record is not complete: {error}", stacklevel=2)
+            warnings.warn(f"the run's record is incomplete: {error}", stacklevel=2)
         finally:  # a warning may be an error, and a signal may come at any time
             if self.record.run_id:  # else the store was never reached
                 sent = self._close_store(status)

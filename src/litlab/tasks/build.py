@@ -33,7 +33,7 @@ def build_model(config: Config, spec: DataSpec, rooms: Rooms | None = None) -> n
         model = build(config.model, spec, where="model", trust=config.trust)
     if not isinstance(model, nn.Module):
         raise ConfigError(
-            f"{type(model).__name__} is no nn.Module", "model._target_", "name a model"
+            f"{type(model).__name__} is not an nn.Module", "model._target_", "name a model"
         )
     return model
 
@@ -126,13 +126,13 @@ def _try(task: Task, spec: DataSpec) -> None:
             metric.reset()
     except Exception as error:  # whatever a user's own part may raise
         if is_out_of_memory(error):
-            what = "a batch of three samples takes more memory than there is"
+            what = "a batch of three samples needs more memory than is available"
             raise EnvironmentFault(what, where, "choose a smaller one") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"does not fit '{spec.name}' ({spec.kind} {spec.shape}): {reason}",
             where,
-            "choose another one, or mend it",
+            "choose another one, or correct it",
         ) from error
     finally:
         for module, training in modes:  # one by one: a frozen part may be in eval mode for good

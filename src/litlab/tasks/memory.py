@@ -121,7 +121,7 @@ def explained(doing: str, where: str, fix: str) -> Iterator[None]:
             raise
         free = f"{free_memory() / GIB:,.1f} GiB of it are free"
         raise EnvironmentFault(
-            f"{doing} takes more memory than there is; {free}", where, fix
+            f"{doing} needs more memory than is available; {free}", where, fix
         ) from error
 
 
@@ -150,7 +150,7 @@ def rooms_to_train(config: Config) -> Rooms:
 
 @contextmanager
 def enough_for_model(rooms: Rooms | None = None) -> Iterator[None]:
-    """Refuse a network that is being built, before it takes more memory than there is.
+    """Refuse a network that is being built, before it needs more memory than is available.
 
     Each layer's weights are measured before they are allocated, and counted with those before.
 
@@ -201,7 +201,7 @@ class _Watch(TorchFunctionMode):
                 needed = f"the network needs {weights * factor / GIB:,.1f} GiB of {name} or more"
                 times = f" ({factor:g} times its weights, to train it)" if factor > 1 else ""
                 raise ConfigError(
-                    f"{needed}{times}, and there are {free / GIB:,.1f} GiB",
+                    f"{needed}{times}, but {free / GIB:,.1f} GiB are available",
                     "model",
                     "choose smaller layers, or fewer",
                 )

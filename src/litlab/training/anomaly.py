@@ -9,7 +9,7 @@ from typing import Any
 from litlab.utils.errors import NonFiniteError
 
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(\S.*)')
-FIX = "mend that operation, such as a root, a logarithm or a division near zero"
+FIX = "correct that operation, such as a root, a logarithm or a division near zero"
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def _watch(child: int, parent: int) -> None:
     while _parent_of(child) == parent:
         time.sleep(SECONDS)
     try:
-        say("DVC is gone: stopping; `dvc repro` resumes this stage")
+        say("DVC has ended: stopping; `dvc repro` resumes this stage")
     finally:  # what reads standard error may be gone as well
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -45,7 +45,7 @@ def frozen_names(model: nn.Module, patterns: Sequence[str]) -> set[str]:
             raise ConfigError(f"no parameter is called '{pattern}'", WHERE, hint)
         found |= matching
     if found and found == set(every):
-        raise ConfigError("nothing would be left to train", WHERE, "leave out at least the head")
+        raise ConfigError("every parameter would be frozen", WHERE, "leave out at least the head")
     return found
 
 

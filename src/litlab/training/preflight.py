@@ -115,12 +115,12 @@ def _processes(config: Config) -> Reasons:
         yield ConfigError(
             "processes agree on what is trained before the first step",
             "trainer.unfreeze_epoch",
-            "leave it out, or use one device; a second run can go on with init_from",
+            "leave it out, or use one device; a second run can continue with init_from",
         )
     for name in ("batch_size_find", "lr_find"):
         if getattr(trainer, name) != "off":
             yield ConfigError(
-                "several processes cannot try things out together",
+                "lr_find and batch_size_find need a single process",
                 f"trainer.{name}",
                 "find it with trainer.devices=1, and set it",
             )
@@ -140,7 +140,9 @@ RULES: tuple[Rule, ...] = (_torch_device, _bfloat16, _tensorboard, _processes)
 def folds(config: Config) -> Reasons:
     """Rules of a cross-validation."""
     if config.data.num_folds is None:
-        yield ConfigError("how many folds?", "data.num_folds", "set it, e.g. data.num_folds=5")
+        yield ConfigError(
+            "the number of folds is not set", "data.num_folds", "set it, e.g. data.num_folds=5"
+        )
     if num_processes(config.trainer) > 1:
         what = "folds are trained one after the other, by one process"
         yield ConfigError(what, "trainer.devices", "set trainer.devices=1")
@@ -152,7 +154,7 @@ def study(config: Config) -> Reasons:
     """Rules of a study."""
     if config.monitor.startswith("train/"):
         fix = "monitor=val/loss, say"
-        yield ConfigError("a study goes by validation", f"monitor={config.monitor}", fix)
+        yield ConfigError("a study needs a validation metric", f"monitor={config.monitor}", fix)
 
 
 def _categories(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:

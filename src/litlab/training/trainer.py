@@ -147,7 +147,9 @@ def _early_stopping(config: Config, mode: str) -> list[Callback]:
 
 
 def _refused(error: Exception) -> ConfigError:
-    return ConfigError(f"Lightning refuses: {error}", "trainer", "change the setting it names")
+    return ConfigError(
+        f"Lightning rejects the configuration: {error}", "trainer", "change the setting it names"
+    )
 
 
 def fit(
@@ -172,7 +174,7 @@ def fit(
         EnvironmentFault: Memory ran out.
         NonFiniteError: Anomaly detection found the operation that makes a NaN.
     """
-    saved = "the same command with --resume goes on from here"
+    saved = "run the same command with --resume to continue"
     if resume is not None:
         _blame(trainer, resume)
     fix = "lower loader.batch_size, or choose a smaller network"
@@ -186,7 +188,7 @@ def fit(
             raise signals.interrupted(saved) from None
         except SystemExit:
             if trainer.interrupted:
-                saved = "the same command with --resume goes on from the last save"
+                saved = "run the same command with --resume to continue from the last save"
                 raise signals.interrupted(saved, signal.SIGINT) from None
             raise
 

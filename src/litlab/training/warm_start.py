@@ -47,7 +47,7 @@ class WarmStart:
         if not anew:
             return self
         more = f", ... ({len(anew)})" if len(anew) > SHOWN else ""
-        note = f"frozen, but initialized anew: {', '.join(anew[:SHOWN])}{more}"
+        note = f"frozen, but newly initialized: {', '.join(anew[:SHOWN])}{more}"
         return replace(self, notes=[*self.notes, note])
 
     def save(self, folder: Path) -> Path:
@@ -61,8 +61,8 @@ class WarmStart:
         lines = [f"weights of {self.source}: {len(self.taken)} of {total} entries taken"]
         shapes = [f"{name} {shapes}" for name, shapes in self.reinitialized.items()]
         for what, names in (
-            ("other shape, so initialized anew", shapes),
-            ("not in it, so initialized anew", self.missing),
+            ("other shape, so newly initialized", shapes),
+            ("not in it, so newly initialized", self.missing),
             ("in it, but not in this model", self.unused),
         ):
             if names:
@@ -115,13 +115,13 @@ def init_from(
 def _notes(theirs: DataSpec, own: DataSpec) -> list[str]:
     notes = []
     if len(theirs.classes) == len(own.classes) and theirs.classes != own.classes:
-        notes.append("the classes are others, or in another order; the head is of the old ones")
+        notes.append("the classes or their order differ; the head belongs to the old ones")
     if theirs.vocab_size == own.vocab_size and theirs.vocabulary != own.vocabulary:
-        notes.append("the vocabulary is another; the vectors are of the old tokens")
+        notes.append("the vocabulary differs; the embeddings belong to the old tokens")
     if _same_source(theirs, own) and theirs.split_hash != own.split_hash:
         notes.append(
             "the same data, split otherwise: these weights were trained on samples that are now"
-            " in validation or test, whose scores will flatter"
+            " in validation or test, whose scores will be too good"
         )
     return notes
 

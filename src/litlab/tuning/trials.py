@@ -66,8 +66,10 @@ class Trials:
         clock.note(now=True)
         done = self.study.count(*ENDED)
         if not clock.in_time and done < self.study.total:
-            limit = f"the time limit of {self.settings.time_limit} is over"
-            say(f"{limit}, with {done} of {self.study.total} trials; the same command goes on")
+            limit = f"the time limit of {self.settings.time_limit} has passed"
+            say(
+                f"{limit}, with {done} of {self.study.total} trials; run the same command to resume"
+            )
 
     def _say_what_is_left(self) -> None:
         done, total = self.study.count(*ENDED), self.study.total
@@ -93,7 +95,7 @@ class Trials:
             return False
         trial, values, again = begun
         if again:
-            say(f"trial {trial.number} was interrupted; it goes on")
+            say(f"trial {trial.number} was interrupted; it is resumed")
         try:
             config = self.composer(values)
         except ConfigError as error:  # a combination that the configuration refuses
@@ -126,7 +128,7 @@ class Trials:
     def _epoch(self, job: Job, epoch: int, value: float) -> bool:
         trial: Trial = job.key[0]
         if not self.study.holds(trial):
-            say(f"trial {trial.number} was taken over by another machine: this one was silent")
+            say(f"trial {trial.number} was taken over by another machine: no heartbeat here")
             self.pool.give_up(job)
             return False
         return self.study.report(trial, epoch, value)

@@ -104,14 +104,14 @@ class Tuner:
         settings = self.settings
         silence = span(settings.stale_after)
         if silence < LEAST_SILENCE:
-            where, fix = f"study.stale_after={settings.stale_after}", f"{LEAST_SILENCE}s or more"
-            raise ConfigError("machines do not say so often that they are there", where, fix)
+            what = f"study.stale_after must be at least {LEAST_SILENCE:g} s"
+            raise ConfigError(what, f"study.stale_after={settings.stale_after}", "raise it")
         with _disk(settings.name):
             storage = Storage(settings.name, settings.storage, silence)
         values, outside = self.space.current(self.base)
         for path, value in outside.items():
             now = short(values[path])
-            say(f"the first trial has {path}={now}: {value}, as it is, lies outside of the space")
+            say(f"the first trial has {path}={now}: the configured {value} is outside the space")
         tuned, epochs = config_hash(self.config), self.config.trainer.max_epochs
         start = Start(values, outside, tuned, self.spec.checksum, epochs)
         arguments = (settings, self.space, self.objectives)
@@ -122,7 +122,7 @@ class Tuner:
                 if not self.put_aside or storage.shared:
                     raise
             with self._alone():
-                say(f"the study of other settings is {put_aside(settings.name)} now")
+                say(f"the study with other settings is now called {put_aside(settings.name)}")
             storage = Storage(settings.name, None, silence)
             return TrialStudy(*arguments, storage, start)
 
@@ -149,7 +149,7 @@ class Tuner:
                         finals.run(self.pool, signals)
                 finally:
                     self.trials.stop()
-                self._raise(signals, "the same command goes on from here")
+                self._raise(signals, "run the same command to resume")
                 outcome = conclude.outcome_of(self.study, self.folder, finals)
                 status = "FINISHED"
                 if finals.trained or not self._is_drawn():
@@ -176,12 +176,12 @@ class Tuner:
                 self.trials.run(signals)
             finally:
                 self.trials.stop()
-            self._raise(signals, "the study goes on without this machine")
+            self._raise(signals, "the study continues without this machine")
         return self.trials.begun
 
     def _alone(self) -> AbstractContextManager[None]:
         """Within it no other command of this machine runs the study, whatever happens to runs/."""
-        return running(owners_folder(self.settings.name), "the study is going on")
+        return running(owners_folder(self.settings.name), "the study is in progress")
 
     @contextmanager
     def _noted(self) -> Iterator[Signals]:
@@ -247,5 +247,5 @@ def _disk(study: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = str(error.filename or f"study {study}")
-        what = f"the study cannot go on: {error.strerror or error}"
+        what = f"the study cannot continue: {error.strerror or error}"
         raise EnvironmentFault(what, where, FIX) from error

@@ -44,7 +44,7 @@ def read_text(path: Path) -> str:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            what = f"{size:,} bytes, which is no configuration (at most {MAX_BYTES:,})"
+            what = f"{size:,} bytes, too large for a configuration (at most {MAX_BYTES:,})"
             raise ConfigError(what, str(path), "name the right file")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -62,7 +62,7 @@ def check_yaml(text: str, where: str) -> None:
         where: Its file or override, for the message.
 
     Raises:
-        ConfigError: It is, or a key is there twice or is no plain value.
+        ConfigError: It is, or a key appears twice or is no plain value.
     """
     import yaml
 
@@ -94,7 +94,7 @@ class _Counter:
         elif kind == "AliasEvent":
             if event.anchor not in self.known:
                 self._refuse(
-                    f"the alias '*{event.anchor}' stands for nothing, or for itself", event
+                    f"the alias '*{event.anchor}' is undefined, or refers to itself", event
                 )
             values, height = self.known[event.anchor]
             self._count(values, len(self.open) + height, event)
@@ -134,14 +134,14 @@ class _Counter:
             if key is None:
                 self._refuse("a key is a list, a mapping or an alias", event)
             elif key in holder.keys and key != "<<":
-                self._refuse(f"the key '{key[:80]}' is there twice", event)
+                self._refuse(f"the key '{key[:80]}' appears twice", event)
             else:
                 holder.keys.add(key)
         holder.is_key = not holder.is_key
 
     def _refuse(self, what: str, event: Any) -> None:
         line = event.start_mark.line + 1
-        fix = "correct it, or write it out more simply"
+        fix = "correct or simplify it"
         raise ConfigError(f"{what} (line {line})", self.where, fix)
 
 
@@ -173,7 +173,7 @@ def check_override(text: str) -> None:
     for letter in bare:
         depth += (letter in "[{(") - (letter in "]})")
         deepest = max(deepest, depth)
-    where, fix = text[:60] + "...", "write it more simply, or into a file of conf/"
+    where, fix = text[:60] + "...", "simplify it, or move it into a file of conf/"
     if deepest > MAX_DEPTH:
         raise ConfigError(f"nested more than {MAX_DEPTH} levels deep", where, fix)
     if bare.count(",") >= MAX_LISTED:

@@ -40,7 +40,7 @@ def not_the_pipelines(name: str) -> str:
         ValueError: It is that name, also where a file system does not tell capitals apart.
     """
     if name.lower() == PIPELINE:
-        raise ValueError(f"'{name}' is the name of the DVC pipeline's own folders")
+        raise ValueError(f"'{name}' is reserved for the folders of the DVC pipeline")
     return name
 
 

@@ -96,9 +96,9 @@ class Signals:
 
     def _conclude(self, error: BaseException | None) -> None:
         if isinstance(error, Terminated):
-            raise self.interrupted("run it again: it had not begun") from None
+            raise self.interrupted("run it again: nothing had started") from None
         if error is None and self.came is not None:
-            raise self.interrupted("it had come to its end")
+            raise self.interrupted("it had already finished")
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self._repeats:

@@ -152,7 +152,7 @@ def test_small_images_are_only_compared_exactly() -> None:
     assert not stopping(report)
     assert "near_duplicates" not in report.checked
     assert report.lines()[-1] == (
-        "split guard: images of 16 x 16 are too small to tell near duplicates from others"
+        "leakage check: images of 16 x 16 are too small for the near-duplicate check"
         " (below 24 pixels a side)"
     )
 
@@ -164,7 +164,7 @@ def test_plain_images_are_counted_and_not_compared() -> None:
     x[20:30, :, 0, 0] += np.arange(10, dtype=np.uint8)[:, None]
     report = look("image", x, np.arange(100) % 7)
     assert not [f for f in report.findings if f.check == "near_duplicates"]
-    assert "30 images too plain to tell" in report.lines()[-1]
+    assert "30 images with too little detail" in report.lines()[-1]
 
 
 def test_thumbnails_are_pillows_and_stretched() -> None:

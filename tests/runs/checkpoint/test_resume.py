@@ -115,7 +115,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(project, case, saved, killed) ->
     assert_same(best, again)
     history = [(folder / "history.csv").read_text() for folder in (whole.folder, resumed.folder)]
     assert history[0] == history[1]
-    # No metric is lost, none is there twice.
+    # No metric is lost, none appears twice.
     ids = [result.record.run_id for result in (whole, resumed)]
     assert ids[0] != ids[1]
     assert metrics_of(project, ids[0]) == metrics_of(project, ids[1])

@@ -175,7 +175,7 @@ def test_a_server_that_dies_and_comes_back(project, monkeypatch):
     monkeypatch.setattr("litlab.tasks.task.Task.on_train_epoch_start", end_of_epoch)
     with pytest.warns(UserWarning, match="MLflow") as caught:
         result = small_run(project, "trainer.max_epochs=4")
-    about = [str(w.message) for w in caught if "does not take metrics" in str(w.message)]
+    about = [str(w.message) for w in caught if "did not accept metrics" in str(w.message)]
     assert len(about) == 1  # an outage
     assert "geheim" not in about[0]
     client = MlflowClient(ready_store(project))
@@ -212,7 +212,7 @@ def test_what_cannot_be_sent_is_kept_and_sent_later(logger, monkeypatch):
     logger.start("tea", {}, {})
     down = Down(logger.client)
     logger._client = down
-    with pytest.warns(UserWarning, match="kept for later"):
+    with pytest.warns(UserWarning, match="kept and sent later"):
         logger.log_metrics({"loss": 1.0, "epoch": 0})
     logger.log_metrics({"loss": 2.0, "epoch": 1})  # silent: it was said
     assert len(logger.pending) == 2
@@ -221,7 +221,7 @@ def test_what_cannot_be_sent_is_kept_and_sent_later(logger, monkeypatch):
     assert logger.pending == []
     assert history(logger, "loss") == [(0, 1.0), (1, 2.0), (2, 3.0)]
     down.up = False
-    with pytest.warns(UserWarning, match="kept for later"):  # another outage
+    with pytest.warns(UserWarning, match="kept and sent later"):  # another outage
         logger.log_metrics({"loss": 4.0, "epoch": 3})
 
 

@@ -39,5 +39,5 @@ def exit_if_unsent(all_sent: bool) -> None:
     if not all_sent:
         from litlab.utils.output import say
 
-        say("warning: the tracking store did not take everything; the run's folder has it all")
+        say("warning: some values did not reach the tracking store; the run's folder has all")
         raise typer.Exit(7)

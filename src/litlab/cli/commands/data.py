@@ -40,7 +40,7 @@ def prepare(
 def preview(
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="PNG; reports/preview-<data>.png if left out.")
+        Path | None, typer.Option("--out", help="PNG (default: reports/preview-<data>.png).")
     ] = None,
     json: Json = False,
     debug: Debug = False,

@@ -14,13 +14,16 @@ def evaluate(
     run: Run = "last",
     out: Out = None,
     tta: Annotated[
-        int, typer.Option("--tta", min=0, max=1000, help="Average over as many augmented views.")
+        int,
+        typer.Option(
+            "--tta", min=0, max=1000, help="Average the predictions over this many augmented views."
+        ),
     ] = 0,
     json: Json = False,
     trust: Trust = None,
     debug: Debug = False,
 ) -> None:
-    """Measure a run on the test split, and write its report. Nothing else opens the test split."""
+    """Evaluate a run on the test split and write its report; nothing else reads that split."""
     trust_of_project(trust := list(trust or []))
     from litlab.evaluation.evaluate import evaluate as measure
     from litlab.runs.folder import is_latest
@@ -37,7 +40,7 @@ def evaluate(
         )
     values = "  ".join(f"test/{name} {number(value)}" for name, value in result.metrics.items())
     say(f"{result.record.run_name}: {values}")
-    again = "; `litlab report` shows it all again" if is_latest(result.folder) else ""
+    again = "; `litlab report` shows it again" if is_latest(result.folder) else ""
     say(f"report: {short(result.folder / 'report.html')}{again}")
     exit_if_unsent(result.all_sent)
 
@@ -45,7 +48,7 @@ def evaluate(
 def report(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="As for evaluate; the latest evaluation if left out."),
+        typer.Argument(metavar="[RUN]", help="As for evaluate (default: the latest evaluation)."),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -61,11 +64,13 @@ def predict(
     run: Run,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="File or folder of new data.")],
     out: Annotated[Path, typer.Option("-o", "--out", help=".csv, .jsonl or .parquet")],
-    resize: Annotated[bool, typer.Option("--resize", help="Resize images that differ.")] = False,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="Resize images of another size.")
+    ] = False,
     trust: Trust = None,
     debug: Debug = False,
 ) -> None:
-    """Label new data with a trained network."""
+    """Predict new data with a trained network."""
     trust_of_project(trust := list(trust or []))
     from litlab.evaluation.predict import predict as label
     from litlab.utils.output import say
@@ -75,16 +80,18 @@ def predict(
 
 def generate(
     run: Run = "last",
-    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "",
-    max_tokens: Annotated[int, typer.Option(help="How many tokens to write.")] = 500,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw among the k likeliest.")] = None,
-    top_p: Annotated[float, typer.Option(help="Draw among those that make up this share.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="The same gives the same text.")] = 0,
+    prompt: Annotated[str, typer.Option(help="Text to start from.")] = "",
+    max_tokens: Annotated[int, typer.Option(help="Number of tokens to generate.")] = 500,
+    temperature: Annotated[float, typer.Option(help="0: always the most likely token.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k most likely tokens.")] = None,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the likeliest tokens of this total share.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     trust: Trust = None,
     debug: Debug = False,
 ) -> None:
-    """Let a language model write on."""
+    """Generate text with a language model."""
     trust_of_project(trust := list(trust or []))
     from litlab.evaluation.generate import generate as write
 

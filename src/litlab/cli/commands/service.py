@@ -10,7 +10,7 @@ from litlab.cli.options import Debug, Json
 
 
 def selftest(json: Json = False, debug: Debug = False) -> None:
-    """Try everything on made-up data in a temporary folder: under a minute, no network."""
+    """Test the installation on synthetic data: under a minute, no network."""
     from litlab.cli.selftest import selftest as run
 
     checks = run()
@@ -25,7 +25,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     debug: Debug = False,
 ) -> None:
-    """Open MLflow's pages on this project's runs, for this machine only."""
+    """Serve MLflow's web pages of this project's runs, for this machine only."""
     from litlab.cli.ui import serve
     from litlab.runs.tracking.open_runs import close_runs_of
     from litlab.utils.paths import store_root

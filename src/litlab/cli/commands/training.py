@@ -57,7 +57,7 @@ def cv(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Cross-validate: train once a fold (data.num_folds=5), report mean and deviation."""
+    """Cross-validate: train once per fold (data.num_folds=5), report mean and deviation."""
     config = load_config(overrides, None)
     from litlab.training.crossval import cross_validate
     from litlab.utils.output import console, number, table
@@ -78,13 +78,16 @@ def cv(
 
 def replay(
     capsule: Annotated[
-        Path, typer.Argument(metavar="CAPSULE", help="A capsule.ckpt, or the folder of its run.")
+        Path,
+        typer.Argument(
+            metavar="CAPSULE", help="capsule.ckpt of a failed step, or the folder of its run."
+        ),
     ],
     json: Json = False,
     trust: Trust = None,
     debug: Debug = False,
 ) -> None:
-    """Take again the step for which a run ended with NaN, and show where it arises."""
+    """Repeat the step in which a run failed with NaN, and show where the NaN appears first."""
     trust_of_project(trust := list(trust or []))
     from litlab.cli.summary import show_replay
     from litlab.training.replay import replay as run

@@ -10,11 +10,13 @@ from litlab.cli.options import Debug, Json, Overrides
 from litlab.utils.paths import short
 
 Join = Annotated[
-    bool, typer.Option("--join", help="Help with a study begun on another machine (PostgreSQL).")
+    bool,
+    typer.Option("--join", help="Run trials of a study started on another machine (PostgreSQL)."),
 ]
 
 PutAside = Annotated[
-    bool, typer.Option("--put-aside", help="Rename a study of that name that has other settings.")
+    bool,
+    typer.Option("--put-aside", help="Rename an existing study of that name with other settings."),
 ]
 
 
@@ -25,7 +27,7 @@ def tune(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Search for better settings: study=NAME of conf/study; run again, it goes on."""
+    """Search for better settings: study=NAME of conf/study. Run it again to resume."""
     from litlab.tuning.study.settings import load_settings
     from litlab.utils.output import say, use_plain_warnings
 
@@ -36,7 +38,7 @@ def tune(
 
     if join:
         helped = help_study(settings, base)
-        say(f"{helped} trials here; the command without --join ends the study")
+        say(f"{helped} trials run here; the command without --join completes the study")
         if json:
             print_json(study=settings.name, trained=helped)
         return

@@ -74,12 +74,12 @@ class TableEncoder:
             return column
         low, high = summary.low[place], summary.high[place]
         if low == high:
-            self._said.append(f"column '{name}' is the same throughout train: it tells nothing")
-        elif self.scale == "standard" and high - low < 1e-5 * max(abs(low), abs(high)):
-            said = (
-                f"column '{name}' goes from {low:.10g} to {high:.10g}, which float32 hardly tells"
+            self._said.append(
+                f"column '{name}' is the same throughout train: it carries no information"
             )
-            self._said.append(f"{said} apart: subtract {low:.10g} in the file")
+        elif self.scale == "standard" and high - low < 1e-5 * max(abs(low), abs(high)):
+            said = f"column '{name}' goes from {low:.10g} to {high:.10g}, too narrow for float32"
+            self._said.append(f"{said}: subtract {low:.10g} in the file")
         sample = drawn[~np.isnan(drawn)]
         fill = column.fill
         if self.impute == "median":
@@ -95,7 +95,9 @@ class TableEncoder:
         fill = None if self.impute == "refuse" else MISSING
         known = sorted({MISSING if value is None else value for value in values})
         if len(known) == 1:
-            self._said.append(f"column '{name}' is '{known[0]}' throughout train: it tells nothing")
+            self._said.append(
+                f"column '{name}' is '{known[0]}' throughout train: it carries no information"
+            )
         return Column(name=name, kind="categorical", fill=fill, categories=tuple(known))
 
     def encode(self, chunk: Any) -> Array:

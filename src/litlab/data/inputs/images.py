@@ -122,13 +122,13 @@ def _opened(path: Path) -> Iterator[Any]:
                 raise ValueError("its pixels are floats of an unknown range")
             yield image
     except UnidentifiedImageError:
-        raise _unreadable("of no known format", path) from None
+        raise _unreadable("unknown format", path) from None
     except Exception as error:  # damaged files make Pillow raise nearly anything
         raise _unreadable(error, path) from None
 
 
 def _unreadable(error: object, path: Path) -> DataError:
-    return DataError(f"not a readable image: {error}", str(path), "mend or remove it")
+    return DataError(f"not a readable image: {error}", str(path), "repair or remove it")
 
 
 def _orientation(image: Any) -> int:

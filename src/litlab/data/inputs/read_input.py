@@ -116,7 +116,7 @@ def refuse_codes(path: Path, spec: DataSpec) -> None:
     """
     if any(column.kind == "categorical" or column.quantiles for column in spec.columns):
         raise DataError(
-            "an array says nothing of categories and quantiles",
+            "an array does not hold categories and quantiles",
             str(path),
             f"give a table, {', '.join(TABLES)}, with the columns by name",
         )

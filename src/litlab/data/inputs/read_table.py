@@ -74,7 +74,7 @@ def _require_columns(table: TableFile, features: Sequence[str]) -> None:
         raise lacks_columns(missing, features, table, "the model was trained with")
     twice = [name for name in features if table.names.count(name) > 1]
     if twice:
-        raise DataError(f"column '{twice[0]}' is there twice", str(table.path), "rename or drop it")
+        raise DataError(f"column '{twice[0]}' appears twice", str(table.path), "rename or drop it")
 
 
 def _require_numbers(name: str, cells: Any, numbers: Any, table: TableFile, start: int) -> None:
@@ -84,7 +84,7 @@ def _require_numbers(name: str, cells: Any, numbers: Any, table: TableFile, star
         first = places[:SHOWN].tolist()
         shown = [f"{table.place(start + row)} '{cells[row]}'" for row in first]
         what = f"column '{name}' has cells that are not finite numbers: {', '.join(shown)}"
-        raise DataError(what, str(table.path), "mend the cells")
+        raise DataError(what, str(table.path), "correct the cells")
 
 
 def read_rows(path: Path) -> tuple[list[str], Array]:

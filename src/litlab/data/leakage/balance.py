@@ -38,7 +38,7 @@ def imbalance(counts: dict[str, Array], classes: tuple[str, ...]) -> list[Findin
             check="imbalance",
             stops=False,
             count=len(details),
-            message=f"classes differ in their shares by more than chance: {shown}",
+            message=f"class frequencies differ between splits by more than chance: {shown}",
             details=tuple(details),
         )
     ]

@@ -96,7 +96,7 @@ class LeakageCheck:
             self.thumbnails.add(x)
         elif not self.notes:
             size = " x ".join(map(str, x.shape[2:]))
-            note = f"images of {size} are too small to tell near duplicates from others"
+            note = f"images of {size} are too small for the near-duplicate check"
             self.notes.append(f"{note} (below {SMALLEST} pixels a side)")
 
     def finish(self) -> GuardReport:
@@ -135,7 +135,7 @@ class LeakageCheck:
         pairs, flat = self.thumbnails.near_pairs()
         if flat.any():
             self.notes.append(
-                f"{int(flat.sum()):,} images too plain to tell near duplicates from others"
+                f"{int(flat.sum()):,} images with too little detail for the near-duplicate check"
             )
         return near_duplicates(self.samples, pairs, "looking like")
 

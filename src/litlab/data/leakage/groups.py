@@ -51,7 +51,7 @@ class Groups:
                 count=number,
                 message=f"{many(number, 'group', 'groups')} of data.group in more than one split",
                 pairs=pairs,
-                fix="let litlab cut all splits (data.test_fraction), or drop these samples",
+                fix="let litlab make all splits (data.test_fraction), or drop these samples",
             )
         ]
 

@@ -1,4 +1,4 @@
-"""What the split guard found: stored beside the arrays, shown, and reason to stop."""
+"""What the leakage check found: stored beside the arrays, shown, and reason to stop."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -83,7 +83,7 @@ class GuardReport(BaseModel):
         found = [finding.message for finding in self.findings] or [
             f"nothing found by {', '.join(self.checked)}"
         ]
-        return [f"split guard: {line}" for line in (sizes, *found, *self.notes)]
+        return [f"leakage check: {line}" for line in (sizes, *found, *self.notes)]
 
     def _size(self, split: str) -> str:
         """A split's samples, and how many a class has."""
@@ -91,7 +91,7 @@ class GuardReport(BaseModel):
         if not counts:
             return f"{self.sizes[split]:,}"
         low, high = min(counts), max(counts)
-        return f"{self.sizes[split]:,} ({low:,}{f' to {high:,}' if high > low else ''} a class)"
+        return f"{self.sizes[split]:,} ({low:,}{f' to {high:,}' if high > low else ''} per class)"
 
 
 def many(number: int, one: str, more: str) -> str:

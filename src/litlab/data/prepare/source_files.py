@@ -113,7 +113,7 @@ def _state(path: Path) -> str:
 
 def cannot_write(error: Exception, folder: Path) -> EnvironmentFault:
     """Return the user's view of a failed write."""
-    fix = "free some space, or mend its permissions"
+    fix = "free some space, or correct its permissions"
     return EnvironmentFault(f"cannot write: {error}", str(folder), fix)
 
 

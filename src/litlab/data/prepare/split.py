@@ -170,7 +170,7 @@ def _cutter(raw: Raw, config: DataConfig, part: str) -> Splitter:
     if raw.task == "language_model":
         if config.num_folds is not None:
             raise ConfigError(
-                "folds would be taken out of the midst of a text, whose rest tells of them",
+                "k-fold would leak: folds cut from one text share context",
                 "data.num_folds",
                 "set data.num_folds=null data.fold=null",
             )

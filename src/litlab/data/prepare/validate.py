@@ -11,7 +11,7 @@ from litlab.utils.errors import DataError
 
 DIMENSIONS = {"image": 4, "sequence": 3, "tabular": 2, "text": 2}
 PARTS = tuple(map(set, (["all"], ["train", "val"], ["train", "test"], ["train", "val", "test"])))
-ADVICE = "mend the data, or the source that reads them"
+ADVICE = "correct the data, or the source that reads them"
 
 
 def check_raw(raw: Raw, source: str) -> None:
@@ -53,7 +53,7 @@ def _check_names(raw: Raw, source: str) -> None:
         if twice:
             raise DataError(f"'{twice[0]}' is twice in {what}", source, "give each its own name")
     if raw.task == "classification" and len(raw.classes) < 2:
-        raise DataError(f"{len(raw.classes)} class", source, "give at least two to tell apart")
+        raise DataError(f"{len(raw.classes)} class", source, "give at least two classes")
 
 
 def check_chunk(

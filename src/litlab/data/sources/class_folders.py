@@ -102,7 +102,7 @@ def find_pictures(root: Path) -> ClassFolders:
                     found.add(path, part if len(parts) > 1 else "all")
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
-        raise EnvironmentFault(what, str(error.filename), "mend its permissions") from None
+        raise EnvironmentFault(what, str(error.filename), "correct its permissions") from None
     for part, names in found.names.items():
         by_class: dict[str, list[str]] = {}
         for label, name in zip(found.labels[part], names, strict=True):
@@ -112,13 +112,13 @@ def find_pictures(root: Path) -> ClassFolders:
 
 
 def _check_parts(parts: dict[str, str], root: Path) -> None:
-    """Refuse what is neither classes nor parts, and a part that is there twice."""
+    """Refuse what is neither classes nor parts, and a part that appears twice."""
     seen: dict[str, str] = {}
     for path, part in parts.items():
         name = os.path.basename(path)
         if not part:
-            what = f"a folder '{name}' beside those of parts: is it a class?"
-            raise DataError(what, str(root), "move it away, or into train/, val/, test/")
+            what = f"a folder '{name}' is beside train/, val/ or test/: is it a class?"
+            raise DataError(what, str(root), "move it elsewhere, or into train/, val/ or test/")
         if part in seen:
             what = f"the folders '{seen[part]}' and '{name}' are both {part}"
             raise DataError(what, str(root), "keep one of them")
@@ -133,7 +133,7 @@ def _walk(folder: str, root: Path, above: tuple[str, ...] = ()) -> Iterator[Entr
     """All files below a folder."""
     here = os.path.realpath(folder)
     if here in above:
-        raise DataError("a link that leads back to where it lies", folder, "remove it")
+        raise DataError("a link that points back to its own folder", folder, "remove it")
     for entry in _entries(folder, root):
         if entry.is_dir():
             yield from _walk(entry.path, root, (*above, here))
@@ -151,7 +151,9 @@ def _entries(folder: str, root: Path) -> list[Entry]:
     for entry in entries:
         if entry.is_symlink() and not _stays(entry.path, root):
             fix = "put the file itself there (of DVC's: cache.type=copy, dvc checkout --relink)"
-            raise DataError(f"a link out of '{root.name}', or in a circle", entry.path, fix)
+            raise DataError(
+                f"a link that points outside of '{root.name}', or to itself", entry.path, fix
+            )
         try:
             entry.name.encode()
         except UnicodeEncodeError:

@@ -91,7 +91,7 @@ def _read(path: Path, stem: str) -> Array:
 def _read_published(path: Path, stem: str) -> Array:
     array = _read(path, stem)
     if hashlib.sha256(array.tobytes()).hexdigest() != FILES[stem]:
-        raise DataError("not the published file", str(path), "delete it and fetch it again")
+        raise DataError("not the published file", str(path), "delete it and download it again")
     return array
 
 

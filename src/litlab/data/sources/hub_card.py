@@ -101,4 +101,4 @@ def _check_inside(names: list[str]) -> None:
     for name in names:
         if "://" in name or Path(name).is_absolute() or ".." in Path(name).parts:
             what = f"its card names a file that is not in it: {name}"
-            raise DataError(what, README, "do not use this data set, or mend its card")
+            raise DataError(what, README, "do not use this data set, or correct its card")

@@ -42,7 +42,7 @@ def find_target(features: Mapping[str, Any], target: str | None) -> str:
         if len(found) == 1:
             return found[0]
     raise ConfigError(
-        f"which column is to be predicted? There are {', '.join(features)}",
+        f"no target column is given; the columns are {', '.join(features)}",
         "data.source.target",
         "name it",
     )
@@ -221,10 +221,10 @@ def amounts(parts: Mapping[str, Any], column: str, where: str) -> dict[str, Arra
     """Return each part's numbers to predict `(N, 1)`.
 
     Raises:
-        DataError: The column is not of numbers.
+        DataError: The column is not numeric.
     """
     found = {part: values(dataset, column) for part, dataset in parts.items()}
     if any(numbers.dtype.kind not in "iufb" for numbers in found.values()):
         fix = "set data.source.task=classification, or name a column of numbers"
-        raise DataError(f"the target '{column}' is not of numbers", where, fix)
+        raise DataError(f"the target '{column}' is not numeric", where, fix)
     return {part: numbers.astype(np.float64)[:, None] for part, numbers in found.items()}

@@ -102,7 +102,7 @@ def _from_hub(name: str, config: str | None, revision: str | None) -> DatasetFil
         found = _snapshot(_cached_name(name), config, revision, offline=True)
     except FileNotFoundError:
         raise EnvironmentFault(
-            f"it is no file or folder here, not whole in the hub's cache, and {reason}",
+            f"no such file or folder here, not complete in the hub's cache, and {reason}",
             f"data.path={name}",
             "prepare it where there is a network and copy data/prepared or the hub's cache "
             "(HF_HOME) from there, or name a folder of its files",
@@ -131,10 +131,10 @@ def _ask(name: str, revision: str | None) -> str:
             lambda: HfApi().dataset_info(name, revision=revision, timeout=ANSWER_SECONDS),
         )
     except errors.GatedRepoError:
-        fix = f"ask for it at https://huggingface.co/datasets/{name}, then `hf auth login`"
-        raise EnvironmentFault("its owner wants to be asked for it", where, fix) from None
+        fix = f"accept its terms at https://huggingface.co/datasets/{name} and set HF_TOKEN"
+        raise EnvironmentFault("gated data set", where, fix) from None
     except errors.RepositoryNotFoundError:
-        what = "it is no file or folder here, and no data set that the hub shows"
+        what = "no such file or folder here, and no such data set on the hub"
         fix = "check the name, `owner/name`; a private one needs `hf auth login`"
         raise EnvironmentFault(what, where, fix) from None
     except errors.RevisionNotFoundError:
@@ -150,7 +150,7 @@ def _refuse_code(name: str, files: list[str]) -> None:
     script = f"{name.rpartition('/')[2]}.py"
     if script in files:
         raise DataError(
-            f"it is loaded by code of its own ({script}), which is not run",
+            f"it is loaded by its own code ({script}), which litlab does not run",
             f"data.path={name}",
             "try the hub's copy in Parquet, data.source.revision=refs/convert/parquet, or convert "
             "it to Parquet and name the folder",
@@ -212,8 +212,8 @@ def _snapshot(
     except Exception as error:
         if offline:
             raise FileNotFoundError(name) from None
-        fix = "try again: what has come is kept"
-        what = f"the download broke off ({_short(error)})"
+        fix = "run it again: the files already downloaded are kept"
+        what = f"the download was interrupted ({_short(error)})"
         raise EnvironmentFault(what, f"data.path={name}", fix) from None
     address = f"https://huggingface.co/datasets/{name}/tree/{folder.name}"
     return DatasetFiles(folder, chosen, licence_of(card), address, is_users=False)

@@ -60,14 +60,14 @@ def _complaint(error: BaseException, found: DatasetFiles, scratch: Path) -> Exce
     text = " ".join(str(error).split())[:300]
     if "scripts are no longer supported" in text:
         return DataError(
-            "it is loaded by code of its own, which is not run",
+            "it is loaded by its own code, which litlab does not run",
             f"data.path={found.origin}",
             "convert it to Parquet and name the folder",
         )
     return DataError(
         f"`datasets` cannot read it: {type(error).__name__}: {text}",
         f"data.path={found.origin}",
-        "mend the files, or name those to read",
+        "repair the files, or name those to read",
     )
 
 

@@ -38,19 +38,19 @@ def read_idx(path: Path, dimensions: int | None = None) -> Array:
                 content = file.read(min(size, MOST_UNPACKED) + 1)  # never more, whatever is in it
                 held = len(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot be read: {error}", str(path), "fetch the file again") from None
+        raise DataError(f"cannot be read: {error}", str(path), "download the file again") from None
     if min(held, size) > MOST_UNPACKED:
         raise DataError(f"unpacks to {size} bytes", str(path), f"gunzip {path.name} first")
     if held != size:
         more = " or more" if zipped and held > size else ""
         raise DataError(
-            f"announces {'x'.join(map(str, shape))} bytes and holds {held}{more}",
+            f"its header states {'x'.join(map(str, shape))} bytes, it holds {held}{more}",
             str(path),
-            "fetch the file again",
+            "download the file again",
         )
     if dimensions not in (None, len(shape)):
         what = f"an array of {len(shape)} dimensions, not {dimensions}"
-        raise DataError(what, str(path), "check that its name says what it is")
+        raise DataError(what, str(path), "check the file's name")
     if zipped or not size:
         return np.frombuffer(content if zipped else b"", np.uint8).reshape(shape)
     return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
@@ -65,7 +65,7 @@ def _read_header(file: Any, path: Path) -> tuple[tuple[int, ...], int]:
         )
     sides = file.read(4 * magic[3])
     if len(sides) < 4 * magic[3]:
-        raise DataError("its header is cut short", str(path), "fetch the file again")
+        raise DataError("its header is truncated", str(path), "download the file again")
     return struct.unpack(f">{magic[3]}I", sides), 4 + len(sides)
 
 

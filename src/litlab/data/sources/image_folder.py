@@ -126,10 +126,10 @@ class ImageFolder:
             lost -= set(found.labels[part])
             if lost and self.on_error == "skip":
                 what = f"no readable images of class '{min(lost)}'"
-                raise DataError(what, self.path, "mend them, or remove the folder")
+                raise DataError(what, self.path, "repair them, or remove the folder")
         if bad and self.on_error == "refuse":
             more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-            fix = "mend or remove it, or set data.source.on_error=skip"
+            fix = "repair or remove it, or set data.source.on_error=skip"
             raise DataError(f"{bad[0].what}{more}", bad[0].where, fix)
         notes = []
         if bad:
@@ -184,9 +184,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"group_pattern '{pattern}' is no regular expression: {error}") from None
+        raise ValueError(
+            f"group_pattern '{pattern}' is not a regular expression: {error}"
+        ) from None
     if not compiled.groups:
-        raise ValueError(f"group_pattern '{pattern}' has no group: put what counts in ( )")
+        raise ValueError(f"group_pattern '{pattern}' has no group: put it in parentheses ( )")
     return compiled
 
 

@@ -56,7 +56,7 @@ class PlainText:
         try:
             codecs.lookup(encoding)
         except LookupError:
-            raise ValueError(f"encoding={encoding}: there is none of that name") from None
+            raise ValueError(f"encoding={encoding} is unknown") from None
         self.path, self.encoding = path, encoding
         self.encoder = StreamEncoder(
             unit=tokenizer,

@@ -194,13 +194,13 @@ class Table:
         used |= self._left_out(first).keys()
         features = [name for name in dict.fromkeys(first.names) if name not in used]
         if not features:
-            raise DataError("no column is left to learn from", str(first.path), "drop fewer")
+            raise DataError("no feature column is left", str(first.path), "drop fewer")
         kept = [*features, *self.targets, *self.options["group"], *self.options["time"]]
         for table in tables.values():
             _require_all(kept, table, first)
             twice = [name for name in kept if table.names.count(name) > 1]
             if twice:
-                raise DataError(f"column '{twice[0]}' is there twice", str(table.path), "rename it")
+                raise DataError(f"column '{twice[0]}' appears twice", str(table.path), "rename it")
         return features
 
     def _look(self, rows: Mapping[str, TableRows], names: Sequence[str]) -> dict[str, Survey]:
@@ -242,7 +242,7 @@ class Table:
         if len(self.targets) == 1:
             return labels(rows, surveys[self.targets[0]], self.label_suffix)
         what = f"{len(self.targets)} targets of classes"
-        raise DataError(what, "data.source.target", "name one: only numbers may be several")
+        raise DataError(what, "data.source.target", "name one: only numeric targets can be several")
 
     def _columns(self, rows: TableRows, surveys: Mapping[str, Survey]) -> Mapping[str, Array]:
         """What the split may go by."""

@@ -51,7 +51,7 @@ class Survey:
         self.whole = True
         self.values: set[str] | None = set()  # None: more than `most`
         self.lacking: list[Cell] = []
-        self.odd: list[Cell] = []  # cells that are no numbers
+        self.odd: list[Cell] = []  # cells that are not numbers
         self.infinite: list[Cell] = []
         self.num_infinite = 0
         self.rising = True  # so far, each number is larger than the one before it
@@ -128,11 +128,11 @@ class Survey:
             return f"column '{name}' holds dates", f"{advice}{_drop(name)}{order}{name}"
         if self.num_infinite:
             what = f"column '{name}' has {self.num_infinite} infinite numbers"
-            return f"{what} ({listed(self.infinite)})", "mend or drop these rows"
+            return f"{what} ({listed(self.infinite)})", "correct or drop these rows"
         amounts = self.numbers + self.commas
         if self.commas and not numeric and amounts > self.present / 2:
             more = self.present - amounts
-            other = f", and {more} cells that are no numbers" if more else ""
+            other = f", and {more} cells that are not numbers" if more else ""
             advice = "write 1234.5, or set data.source.decimal=',' if that is what they are"
             what = f"column '{name}' has {self.commas} numbers with commas"
             return f"{what} ({listed(self.odd)}){other}", advice
@@ -140,9 +140,9 @@ class Survey:
             number = self.present - self.numbers
             if not number:
                 return None
-            what = f"column '{name}' has {number} cells that are no numbers"
+            what = f"column '{name}' has {number} cells that are not numbers"
             categories = f"data.source.categorical=[{quoted(name)}]"
-            advice = f"mend them, list them in data.source.na_values, or set {categories}"
+            advice = f"correct them, list them in data.source.na_values, or set {categories}"
             return f"{what} ({listed(self.odd)})", advice
         return None
 
@@ -201,7 +201,7 @@ def missing_cells(surveys: Sequence[Survey]) -> DataError | None:
     more = f" and {len(counts) - 20} columns more" if len(counts) > 20 else ""
     fix = (
         "set data.source.impute=median (or mean), fitted on train, with a category of their own "
-        "for missing ones; or mend the file"
+        "for missing ones; or correct the file"
     )
     return DataError(f"missing cells: {', '.join(counts[:20])}{more}", surveys[0].where, fix)
 

@@ -60,7 +60,7 @@ class _Parquet:
 
         twice = [name for name in names if self.names.count(name) > 1]
         if twice:
-            raise DataError(f"column '{twice[0]}' is there twice", str(self.path), "rename it")
+            raise DataError(f"column '{twice[0]}' appears twice", str(self.path), "rename it")
         try:
             # Without buffering ahead, a page of each column is in memory, not the whole row group.
             with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20) as file:

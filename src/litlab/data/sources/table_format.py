@@ -16,7 +16,7 @@ from litlab.utils.errors import DataError, closest
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")
 BLOCK = 2**20  # bytes read at once (pyarrow has some 30 blocks in hand); a row must fit
 SHOWN = 10  # names in a message
-MEND = "mend the file"
+MEND = "correct the file"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 
 

@@ -23,12 +23,12 @@ def amounts(rows: Mapping[str, TableRows], surveys: Sequence[Survey]) -> dict[st
         _require_cells(survey, "target")
         number = survey.present - survey.numbers
         if number:
-            what = f"{number} targets '{survey.name}' are no numbers ({listed(survey.odd)})"
-            fix = "mend them, or set data.source.task=classification task=classification"
+            what = f"{number} targets '{survey.name}' are not numbers ({listed(survey.odd)})"
+            fix = "correct them, or set data.source.task=classification task=classification"
             raise DataError(what, survey.where, fix)
         if survey.num_infinite:
             what = f"{survey.num_infinite} targets '{survey.name}' are infinite"
-            raise DataError(f"{what} ({listed(survey.infinite)})", survey.where, "mend them")
+            raise DataError(f"{what} ({listed(survey.infinite)})", survey.where, "correct them")
     return {
         part: np.column_stack([_numbers(r, survey) for survey in surveys])
         for part, r in rows.items()
@@ -53,7 +53,7 @@ def labels(
     codes = {part: _codes(r, survey.name, suffix, known) for part, r in rows.items()}
     if len(known) < 2:
         what = f"the target '{survey.name}' has a single class, '{next(iter(known), '')}'"
-        raise DataError(what, survey.where, "give at least two to tell apart")
+        raise DataError(what, survey.where, "give at least two classes")
     classes = sorted(known, key=_by_number if all(map(_is_number, known)) else str)
     ranks = np.empty(len(known), dtype=np.int64)
     ranks[[known[name] for name in classes]] = np.arange(len(known))

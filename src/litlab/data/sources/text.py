@@ -94,7 +94,7 @@ class Text:
         self.layout = Layout(format, encoding, delimiter, header, quotes)
         check_layout(self.layout)
         if label_names and len(set(label_names)) < len(label_names):
-            raise ValueError("a name is twice in label_names")
+            raise ValueError("a name appears twice in label_names")
         self.label_names = None if label_names is None else list(label_names)
         self.empty, self.licence, self.origin = empty, licence, origin or path
         self.encoder = TextEncoder(
@@ -175,7 +175,7 @@ class _Part:
     def __iter__(self) -> Iterator[str]:
         for path, number, (text, label, *further) in self.rows:
             if text is not None and not isinstance(text, str):
-                what = f"line {number}: '{self.column}' is {text!r:.40}, which is no text"
+                what = f"line {number}: '{self.column}' is {text!r:.40}, which is not text"
                 raise DataError(what, str(path), "name the column of texts: data.source.text=...")
             stripped = (text or "").strip()
             if not stripped:

@@ -24,7 +24,7 @@ def readable(path: Path, encoding: str) -> Iterator[None]:
     except UnicodeError:
         raise _other_encoding(path, encoding) from None
     except OSError as error:
-        raise DataError(f"cannot be read: {error}", str(path), "mend the file") from None
+        raise DataError(f"cannot be read: {error}", str(path), "correct the file") from None
 
 
 def open_text(path: Path, encoding: str, newline: str | None) -> TextIO:

@@ -92,7 +92,7 @@ class Labels:
         raise DataError(
             f"{len(unknown)} labels are none of {', '.join(classes)}: {shown}",
             str(self.first[unknown[0]][0]),
-            f"mend data.source.label_names, or number them 0 to {len(classes) - 1} in the file",
+            f"correct data.source.label_names, or number them 0 to {len(classes) - 1} in the file",
         )
 
 

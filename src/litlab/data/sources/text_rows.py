@@ -184,7 +184,7 @@ def _numbered(path: Path, rows: Any) -> Iterator[tuple[int, list[str]]]:
             raise DataError(
                 f"the row at line {number} cannot be read: {error}",
                 str(path),
-                'mend its quotation marks; data.source.quotes=false takes " as it is',
+                'correct its quotation marks; data.source.quotes=false takes " as it is',
             ) from None
         if row is None:
             return
@@ -205,7 +205,7 @@ def _parquet(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row
                     yield path, number, list(row)
                     number += 1
     except ValueError as error:  # pyarrow's ArrowInvalid is one
-        raise DataError(f"is not Parquet: {error}", str(path), "mend the file") from None
+        raise DataError(f"is not Parquet: {error}", str(path), "correct the file") from None
 
 
 def find_columns(path: Path, columns: Sequence[str], names: Sequence[str]) -> list[int]:
@@ -218,5 +218,5 @@ def find_columns(path: Path, columns: Sequence[str], names: Sequence[str]) -> li
         if name not in names:
             raise MissingColumn(f"column '{name}' is missing", path, name, names)
         if list(names).count(name) > 1:
-            raise DataError(f"column '{name}' is there twice", str(path), "rename or drop one")
+            raise DataError(f"column '{name}' appears twice", str(path), "rename or drop one")
     return [names.index(name) for name in columns]

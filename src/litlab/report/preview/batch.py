@@ -95,7 +95,7 @@ class Statistics:
     """All that is written as JSON.
 
     `sizes` are of all three splits, as prepared; of the test split nothing else is known here, for
-    only an evaluation opens it. `guard` is what the split guard said when the data were prepared.
+    only an evaluation opens it. `guard` is what the leakage check said when the data were prepared.
     """
 
     data: str

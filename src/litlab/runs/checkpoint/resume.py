@@ -148,7 +148,7 @@ def find_interrupted(
     # By the first process of this run, as the others see it.
     if is_first_process() and is_running(newest.folder):
         fix = "wait for it, or stop it first"
-        raise EnvironmentFault("the run is still going on", short(newest.folder), fix)
+        raise EnvironmentFault("the run is still in progress", short(newest.folder), fix)
     if newest.manifest["config"] == wanted:
         return newest
     changed = tuple(changes(load(newest.checkpoint, trust).metadata.config, config))

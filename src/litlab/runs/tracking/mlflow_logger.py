@@ -195,7 +195,8 @@ class MLflowLogger(Logger):
         fresh = {k: v for k, v in named.items() if k not in taken}
         for key in (k for k, v in fresh.items() if len(v) > PARAM_LENGTH):
             warnings.warn(
-                f"parameter {key} is cut in MLflow; config.yaml has it whole", stacklevel=2
+                f"parameter {key} is truncated in MLflow; config.yaml has its full value",
+                stacklevel=2,
             )
         items = [Param(k, v[:PARAM_LENGTH]) for k, v in fresh.items()]
         labels = self._labels(tags)
@@ -245,7 +246,8 @@ class MLflowLogger(Logger):
             if not self._behind:  # one warning an outage, not one an epoch
                 reason = redact(first_line(error))
                 warnings.warn(
-                    f"MLflow does not take metrics, kept for later: {reason}", stacklevel=2
+                    f"MLflow did not accept metrics; they are kept and sent later: {reason}",
+                    stacklevel=2,
                 )
             self._behind = True
         return not self.pending

@@ -36,12 +36,12 @@ def weight_vector(
     counts of the train split (King and Zeng, "Logistic Regression in Rare Events Data", 2001).
 
     Args:
-        weights: One weight a class, in the order of `spec.classes`, or "balanced", or None.
+        weights: One weight per class, in the order of `spec.classes`, or "balanced", or None.
         spec: Where the classes and their counts come from.
         setting: The setting's full name, for the messages.
 
     Raises:
-        ValueError: There is not one weight a class, or balancing finds a class without samples.
+        ValueError: There is not one weight per class, or balancing finds a class without samples.
     """
     require_classes(spec)
     if weights is None:
@@ -59,7 +59,7 @@ def weight_vector(
     if len(weights) != len(spec.classes):
         raise ValueError(
             f"{setting}: {len(weights)} weights for {len(spec.classes)} classes ({classes});"
-            " give one weight a class, in this order"
+            " give one weight per class, in this order"
         )
     return torch.tensor(list(weights), dtype=torch.float32)
 

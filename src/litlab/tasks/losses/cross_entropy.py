@@ -26,7 +26,7 @@ class CrossEntropy(nn.Module):
     Args:
         spec: Data whose targets are classes, or tokens.
         label_smoothing: The uniform distribution's share of the target.
-        class_weights: One weight a class, "balanced" for `n / (C * n_c)`, or None.
+        class_weights: One weight per class, "balanced" for `n / (C * n_c)`, or None.
 
     Raises:
         ValueError: The data have no classes, or the weights do not fit them.
@@ -45,7 +45,7 @@ class CrossEntropy(nn.Module):
         self.label_smoothing = label_smoothing
         if spec.task == "language_model":
             if class_weights is not None:
-                raise ValueError("loss.class_weights: tokens have none; set it to null")
+                raise ValueError("loss.class_weights does not apply to tokens; set it to null")
             weight = None
         else:
             weight = weight_vector(class_weights, spec, "loss.class_weights")

@@ -24,7 +24,7 @@ class Focal(nn.Module):
     Args:
         spec: Data whose targets are classes.
         gamma: The focusing parameter; 0 is cross-entropy, the paper finds 2 best.
-        alpha: One weight a class, "balanced" for `n / (C * n_c)`, or None.
+        alpha: One weight per class, "balanced" for `n / (C * n_c)`, or None.
 
     Raises:
         ValueError: The data have no classes, or alpha does not fit them.

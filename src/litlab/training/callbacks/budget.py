@@ -29,7 +29,7 @@ class Budget(Callback):
     A schedule goes by the share of the time that has passed, not of steps: at half the budget it is
     where it would be at half of the steps, whatever else slows the machine. So two runs of one
     budget take different steps; what each epoch took is logged as `budget/seconds` and
-    `budget/steps`. An interrupted run goes on with the time it had left when it was saved.
+    `budget/steps`. A resumed run has the time it had left when it was saved.
 
     Args:
         text: Such as "10m".
@@ -81,7 +81,7 @@ class Budget(Callback):
             if not isinstance(config.scheduler, LambdaLR | OneCycleLR):
                 kind = type(config.scheduler).__name__
                 raise ConfigError(
-                    f"{kind} cannot be fitted to the clock",
+                    f"{kind} cannot follow a time budget",
                     "trainer.budget, scheduler",
                     "use one of litlab's schedules, or set trainer.max_epochs instead",
                 )

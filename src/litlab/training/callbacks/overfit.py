@@ -37,7 +37,7 @@ class Overfit(Callback):
         what = "one batch" if self.batches == 1 else f"{self.batches} batches"
         fall = f"train/loss on {what} from {number(self.first)} to {number(last)}"
         if last <= NEAR_ZERO * self.first:
-            say(f"overfit: {fall}: learnt by heart, as it should be")
+            say(f"overfit: {fall}: memorized, as it should be")
         else:
             say(
                 f"warning: overfit: {fall}, which is not near zero. Look at targets, loss and"

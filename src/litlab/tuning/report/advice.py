@@ -59,16 +59,16 @@ def _finalist_lines(
     objective, lines = objectives[0], []
     apart = first and first is not best and difference(best, first, objective.name)
     if first is best and len(finalists) > 1:
-        lines.append("on new seeds the configuration as it was did best: keep it")
+        lines.append("on new seeds the baseline did best: keep it")
     elif apart and not _better(objective, apart):
         lines.append(
-            f"no gain was shown: on new seeds trial {best.number} less the configuration as it was "
-            f"is {_said(objective, apart)}; study.finalist_seeds={2 * apart.seeds} tells more"
+            f"no gain: on new seeds trial {best.number} minus baseline: "
+            f"{_said(objective, apart)}; "
+            f"for a more certain answer set study.finalist_seeds={2 * apart.seeds}"
         )
     elif apart:
         lines.append(
-            f"a gain was shown: on new seeds trial {best.number} less the configuration as it was "
-            f"is {_said(objective, apart)}"
+            f"improved: on new seeds trial {best.number} minus baseline: {_said(objective, apart)}"
         )
     return lines + _luck_line(study, objective, best)
 
@@ -83,8 +83,9 @@ def _front_lines(
     if not rivals or any(_better(o, d) for o, d in apart if d is not None):
         return []
     return [
-        "no gain was shown: on new seeds no finalist is shown to be better in anything than the "
-        f"configuration as it was; study.finalist_seeds={2 * len(first.seeds)} tells more"
+        "no gain: on new seeds no finalist is shown to be better than the baseline in any "
+        "objective; for a more certain answer set "
+        f"study.finalist_seeds={2 * len(first.seeds)}"
     ]
 
 
@@ -172,7 +173,7 @@ def _more(study: optuna.Study, n: int) -> str:
     """Return how to have more than n trials: there may be some left, or a grid may be through."""
     asked = study.user_attrs.get("n_trials", n)
     if n < asked:
-        return f"{asked - n} of {asked} are left: the same command goes on"
+        return f"{asked - n} of {asked} are left: run the same command to resume"
     if str(study.user_attrs.get("order", "")).startswith("grid"):
         return "a finer grid, or study.sampler=random, with another study.name, would tell more"
     return f"study.n_trials={max(20, 2 * n)} would tell more"

@@ -42,7 +42,7 @@ class Drawn:
     whole: list[FrozenTrial]
     pruned: list[tuple[FrozenTrial, float]]
     failed: list[FrozenTrial]
-    first: str = "as it was"
+    first: str = "baseline"
 
     @property
     def minimize(self) -> bool:

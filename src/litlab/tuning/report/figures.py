@@ -76,7 +76,7 @@ def _rows(every: Sequence[Drawn], draw: Callable[[Axes, Drawn], None]) -> Figure
 
 
 def _history(axes: Axes, of: Drawn) -> None:
-    """Draw each trial's value, the best so far, and the configuration as it was."""
+    """Draw each trial's value, the best so far, and the baseline."""
     numbers = [t.number for t in of.whole]
     marks = legend_marks(of)
     so_far = (np.minimum if of.minimize else np.maximum).accumulate(of.values)
@@ -147,7 +147,7 @@ def _finalists(objectives: Sequence[Objective], finalists: Sequence[Finalist]) -
         mark("one new seed", color=GREY, marker="o", ls="", markersize=4),
     ]
     if as_it_was(finalists) is not None:
-        marks.append(mark("mean of as it was", color=ORANGE, ls="--"))
+        marks.append(mark("mean of the baseline", color=ORANGE, ls="--"))
     figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 

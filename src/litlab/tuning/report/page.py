@@ -93,13 +93,13 @@ def _found(name: str, outcome: Outcome) -> str:
     best = outcome.best
     if outcome.finalists:
         winner = outcome.finalists[0]
-        who = "the configuration as it was" if winner.as_it_was else winner.label
+        who = "the baseline" if winner.as_it_was else winner.label
         return f"on new seeds {who} did best, with a mean of {number(winner.mean(name))}"
     if best["number"] == 0 and outcome.first is not None:
-        return "the configuration as it was did best"
+        return "the baseline did best"
     as_was = "did not finish" if outcome.first is None else f"had {number(outcome.first)}"
     own = f"trial {best['number']} had the best, {number(best['value'])}"
-    return f"{own}; the configuration as it was {as_was}"
+    return f"{own}; the baseline {as_was}"
 
 
 def _settings(study: optuna.Study, outcome: Outcome) -> _Table:

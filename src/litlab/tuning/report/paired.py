@@ -11,7 +11,7 @@ from litlab.tuning.results.outcome import OUTSIDE, Finalist, interval
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a finalist is from the configuration as it was, on the same seeds.
+    """How far a finalist is from the baseline, on the same seeds.
 
     Attributes:
         mean: Of the differences, the finalist's value less the other's.
@@ -25,13 +25,13 @@ class Difference:
 
 
 def as_it_was(finalists: Sequence[Finalist]) -> Finalist | None:
-    """Return the configuration as it was."""
+    """Return the baseline."""
     return next((f for f in finalists if f.as_it_was), None)
 
 
 def first_trial(study: optuna.Study) -> str:
-    """Return what the first trial is called: it may be only nearly the configuration as it was."""
-    return "first trial" if study.user_attrs.get(OUTSIDE) else "as it was"
+    """Return what the first trial is called: it may be only nearly the baseline."""
+    return "first trial" if study.user_attrs.get(OUTSIDE) else "baseline"
 
 
 def difference(finalist: Finalist, other: Finalist, objective: str) -> Difference | None:

@@ -72,11 +72,11 @@ def _card(outcome: Outcome, monitor: str, use_best: str) -> str:
     """Return the head of the file: where its settings come from, and what to expect of them."""
     best = outcome.best
     counts = ", ".join(f"{n} {state}" for state, n in outcome.trials.items())
-    what = f"trial {best['number']}" if best["params"] else "the configuration as it was"
+    what = f"trial {best['number']}" if best["params"] else "the baseline"
     lines = [
         f"The best of study {outcome.study}: {what}, of {counts} ({datetime.now(UTC):%Y-%m-%d}).",
         f"  {use_best}",
-        "Written anew when the study goes on: copy it to change it.",
+        "Overwritten when the study is resumed: copy it to change it.",
     ]
     if outcome.finalists:
         lines += [_score(f, monitor) for f in outcome.finalists]
@@ -84,7 +84,7 @@ def _card(outcome: Outcome, monitor: str, use_best: str) -> str:
         lines.append(f"On seeds that chose nothing; {low_high}.")
     else:
         first = "did not finish" if outcome.first is None else number(outcome.first)
-        lines.append(f"{monitor}: {number(best['value'])}; as it was: {first}.")
+        lines.append(f"{monitor}: {number(best['value'])}; baseline: {first}.")
         lines.append("One seed, chosen among many: expect less on new data.")
     return "# @package _global_\n" + "".join(f"# {line}\n" for line in lines)
 

@@ -20,15 +20,15 @@ from litlab.utils.signals import Signals
 
 
 class FinalistResults:
-    """Trains the best trials' settings, and the configuration as it was, on several seeds.
+    """Trains the best trials' settings, and the baseline, on several seeds.
 
     A trial is chosen for its score among many, so its score is too good: chance chose with it. What
-    the same settings reach on other seeds is not; and only beside the configuration as it was, on
+    the same settings reach on other seeds is not; and only beside the baseline, on
     the same seeds, does it say what the study gained.
 
     Args:
         study: The trials.
-        config: The configuration as it was.
+        config: The baseline.
         composer: Composes what differs from it.
         parent: The study's run in MLflow.
     """
@@ -44,12 +44,12 @@ class FinalistResults:
 
     @cached_property
     def candidates(self) -> list[tuple[int, dict[str, Any]]]:
-        """Numbers and settings of the trials to be trained; without settings, as it was."""
+        """Numbers and settings of the trials to be trained; without settings, the baseline."""
         wanted = self.study.settings.finalists
         complete = self.study.trials(TrialState.COMPLETE)
         if not wanted or not complete:
             return []
-        if not self.study.study.user_attrs.get(OUTSIDE):  # the first trial is as it was
+        if not self.study.study.user_attrs.get(OUTSIDE):  # the first trial is the baseline
             complete = [t for t in complete if t.number != 0]
         choose = _front if len(self.study.objectives) > 1 else _top
         best = choose(self.study, complete, wanted)
@@ -75,7 +75,7 @@ class FinalistResults:
     def _announce(self, many: int) -> None:
         times = [t.user_attrs["seconds"] for t in self.study.trials(TrialState.COMPLETE)]
         each = statistics.median(times) / self.study.settings.workers
-        what = f"{len(self.candidates) - 1} best and the configuration as it was"
+        what = f"{len(self.candidates) - 1} best and the baseline"
         say(
             f"training the {what} on {len(self.seeds)} new seeds: {many} trainings, "
             f"about {each * many:.0f} s"
@@ -131,7 +131,7 @@ class FinalistResults:
 
 
 def _top(study: TrialStudy, complete: list[FrozenTrial], wanted: int) -> list[FrozenTrial]:
-    """Take the best; where the first trial is as it was, it is trained in any case."""
+    """Take the best; where the first trial is the baseline, it is trained in any case."""
     upwards = study.objectives[0].direction == "maximize"
     ordered = sorted(complete, key=lambda t: t.value or 0.0, reverse=upwards)
     different: list[FrozenTrial] = []

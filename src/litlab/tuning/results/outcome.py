@@ -16,7 +16,7 @@ class Finalist:
 
     Attributes:
         number: Of the trial that has these settings.
-        params: The settings, by dotted path; none are those of the configuration as it was.
+        params: The settings, by dotted path; none are those of the baseline.
         seeds: Those it was trained with.
         values: Objective to one value a seed.
     """
@@ -34,7 +34,7 @@ class Finalist:
     @property
     def label(self) -> str:
         """What it is called in a list."""
-        return "as it was" if self.as_it_was else f"trial {self.number}"
+        return "baseline" if self.as_it_was else f"trial {self.number}"
 
     def mean(self, objective: str) -> float:
         """Return the mean over the seeds."""
@@ -57,12 +57,12 @@ class Outcome:
             the one that did best on their seeds.
         first: The current configuration's value; None if no trial has finished that is just it.
         top: The trial with the best score, on its one seed.
-        finalists: The best, trained again, in the order of their means; the configuration as it was
+        finalists: The best, trained again, in the order of their means; the baseline
             among them.
         pareto: With several objectives: trials that no other is better than in all of them.
         advice: What to beware of, and what to try next.
         failed: A trial's number and the reason why it failed; of a finalist, the seed as well. The
-            configuration as it was has no number.
+            baseline has no number.
     """
 
     study: str
@@ -79,7 +79,7 @@ class Outcome:
 
 def failed_label(failed: dict[str, Any]) -> str:
     """Return what a training that failed is called in a list."""
-    label = "as it was" if failed["trial"] is None else f"trial {failed['trial']}"
+    label = "baseline" if failed["trial"] is None else f"trial {failed['trial']}"
     return f"{label}, seed {failed['seed']}" if "seed" in failed else label
 
 

@@ -124,7 +124,7 @@ def _explained() -> Iterator[None]:
         raise
     except Exception as error:
         what = f"the MLflow store cannot be used: {redact(first_line(error))}"
-        fix = "start the server, or free the disk; then the same command goes on"
+        fix = "start the server, or free the disk; then run the same command to resume"
         raise EnvironmentFault(what, "tracking.uri", fix) from None
 
 

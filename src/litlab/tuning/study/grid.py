@@ -89,4 +89,4 @@ def _values(parameter: Parameter) -> list[Any]:
         number = round((d.high - d.low) / d.step)
         return [round(d.low + place * d.step, DIGITS) for place in range(number + 1)]
     where, fix = f"{WHERE}.{parameter.path}", "give it a step, or choices such as [0.001, 0.01]"
-    raise ConfigError("a grid cannot go through a whole range", where, fix)
+    raise ConfigError("a grid needs a finite number of values", where, fix)

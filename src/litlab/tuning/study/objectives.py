@@ -47,16 +47,16 @@ def objectives_of(names: Sequence[str], metrics: Mapping[str, Metric]) -> list[O
     """Return what a study looks for; which way is better, a metric knows itself.
 
     Args:
-        names: The first of them is the monitored metric; none is there twice.
+        names: The first of them is the monitored metric; none appears twice.
         metrics: Those of the task, by name.
 
     Raises:
-        ConfigError: One does not exist, or is no validation metric.
+        ConfigError: One does not exist, or is not a validation metric.
     """
     known = [f"val/{name}" for name in ("loss", *metrics)] + list(COSTS)
     for name in names:
         if name not in known:
-            what = f"'{name}' is no validation metric of this task, nor a cost"
+            what = f"'{name}' is not a validation metric of this task, nor a cost"
             raise ConfigError(what, "study.objectives", nearest(name, known))
     return [
         Objective(name, "maximize" if direction(name, metrics) == "max" else "minimize")

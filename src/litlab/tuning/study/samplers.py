@@ -62,7 +62,7 @@ def make_sampler(
     samplers, name = optuna.samplers, settings.sampler
     seed = (settings.seed + shift) % 2**32
     if name == "cmaes" and len(settings.objectives) > 1:
-        what, fix = "CMA-ES knows one objective", "use tpe, gp, random, grid or qmc"
+        what, fix = "CMA-ES supports a single objective", "use tpe, gp, random, grid or qmc"
         raise ConfigError(what, "study.sampler=cmaes", fix)
     if name == "random":
         return KeyedRandom(settings.seed)

@@ -160,11 +160,11 @@ def _monitor(objectives: list[str], rest: list[str]) -> list[str]:
     first = objectives[0]
     where = f"study.objectives={objectives}"
     if not first.startswith("val/"):
-        what = f"'{first}' is no validation metric, which the first objective is"
+        what = f"'{first}' is not a validation metric, as the first objective must be"
         raise ConfigError(what, where, "e.g. [val/accuracy, parameters]")
     twice = [name for name in objectives if objectives.count(name) > 1]
     if twice:
-        raise ConfigError(f"{twice[0]} is there twice", where, "leave one out")
+        raise ConfigError(f"{twice[0]} appears twice", where, "leave one out")
     given = [o for o in rest if _key(o) == "monitor" and o.partition("=")[2] != first]
     if given:
         what, fix = f"the first objective is {first}", "leave one of them out"
@@ -178,7 +178,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, *limits.UNREADABLE) as error:
-        raise ConfigError(f"not YAML: {error}", str(path), "mend the file") from None
+        raise ConfigError(f"not YAML: {error}", str(path), "correct the file") from None
     if not isinstance(content, dict):
         raise ConfigError("holds no settings", str(path), _example())
     return content
@@ -204,7 +204,7 @@ def _explained(error: ValidationError, name: str | None, overrides: list[str]) -
         fix = nearest(given, known.replace("'", "").replace(" or ", ", ").split(", "))
         return ConfigError(f"study.{key} has no choice '{given}'", where, fix)
     wanted = WANTED.get(key) if first["type"].startswith("string") else None
-    what = f"is to be {wanted}, not {first['input']!r}" if wanted else first["msg"]
+    what = f"must be {wanted}, not {first['input']!r}" if wanted else first["msg"]
     return ConfigError(f"study.{key}: {_plainly(what)}", where, _example())
 
 
@@ -213,7 +213,7 @@ def _example() -> str:
 
 
 def _plainly(what: str) -> str:
-    what = what.removeprefix("Value error, ").replace("Input should be", "is to be")
+    what = what.removeprefix("Value error, ").replace("Input should be", "must be")
     return what.replace("greater than or equal to", "at least")
 
 

@@ -144,7 +144,7 @@ class Space:
                     compose(values)
                 except ConfigError as error:
                     where, what = f"{WHERE}.{p.path}", f"{group.path}={choice}: {error.what}"
-                    fix = f"say for which it is varied, e.g. when: {{{group.path}: ...}}"
+                    fix = f"state for which choices it is varied, e.g. when: {{{group.path}: ...}}"
                     raise ConfigError(what, where, fix) from None
 
     def _with(self, parameter: Parameter, value: Any) -> dict[str, Any]:

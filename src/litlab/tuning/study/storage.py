@@ -123,7 +123,7 @@ class Storage:
             first = str(redact(words.splitlines()[0]))
             password = self._address.password
             first = first.replace(str(password), MARK) if password else first
-            fix = "start it, or check the address; then the same command goes on"
+            fix = "start it, or check the address; then run the same command to resume"
             what = f"the study's storage fails: {first}"
             raise EnvironmentFault(what, self.url, fix) from None
 
@@ -167,9 +167,9 @@ def address_of(url: str) -> URL:
     try:
         address = make_url(url)
     except (ArgumentError, ValueError):
-        raise ConfigError("no address of a database", where, FIX) from None
+        raise ConfigError("not a database address", where, FIX) from None
     if address.drivername not in POSTGRES:
-        raise ConfigError(f"{address.drivername} is no PostgreSQL", where, FIX)
+        raise ConfigError(f"{address.drivername} is not a PostgreSQL address", where, FIX)
     if "@" in (address.host or ""):
         what = "the password has a sign that ends it, such as @"
         raise ConfigError(what, where, FIX) from None

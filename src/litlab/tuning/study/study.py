@@ -24,8 +24,8 @@ FACTS = ("run_id", "seconds", "parameters", "epochs", "latency", "failed", "code
 RUN = "run_id"  # attribute of the study: its run in MLflow
 PATIENCE = 60.0  # seconds that who joins waits for the study to be begun
 IDENTITY = {  # attributes of the study, and what is said where they differ
-    "config": "is of another configuration (data, model, any setting)",
-    "data": "is of other data: they have changed since",
+    "config": "has another configuration (data, model, any setting)",
+    "data": "has other data: they have changed since",
     "space": "has another space",
     "objectives": "has another objective",
     "order": "has another sampler or seed, by which its trials are numbered",

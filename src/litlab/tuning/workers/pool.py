@@ -23,7 +23,7 @@ from litlab.utils.output import say
 
 ATTEMPTS = 3  # of a training whose process is killed, or that fails for reasons of the machine
 MACHINE = EnvironmentFault.exit_code  # of one whose disk, folder or store failed
-FIX = "free the disk or make the folder writable; then the same command goes on"
+FIX = "free the disk or make the folder writable; then run the same command to resume"
 ROOM = 2**20  # bytes without which no training is begun
 ASK_AGAIN = 5.0  # seconds after which a training is asked again to stop
 PAUSE = 1.0  # seconds without news after which the caller may look at the clock
@@ -127,7 +127,7 @@ class Pool:
             raise EnvironmentFault(error.what, error.where, FIX) from None
         except OSError as error:
             what = f"no process for a training: {error.strerror}"
-            fix = "raise the limits (ulimit -u, ulimit -n); then the same command goes on"
+            fix = "raise the limits (ulimit -u, ulimit -n); then run the same command to resume"
             raise EnvironmentFault(what, job.name, fix) from None
         self._left.remove(job)
         self.jobs.append(job)
@@ -167,7 +167,7 @@ class Pool:
         return ended
 
     def _ended(self, job: Job) -> Said:
-        """Return what a training ended with; it goes on at once if that was not its own fault."""
+        """Return what a training ended with; one that was killed is started again at once."""
         code = os.waitstatus_to_exitcode(os.waitpid(job.worker.pid, 0)[1])
         job.worker.line.close()
         self.jobs.remove(job)
@@ -178,7 +178,7 @@ class Pool:
         stopped = job.given_up or self.stops()
         reason = said.get("failed") or f"its process ended with {_reason(code)}"
         if not stopped and job.attempts < ATTEMPTS:
-            say(f"{job.name}: {reason}; it goes on")
+            say(f"{job.name}: {reason}; it is resumed")
             self._start(job)
             return None
         if said.get("disk") and not stopped:
