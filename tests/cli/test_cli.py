@@ -326,10 +326,10 @@ def test_both_ways_to_start_it(project: Path, start: list[str]) -> None:
 
 def test_outside_a_project_the_folder_itself_is_one(litlab, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in ("evaluate", "report"):
+    for command, says in (("evaluate", "no such run"), ("report", "nothing has been evaluated")):
         code, _, error = litlab(command)
         assert code == CheckpointError.exit_code
-        assert "no such run" in error
+        assert says in error
     code, _, error = litlab("train", "model=cnnn")
     assert (code, error) == (
         2,

@@ -213,6 +213,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # seven commands, each of which imports torch
 def test_the_wheel_trains_in_an_empty_folder_and_in_a_new_project(
     installed: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from litlab.utils.errors import ConfigError, EnvironmentFault
-from litlab.utils.output import say
+from litlab.utils.output import command, say
 from litlab.utils.paths import not_a_file, short
 
 TEMPLATE = Path(__file__).parent / "project_template"
@@ -65,7 +65,7 @@ def package_name(project: str) -> str:
         ConfigError: No package can be called so.
     """
     package = project.replace("-", "_")
-    where = f"litlab new {project}"
+    where = command("new", project)
     if not NAME.fullmatch(project):
         fix = "use letters, digits, '-' and '_', beginning with a letter: my-project"
         raise ConfigError(f"'{project}' cannot be the name of a package", where, fix)
@@ -141,12 +141,12 @@ def _dvc_config(options: list[str]) -> str:
     )
 
 
-def _run(folder: Path, *command: str) -> bool:
+def _run(folder: Path, *words: str) -> bool:
     """Return whether a command is there and succeeds."""
-    if shutil.which(command[0]) is None:
+    if shutil.which(words[0]) is None:
         return False
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=120)
+        done = subprocess.run(words, cwd=folder, capture_output=True, timeout=120)
     except (OSError, subprocess.SubprocessError):
         return False
     return done.returncode == 0
