@@ -78,6 +78,8 @@ class EpochLoop(_TrainingEpochLoop):
         way = self._run_long if self._short is None else self._run_short
         with suppress(StopIteration):
             way(data_fetcher)
+        if self._short is not None:  # a hook may have ended the epoch
+            self._short.look()
 
     def _run_long(self, data_fetcher: Any) -> None:
         while not self.done:
@@ -122,6 +124,7 @@ class EpochLoop(_TrainingEpochLoop):
                 self._batches_that_stepped += 1
                 self.checkpoint.batch_done(trainer)
             if last or often or trainer.should_stop:
+                step.look()
                 self._validate(data_fetcher)
 
 

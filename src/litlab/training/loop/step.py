@@ -1,6 +1,6 @@
 """One training step, in Lightning's order, without asking those who have nothing to say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,7 +11,7 @@ from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision,
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from litlab.training.callbacks.nan_guard import NaNGuard
+from litlab.training.callbacks.nan_guard import NaNGuard, StepInputs, random_state
 
 # Parts of a step that a LightningModule may take over. One that does gets Lightning's own step.
 OWN_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device")
@@ -75,11 +75,14 @@ class Step:
 
     Args:
         trainer: Lightning's, set up for fitting.
-        guard: Refuses a step that is not finite.
+        nan_guard: Refuses a step that is not finite.
     """
 
-    def __init__(self, trainer: Any, guard: NaNGuard) -> None:
-        self.trainer, self.guard = trainer, guard
+    def __init__(self, trainer: Any, nan_guard: NaNGuard) -> None:
+        self.trainer, self.nan_guard = trainer, nan_guard
+        self.loader = trainer.fit_loop._combined_loader.flattened[0]
+        self.serves_again = hasattr(self.loader, "start")
+        nan_guard.serve_again = self._serve_again
         self.task, self.strategy = trainer.lightning_module, trainer.strategy
         self.data: Any = trainer.datamodule
         self.device, self.optimizer = trainer.strategy.root_device, trainer.optimizers[0]
@@ -146,10 +149,14 @@ class Step:
 
         Raises:
             StopIteration: A hook returned -1: the epoch ends here.
-            NonFiniteError: Loss or gradient is NaN or infinite; nothing was changed.
+            NonFiniteError: Loss or gradient was NaN or infinite; no weight was changed since.
         """
-        batch = self._on_device(batch)
-        self.guard.before_step(batch)
+        if self.serves_again:
+            self.nan_guard.begin_batch(batch_idx)
+            batch = self._on_device(batch)
+        else:
+            batch = self._on_device(batch)
+            self.nan_guard.begin_batch(batch_idx, batch)
         self._batch = batch
         if self.logged:
             self.trainer._logger_connector.on_batch_start(batch)
@@ -159,10 +166,30 @@ class Step:
             self._compute(batch, batch_idx)
         else:
             self._compute_together(batch, batch_idx, steps)
+        assert self._loss is not None
+        self.nan_guard.note_loss(self._loss)
         if steps:
             self._call("on_before_optimizer_step", self.optimizer)
-            self.guard.check(self.trainer, self.task, self.optimizer, self._loss, clip=True)
-            self.optimizer.step()
+            self.nan_guard.take_step(self.trainer, self.task, self.optimizer)
+
+    def look(self) -> None:
+        """Refuse what was not finite since the last look.
+
+        Raises:
+            NonFiniteError: Loss or gradient was NaN or infinite; no weight was changed since.
+        """
+        self.nan_guard.look(self.trainer, self.task)
+
+    def _serve_again(self, wanted: Sequence[tuple[int, Any]]) -> list[StepInputs]:
+        """Return batches of this epoch that follow one another, and the states they left."""
+        self.loader.start = wanted[0][0]
+        found = []
+        for (_, rng), batch in zip(wanted, self.loader, strict=False):
+            torch.set_rng_state(rng[0])
+            if len(rng) > 1:
+                torch.cuda.set_rng_state(rng[1])
+            found.append(StepInputs(self._on_device(batch), random_state()))
+        return found
 
     def _on_device(self, batch: Any) -> Any:
         if self.device.type != "cpu":
