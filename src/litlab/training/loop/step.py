@@ -6,12 +6,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loops.utilities import _block_parallel_sync_behavior
 from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from litlab.training.callbacks.nan_guard import NaNGuard, StepInputs, random_state
+from litlab.utils import lightning_adapter
 
 # Parts of a step that a LightningModule may take over. One that does gets Lightning's own step.
 OWN_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device")
@@ -42,7 +42,7 @@ def step_of(trainer: Any) -> "Step | None":
         and _is_plain(trainer.precision_plugin)
         and isinstance(trainer.profiler, PassThroughProfiler)
         and not _needs_closure(trainer.optimizers[0])
-        and not getattr(trainer.fit_loop, "_skip_backward", False)
+        and not lightning_adapter.skips_backward(trainer)
         and not any(_overrides(module, name, pl.LightningModule) for name in OWN_STEP)
         and data is not None
         and not any(_overrides(data, name, pl.LightningDataModule) for name in OWN_TRANSFER)
@@ -80,7 +80,7 @@ class Step:
 
     def __init__(self, trainer: Any, nan_guard: NaNGuard) -> None:
         self.trainer, self.nan_guard = trainer, nan_guard
-        self.loader = trainer.fit_loop._combined_loader.flattened[0]
+        self.loader = lightning_adapter.loaders(trainer)[0]
         self.serves_again = hasattr(self.loader, "start")
         nan_guard.serve_again = self._serve_again
         self.task, self.strategy = trainer.lightning_module, trainer.strategy
@@ -134,7 +134,7 @@ class Step:
     def _call(self, name: str, *args: Any) -> Any:
         answer = None
         if self.logged:  # `self.log` asks which hook it is called in
-            self.task._current_fx_name = name
+            lightning_adapter.set_hook(self.task, name)
         for hook in self.hooks[name]:
             answer = hook(*args)
         return answer
@@ -159,7 +159,7 @@ class Step:
             self.nan_guard.begin_batch(batch_idx, batch)
         self._batch = batch
         if self.logged:
-            self.trainer._logger_connector.on_batch_start(batch)
+            lightning_adapter.log_batch_start(self.trainer, batch)
         if self._call("on_train_batch_start", batch, batch_idx) == -1:
             raise StopIteration
         if self.alone:
@@ -215,7 +215,7 @@ class Step:
     def _compute_together(self, batch: Any, batch_idx: int, steps: bool) -> None:
         """The same in one of several processes, which add up their gradients when they step."""
         loss = None
-        with _block_parallel_sync_behavior(self.strategy, block=not steps):
+        with lightning_adapter.without_sync(self.strategy, block=not steps):
             loss = self.strategy.training_step(batch, batch_idx)
             assert isinstance(loss, torch.Tensor)
             loss = loss / self.accumulate
@@ -238,5 +238,4 @@ class Step:
         self._call("on_train_batch_end", outputs, self._batch, batch_idx)
         if not self.logged:
             return
-        self.trainer._logger_connector.on_batch_end()
-        self.trainer._logger_connector.update_train_step_metrics()
+        lightning_adapter.log_batch_end(self.trainer)
