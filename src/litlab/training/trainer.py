@@ -170,7 +170,7 @@ def fit(
     enough = memory.explained("training", "loader.batch_size, model", fix)
     with _plain_warnings(), signals.noted(), enough, explained(), anomaly.explained():
         try:
-            trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+            lightning_adapter.fit(trainer, task, data, resume)
         except MisconfigurationException as error:
             raise _refused(error) from error
         except Stopped:

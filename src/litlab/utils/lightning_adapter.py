@@ -5,8 +5,10 @@ names have changed: without those of `LOOP` a run is trained by Lightning's own 
 others by litlab's loop with Lightning's own handling of signals, processes or restored states.
 """
 
+import inspect
 import warnings
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -193,3 +195,18 @@ def set_num_threads(num_processes: int) -> None:
 def start_children(launcher: Any) -> None:
     """Start the other processes of this machine."""
     launcher._call_children_scripts()
+
+
+def fit(
+    trainer: pl.Trainer,
+    task: pl.LightningModule,
+    data: pl.LightningDataModule,
+    checkpoint: Path | None,
+) -> None:
+    """Fit, from a checkpoint if one is given; the plugin reads tensors and plain values only.
+
+    Lightning from 2.6 on asks to be told so.
+    """
+    asks = "weights_only" in inspect.signature(trainer.fit).parameters
+    given: dict[str, Any] = {"weights_only": True} if asks else {}
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, **given)
