@@ -4,9 +4,9 @@ VENV := .venv
 SETUP := $(VENV)/.complete
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test check format lock ui clean
+.PHONY: help run test test-lightning check format lock ui clean
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 run: $(SETUP) ## dvc repro (prepare, train, evaluate), then the results
 	@dvc repro
@@ -26,6 +26,9 @@ format: $(SETUP) ## let ruff rewrite what it can
 
 ui: $(SETUP) ## MLflow's pages on this project's runs
 	@litlab ui
+
+test-lightning: $(SETUP) ## the training loop against the oldest Lightning of the range
+	@scripts/test-lightning-range.sh
 
 lock: $(SETUP) ## write the installed versions into constraints.txt (torch keeps its range)
 	@{ echo "# Exact versions that the tests passed with; \`make lock\` writes this file."; \

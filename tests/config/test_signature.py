@@ -1,10 +1,14 @@
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from litlab.config import signature
+from litlab.config.schema import NUM_GIVEN
+from litlab.utils.errors import ConfigError
 
 MODULE = """
 import os.path
@@ -132,3 +136,34 @@ def test_missing_names_and_modules(module: str) -> None:
 
 def test_a_module_without_source_is_left_to_its_constructor() -> None:
     assert signature.schema("itertools.count", 0) is None
+
+
+def test_a_type_that_nothing_defines_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "slips.py").write_text(
+        "from __future__ import annotations\n"
+        "from litlab.config.hyperparameters import Probability\n"
+        "class Net:\n"
+        "    def __init__(self, spec, *, dropout: Probabilty = 0.1, size: 'int | Other' = 1): ...\n"
+        "class Fine:\n"
+        "    def __init__(self, spec: Net, *, dropout: Probability = 0.1, f: 'Fine' = None): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ConfigError, match="'dropout' of 'slips.Net' has the type 'Probabilty'"
+    ) as e:
+        signature.schema("slips.Net", 1)
+    assert "Probability" in e.value.fix
+    assert signature.schema("slips.Fine", 1) is not None
+
+
+def test_litlabs_own_components_are_checked_throughout() -> None:
+    """Each of their settings has a type that is read, and not one that stands for anything."""
+    unchecked = []
+    for path in sorted((Path(__file__).parents[2] / "conf").rglob("*.yaml")):
+        for target in re.findall(r"_target_: *(litlab\.\S+)", path.read_text()):
+            group = path.relative_to(path.parents[1]).parts[0]
+            schema = signature.schema(target, NUM_GIVEN.get(group, 0))
+            for name, field in (schema.model_fields if schema else {}).items():
+                if field.annotation is Any:
+                    unchecked.append(f"{target}.{name}")
+    assert unchecked == []

@@ -6,6 +6,7 @@ annotations (see `litlab.config.hyperparameters`). What it cannot know it leaves
 """
 
 import ast
+import builtins
 import importlib.util
 import warnings
 from collections.abc import Collection, Iterator
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from pydantic.errors import PydanticUserError
 
 from litlab.config import hyperparameters
+from litlab.utils.errors import ConfigError, nearest
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -45,13 +47,59 @@ def schema(
         LookupError: The module exists but has no such name in it; the argument lists those it has.
         ModuleNotFoundError: There is no such module.
         SyntaxError: The module's source is not Python.
+        ConfigError: A parameter's type is not defined.
     """
     module_name, _, name = target.rpartition(".")
     source = _source(module_name)
     if source is None:
         return None
-    constructor = _constructor(name, list(_top_level(ast.parse(source.read_bytes()).body)))
-    return None if constructor is None else _model(name, constructor, num_given, by_name)
+    module = ast.parse(source.read_bytes())
+    constructor = _constructor(name, list(_top_level(module.body)))
+    if constructor is None:
+        return None
+    _refuse_unknown_types(target, constructor, _defined(module))
+    return _model(name, constructor, num_given, by_name)
+
+
+def _defined(module: ast.Module) -> set[str]:
+    """Names that a module binds anywhere; "*" among them where it imports all of another."""
+    names = set(dir(builtins)) | set(_NAMES)
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ClassDef | FunctionNode):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and _stored(node):
+            names.add(node.id)
+        elif type(node).__name__ in ("TypeVar", "ParamSpec", "TypeVarTuple"):  # class A[T]
+            names.add(getattr(node, "name", ""))
+    return names
+
+
+def _refuse_unknown_types(target: str, arguments: ast.arguments, defined: set[str]) -> None:
+    """Refuse an annotation whose type nothing defines: its parameter would not be checked.
+
+    Raises:
+        ConfigError: One is misspelt.
+    """
+    if "*" in defined:
+        return
+    for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+        for name in _types_named(argument.annotation):
+            if name not in defined:
+                what = f"'{argument.arg}' of '{target}' has the type '{name}', which is not defined"
+                raise ConfigError(what, target, nearest(name, defined - set(dir(builtins))))
+
+
+def _types_named(annotation: ast.expr | None) -> Iterator[str]:
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        try:
+            annotation = ast.parse(annotation.value, mode="eval").body
+        except SyntaxError:
+            return
+    for node in ast.walk(annotation) if annotation is not None else ():
+        if isinstance(node, ast.Name):
+            yield node.id
 
 
 def _source(module_name: str) -> Path | None:
@@ -164,7 +212,7 @@ def _type(annotation: ast.expr | None) -> Any:
         if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
             annotation = ast.parse(annotation.value, mode="eval").body
         return eval(compile(ast.Expression(annotation), "<annotation>", "eval"), dict(_NAMES))
-    except Exception:  # a type of the author's own: the constructor has to judge
+    except Exception:  # a type that the author imports or defines: the constructor has to judge
         return Any
 
 

@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from litlab.distributed.heartbeat import HeartbeatClient, HeartbeatServer, Message
+from litlab.utils import lightning_adapter
 from litlab.utils.errors import STOPPED, EnvironmentFault, Interrupted, LitlabError
+from litlab.utils.lightning_adapter import LauncherBase
 from litlab.utils.signals import HANGUP
 
 GRACE = 4.0  # seconds that the training has to end by itself once a process is gone
@@ -58,9 +58,9 @@ class Watchdog(Callback):
             return self
         self._rank, self._world = trainer.global_rank, trainer.world_size
         trainer.callbacks.append(self)  # type: ignore[attr-defined]
-        launcher = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher):
-            trainer.strategy._launcher = _Launcher(launcher, self)
+        if lightning_adapter.starts_processes(trainer):
+            launcher = _Launcher(trainer.strategy.launcher, self)
+            lightning_adapter.replace_launcher(trainer, launcher)
         if self._rank and PARENT in os.environ:
             _in_background(self._watch_parent)
         elif self._rank and threading.current_thread() is threading.main_thread():
@@ -254,10 +254,10 @@ class Watchdog(Callback):
                 child.kill()
 
 
-class _Launcher(_SubprocessScriptLauncher):
+class _Launcher(LauncherBase):
     """Lightning's, but its observer: that one kills this process, and no record would be left."""
 
-    def __init__(self, given: _SubprocessScriptLauncher, watchdog: Watchdog) -> None:
+    def __init__(self, given: Any, watchdog: Watchdog) -> None:
         super().__init__(given.cluster_environment, given.num_processes, given.num_nodes)
         self._watchdog = watchdog
 
@@ -269,9 +269,9 @@ class _Launcher(_SubprocessScriptLauncher):
         environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not environment.creates_processes_externally:
             os.environ[PARENT] = str(os.getpid())
-            self._call_children_scripts()
+            lightning_adapter.start_children(self)
             self._watchdog.watch(self.procs)
-        _set_num_threads_if_needed(num_processes=self.num_processes)
+        lightning_adapter.set_num_threads(num_processes=self.num_processes)
         return function(*args, **kwargs)
 
 

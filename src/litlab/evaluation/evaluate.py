@@ -193,7 +193,12 @@ def _send(
     # A checkpoint by itself may come from a stranger, who does not choose where results are sent.
     uri = tracking_uri(tracking.uri if found.record else None, store_root())
     logger = MLflowLogger(uri, tracking.experiment, store_root() / "mlartifacts", record.run_id)
-    if not found.record and not logger.has_run():
+    try:
+        known = bool(found.record) or logger.has_run()
+    except EnvironmentFault as error:
+        warnings.warn(f"the run was not looked for: {error.what}", stacklevel=3)
+        return False
+    if not known:
         warnings.warn("this checkpoint's run is not in the tracking store", stacklevel=3)
         return True
     epoch = float(loaded.epoch)

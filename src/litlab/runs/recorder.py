@@ -4,6 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,8 @@ class Recording:
         self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
         tracked, best = found.recorded()
         if best is not None:  # the fit restores it too, unless it fails before
-            self.best.load_state_dict(best)
+            with suppress(KeyError):  # and refuses what is damaged
+                self.best.load_state_dict(best)
         self.history.rows = {int(epoch): row for epoch, row in tracked["rows"].items()}
         if self.history.rows:
             write_rows(self.history.path, list(self.history.rows.values()))

@@ -52,7 +52,12 @@ class FailedStepWriter:
         self.metadata, self.folder = metadata, folder
 
     def __call__(
-        self, trainer: pl.Trainer, task: pl.LightningModule, moments: list[StepInputs], what: str
+        self,
+        trainer: pl.Trainer,
+        task: pl.LightningModule,
+        inputs: Sequence[StepInputs],
+        what: str,
+        step: int,
     ) -> str:
         """Write the step down; return where, for the error's line.
 
@@ -61,11 +66,11 @@ class FailedStepWriter:
         weights = task.state_dict()
         content = {
             "state_dict": weights,
-            KEY: self.metadata.as_written(trainer.current_epoch, trainer.global_step, weights),
+            KEY: self.metadata.as_written(trainer.current_epoch, step, weights),
             CONTENT: {
                 "what": what,
-                "batches": [[part.detach() for part in moment.batch[:2]] for moment in moments],
-                "rng": [moment.rng for moment in moments],
+                "batches": [[part.detach() for part in one.batch[:2]] for one in inputs],
+                "rng": [one.rng for one in inputs],
             },
         }
         name = NAME if trainer.global_rank == 0 else f"capsule-{trainer.global_rank}.ckpt"

@@ -12,7 +12,6 @@ import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from litlab.config.schema import Config
 from litlab.distributed.fsdp import strategy_of
@@ -20,13 +19,13 @@ from litlab.runs.checkpoint.resume import restoring
 from litlab.tasks import memory
 from litlab.training import anomaly
 from litlab.training.callbacks import build, progress
-from litlab.training.callbacks.checkpoint import CheckpointCallback, Stopped
+from litlab.training.callbacks.checkpoint import CheckpointByHooks, CheckpointCallback, Stopped
 from litlab.training.callbacks.nan_guard import NaNGuard
 from litlab.training.compile import explained
 from litlab.training.loop.fit_loop import FitLoop
 from litlab.training.preflight import num_processes
 from litlab.training.profiling import make_profiler, profile_callbacks
-from litlab.utils import seeding
+from litlab.utils import lightning_adapter, seeding
 from litlab.utils.errors import ConfigError
 from litlab.utils.signals import Signals
 
@@ -107,16 +106,12 @@ def make_trainer(
         )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise _refused(error) from error
-    trainer.fit_loop = FitLoop(trainer, checkpoint)
-    trainer._signal_connector = _NoSignals(trainer)
+    if lightning_adapter.knows_loop(trainer):
+        trainer.fit_loop = FitLoop(trainer, checkpoint)
+    else:
+        trainer.callbacks.append(CheckpointByHooks(checkpoint))  # type: ignore[attr-defined]
+    lightning_adapter.handle_no_signals(trainer)
     return trainer
-
-
-class _NoSignals(_SignalConnector):
-    """Signals are litlab's own: Lightning's handler talks to other processes in mid-step."""
-
-    def register_signal_handlers(self) -> None:
-        """Leave them."""
 
 
 class _EarlyStopping(EarlyStopping):
@@ -181,7 +176,7 @@ def fit(
     enough = memory.explained("training", "loader.batch_size, model", fix)
     with _plain_warnings(), signals.noted(), enough, explained(), anomaly.explained():
         try:
-            trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+            lightning_adapter.fit(trainer, task, data, resume)
         except MisconfigurationException as error:
             raise _refused(error) from error
         except Stopped:
@@ -195,10 +190,8 @@ def fit(
 
 def _blame(trainer: pl.Trainer, checkpoint: Path) -> None:
     """Let what goes wrong while a checkpoint is taken over be said of the checkpoint."""
-    connector = trainer._checkpoint_connector
     blamed = restoring(checkpoint, passing=(MisconfigurationException,))
-    for name in ("_restore_modules_and_callbacks", "restore_training_state"):
-        setattr(connector, name, blamed(getattr(connector, name)))
+    lightning_adapter.wrap_restoring(trainer, blamed)
 
 
 def seed_apart(seed: int, trainer: pl.Trainer) -> None:

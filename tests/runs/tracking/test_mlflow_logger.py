@@ -4,6 +4,7 @@ import time
 
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from litlab.runs.folder import RunRecord
@@ -400,7 +401,15 @@ def test_an_unknown_kind_of_store_is_a_configuration_error(project):
 
 
 def test_a_run_that_is_not_there(logger, monkeypatch):
-    assert not MLflowLogger(logger.uri, "exp", logger._artifact_root, "0" * 32).has_run()
+    other = MLflowLogger(logger.uri, "exp", logger._artifact_root, "0" * 32)
+    assert not other.has_run()
+
+    def refuses(*_: object) -> None:
+        raise MlflowException("the server is down")
+
+    monkeypatch.setattr(other.client, "get_run", refuses)
+    with pytest.raises(EnvironmentFault, match="the server is down"):  # and not "no such run"
+        other.has_run()
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with pytest.raises(EnvironmentFault, match="not found"):
         logger.start("tea", {}, {})

@@ -11,8 +11,9 @@ from torch import nn
 
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.folder import RunRecord
-from litlab.training.callbacks.nan_guard import NaNGuard, _all_finite
+from litlab.training.callbacks.nan_guard import NaNGuard, set_if_non_finite
 from litlab.training.failed_step import open_capsule
+from litlab.training.loop.step import Step
 from litlab.training.replay import replay
 from litlab.utils.errors import CheckpointError, NonFiniteError
 from run_helpers import THIRD_PARTY, ready_store, small_run
@@ -116,7 +117,8 @@ def test_the_same_dropout_is_drawn_again(project, monkeypatch) -> None:
 
     monkeypatch.setattr(nn.Dropout, "forward", watch)
     spoilt(project, "gradient")
-    drawn = seen[-1]
+    step = open_capsule(project / "run", ["test_step_guard"]).step
+    drawn = seen[step - 9]  # the third epoch of three batches ran to its end
     replay(project / "run", ["test_step_guard"])
     assert torch.equal(seen[-1], drawn)
 
@@ -147,11 +149,27 @@ def test_a_full_disk_does_not_hide_the_error(project, monkeypatch) -> None:
 def test_all_gradients_are_looked_at(bad) -> None:
     gradients = [torch.randn(50, 30), torch.randn(7), torch.zeros(0, 3)]
     before = [g.clone() for g in gradients]
-    assert _all_finite(gradients)
-    assert _all_finite([])
+    flag = torch.zeros(())
+    set_if_non_finite(flag, gradients)
+    set_if_non_finite(flag, [])
+    assert flag == 0
     assert all(torch.equal(a, b) for a, b in zip(gradients, before, strict=True))
     gradients[1][3] = bad
-    assert not _all_finite(gradients)
+    set_if_non_finite(flag, gradients)
+    assert flag == 1
+    set_if_non_finite(flag, before)
+    assert flag == 1, "the flag stays"
+
+
+def test_gradients_that_are_not_dense_are_looked_at() -> None:
+    class Other(torch.Tensor):
+        """Such as a DTensor."""
+
+    flag = torch.zeros(())
+    set_if_non_finite(flag, [torch.ones(2), torch.ones(3).as_subclass(Other)])
+    assert flag == 0
+    set_if_non_finite(flag, [torch.tensor([float("nan")]).as_subclass(Other)])
+    assert flag == 1
 
 
 def test_a_loss_scaler_deals_with_gradients_that_overflow() -> None:
@@ -170,8 +188,119 @@ def test_a_loss_scaler_deals_with_gradients_that_overflow() -> None:
     weight = nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([float("inf"), 0.0])
     optimizer = torch.optim.SGD([weight], lr=1.0)
+    guard.on_train_batch_start(Trainer(), None, None, 0)
     guard.on_before_backward(Trainer(), None, torch.tensor(65536.0))
     guard.on_before_optimizer_step(Trainer(), None, optimizer)
+    guard.on_train_batch_start(Trainer(), None, None, 0)
     guard.on_before_backward(Trainer(), None, torch.tensor(float("nan")))
     with pytest.raises(NonFiniteError):
         guard.on_before_optimizer_step(Trainer(), None, optimizer)
+
+
+WAITS = ("item", "cpu", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["trainer.gradient_clip_val=1.0"],
+        ["trainer.accumulate_grad_batches=2"],
+        ["trainer.precision=bf16-mixed"],
+        ["optimizer=sgd"],
+    ],
+    ids=["plain", "clipping", "accumulation", "bf16", "sgd"],
+)
+def test_a_step_does_not_wait_for_the_device(project, monkeypatch, overrides) -> None:
+    waits: list[str] = []
+    steps = 0
+    running = False
+
+    def counted(name: str) -> Any:
+        whole = getattr(torch.Tensor, name)
+
+        def call(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            if running:
+                waits.append(name)
+            return whole(self, *args, **kwargs)
+
+        return call
+
+    whole_step = Step.run
+
+    def run(self: Step, *args: Any) -> None:
+        nonlocal running, steps
+        running, steps = True, steps + 1
+        try:
+            whole_step(self, *args)
+        finally:
+            running = False
+
+    for name in WAITS:
+        monkeypatch.setattr(torch.Tensor, name, counted(name))
+    monkeypatch.setattr(Step, "run", run)
+    result = small_run(project, "trainer.limit_train_batches=1.0", *overrides)
+    assert result.record.status == "FINISHED"
+    assert steps == 12
+    assert waits == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_step_does_not_wait_for_a_gpu(project, monkeypatch) -> None:
+    whole_step = Step.run
+    steps = 0
+
+    def run(self: Step, *args: Any) -> None:
+        nonlocal steps
+        steps += 1
+        torch.cuda.set_sync_debug_mode("error" if steps > 2 else "default")
+        try:
+            whole_step(self, *args)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Step, "run", run)
+    small_run(project, "trainer.accelerator=gpu", "trainer.limit_train_batches=1.0")
+    assert steps == 12
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_the_weights_stay_what_they_were(project, monkeypatch, optimizer) -> None:
+    """Steps that follow it change neither them nor the optimizer's state."""
+    before: list[dict[str, torch.Tensor]] = []
+    whole_step = Step.run
+
+    def run(self: Step, *args: Any) -> None:
+        before.append({n: p.detach().clone() for n, p in self.task.named_parameters()})
+        whole_step(self, *args)
+
+    monkeypatch.setattr(Step, "run", run)
+    error = spoilt(project, "gradient", "trainer.limit_train_batches=1.0", f"optimizer={optimizer}")
+    assert "epoch 2, step 7" in error.what
+    assert len(before) == 12, "the epoch ran to its end"
+    kept = open_capsule(project / "run", ["test_step_guard"])
+    assert kept.step == 7
+    for name, weight in before[7].items():
+        assert torch.equal(kept.loaded.weights[name], weight), name
+        assert torch.equal(before[11][name], weight), name
+    assert any(not torch.equal(before[6][n], w) for n, w in before[7].items())
+
+
+def test_it_is_looked_at_before_the_epoch_ends(project, monkeypatch) -> None:
+    monkeypatch.setattr("litlab.training.callbacks.nan_guard.LOOK_AFTER", 2)
+    seen: list[int] = []
+    whole_step = Step.run
+
+    def run(self: Step, batch: Any, number: int, steps: bool) -> None:
+        seen.append(number)
+        whole_step(self, batch, number, steps)
+
+    monkeypatch.setattr(Step, "run", run)
+    assert "step 7" in spoilt(project, "loss", "trainer.limit_train_batches=1.0").what
+    assert len(seen) == 8
+
+
+def test_an_optimizer_that_reads_no_flag_is_stopped_before_its_step(project) -> None:
+    spoilt(project, "gradient", "optimizer=muon")
+    kept = load(project / "run" / "capsule.ckpt", ["test_step_guard"])
+    assert all(w.isfinite().all() for w in kept.weights.values())

@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -214,10 +214,19 @@ class MLflowLogger(Logger):
         return [RunTag(valid_name(k), v[:TAG_LENGTH]) for k, v in tags.items()]
 
     def has_run(self) -> bool:
-        """Whether the store has the run."""
-        with suppress(Exception):
+        """Whether the store has the run.
+
+        Raises:
+            EnvironmentFault: The store cannot be asked.
+        """
+        try:
             return bool(self.client.get_run(self.run_id))
-        return False
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return False
+            raise self._fault(error) from None
+        except Exception as error:
+            raise self._fault(error) from None
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Sent by `start`, whole."""

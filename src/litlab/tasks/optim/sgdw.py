@@ -25,10 +25,24 @@ class SGDW(torch.optim.SGD):
             for group in self.param_groups:
                 updated = [p for p in group["params"] if p.grad is not None]
                 if group["weight_decay"] and updated:
-                    torch._foreach_mul_(updated, 1 - group["lr"] * group["weight_decay"])
+                    torch._foreach_mul_(
+                        updated, self._factor(1 - group["lr"] * group["weight_decay"])
+                    )
                 group["weight_decay"] = 0.0
             super().step()
         finally:
             for group, decay in zip(self.param_groups, decays, strict=True):
                 group["weight_decay"] = decay
         return loss
+
+    def _factor(self, factor: float) -> float | torch.Tensor:
+        """Return a factor that is 1 where torch's kernel is told to leave the weights alone.
+
+        The flag `found_inf` is that of `torch.amp.GradScaler`; it stays on its device.
+        """
+        found: torch.Tensor | None = getattr(self, "found_inf", None)
+        if found is None:
+            return factor
+        values = torch.full((2,), factor, dtype=torch.float64, device=found.device)
+        values[1:].fill_(1.0)
+        return torch.where(found > 0, values[1], values[0])

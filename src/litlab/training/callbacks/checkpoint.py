@@ -73,6 +73,7 @@ class CheckpointCallback(Callback):
         self._next = 0.0  # of the clock: the first whole epoch is saved
         self._first, self._saved_steps = True, -1
         self._resume: dict[str, Any] | None = None
+        self._whole_epoch: int | None = None  # the epoch that has just ended
         self._countdown, self._steps, self._asked = 1, 0, time.monotonic()
         self._within_epochs = True  # whether a run can go on from the middle of one
 
@@ -92,6 +93,7 @@ class CheckpointCallback(Callback):
         """Add the metadata, as plain values: they load without pickle."""
         done = trainer.fit_loop.epoch_progress.current
         epoch = done.completed if done.ready > done.completed else max(0, done.completed - 1)
+        epoch = epoch if self._whole_epoch is None else self._whole_epoch
         weights, step = checkpoint["state_dict"], trainer.global_step
         checkpoint[KEY] = self.metadata.as_written(epoch, step, weights)
 
@@ -143,6 +145,7 @@ class CheckpointCallback(Callback):
         Raises:
             Stopped: A signal came, and the state is saved.
         """
+        self._whole_epoch = None
         if trainer.world_size == 1:
             stop, due = self.signals.came is not None, time.monotonic() >= self._next
         else:
@@ -161,7 +164,7 @@ class CheckpointCallback(Callback):
         Raises:
             Stopped: A signal came, and the state is saved.
         """
-        self._resume = None
+        self._resume, self._whole_epoch = None, trainer.current_epoch - 1
         content = self._judge(trainer)
         if trainer.world_size == 1:
             stop, due = self.signals.came is not None, time.monotonic() >= self._next
@@ -297,10 +300,40 @@ def _goes_on_within_epochs(trainer: pl.Trainer) -> bool:
 
     Loaders and LightningModules of the user's own go on from the end of an epoch.
     """
-    loaders = trainer.fit_loop._combined_loader
-    parts = loaders.flattened if loaders is not None else []
-    can_start = all(hasattr(part, "start") for part in parts)
+    can_start = all(hasattr(loader, "start") for loader in lightning_adapter.loaders(trainer))
     return can_start and hasattr(trainer.lightning_module, "meter_states")
+
+
+class CheckpointByHooks(Callback):
+    """Calls a checkpoint callback from the hooks of Lightning's own loop.
+
+    It stands in where litlab's loop cannot run; what is saved so cannot be resumed to the bit.
+
+    Args:
+        checkpoint: The callback.
+    """
+
+    def __init__(self, checkpoint: CheckpointCallback) -> None:
+        self.checkpoint, self._epoch_began = checkpoint, False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """A step is done, unless gradients are accumulated."""
+        if (args[-1] + 1) % trainer.accumulate_grad_batches == 0:
+            self.checkpoint.batch_done(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The epoch before is done, with its metrics and schedules."""
+        if self._epoch_began:
+            self.checkpoint.epoch_done(trainer)
+        self._epoch_began = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last epoch is done."""
+        if self._epoch_began:
+            self.checkpoint.epoch_done(trainer)
+        self.checkpoint.fit_done(trainer)
 
 
 def _gather(trainer: pl.Trainer, own: Any) -> list[Any]:

@@ -5,13 +5,14 @@ from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from litlab.training.callbacks.checkpoint import CheckpointCallback
 from litlab.training.loop.step import Step, step_of
+from litlab.utils import lightning_adapter
+from litlab.utils.lightning_adapter import TrainingEpochLoop
 
 
-class EpochLoop(_TrainingEpochLoop):
+class EpochLoop(TrainingEpochLoop):
     """Runs the batches of an epoch, and tells `checkpoint` of every optimizer step.
 
     Lightning asks every callback, logger, profiler and plugin at each of some twenty places in a
@@ -52,10 +53,9 @@ class EpochLoop(_TrainingEpochLoop):
 
     def on_run_start(self, data_fetcher: Any) -> None:
         """Find out which way the steps of this epoch go."""
-        loader = self.trainer.fit_loop._combined_loader
-        assert loader is not None
+        loaders = lightning_adapter.loaders(self.trainer)
         start = self.batch_progress.current.ready
-        for part in loader.flattened:
+        for part in loaders:
             if start and not hasattr(part, "start"):
                 raise TypeError(f"{type(part).__name__} cannot begin at a batch: it has no `start`")
             if hasattr(part, "start"):
@@ -64,7 +64,7 @@ class EpochLoop(_TrainingEpochLoop):
         if self._short is None:
             super().on_run_start(data_fetcher)
         else:
-            self._batches = iter(loader.flattened[0])
+            self._batches = iter(loaders[0])
 
     def run(self, data_fetcher: Any) -> None:
         """Run the epoch; one that was interrupted before its validation begins with that."""
@@ -72,12 +72,14 @@ class EpochLoop(_TrainingEpochLoop):
         self.on_run_start(data_fetcher)
         if self.batch_progress.current.ready:
             self.checkpoint.epoch_resumed(self.trainer)
-            if self._num_ready_batches_reached() or self.trainer.should_stop:
+            if self.has_all_batches() or self.trainer.should_stop:
                 self.batch_progress.is_last_batch = True
                 self._validate(data_fetcher)
         way = self._run_long if self._short is None else self._run_short
         with suppress(StopIteration):
             way(data_fetcher)
+        if self._short is not None:  # a hook may have ended the epoch
+            self._short.look()
 
     def _run_long(self, data_fetcher: Any) -> None:
         while not self.done:
@@ -86,14 +88,14 @@ class EpochLoop(_TrainingEpochLoop):
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         """Count the step, say that it is done, validate where it is time."""
-        if not self._should_accumulate():
-            self._batches_that_stepped += 1
+        if not self.accumulates():
+            self.stepped_batches += 1
             self.checkpoint.batch_done(self.trainer)
         self._validate(data_fetcher)
 
     def _validate(self, data_fetcher: Any) -> None:
-        if not self._should_accumulate():
-            self._batches_that_stepped -= 1  # Lightning counts the step only after the validation
+        if not self.accumulates():
+            self.stepped_batches -= 1  # Lightning counts the step only after the validation
         super().on_advance_end(data_fetcher)
 
     def _run_short(self, data_fetcher: Any) -> None:
@@ -119,9 +121,10 @@ class EpochLoop(_TrainingEpochLoop):
             step.ended(batch_idx)
             _count(progress, "processed", "completed")
             if steps:
-                self._batches_that_stepped += 1
+                self.stepped_batches += 1
                 self.checkpoint.batch_done(trainer)
             if last or often or trainer.should_stop:
+                step.look()
                 self._validate(data_fetcher)
 
 

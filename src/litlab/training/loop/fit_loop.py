@@ -3,13 +3,13 @@
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loops.fit_loop import _FitLoop
 
 from litlab.training.callbacks.checkpoint import CheckpointCallback
 from litlab.training.loop.epoch_loop import EpochLoop
+from litlab.utils.lightning_adapter import FitLoopBase
 
 
-class FitLoop(_FitLoop):
+class FitLoop(FitLoopBase):
     """Tells `checkpoint` of every place where a fit can go on exactly, and goes on from there.
 
     Lightning's own loop calls its checkpoints before an epoch's metrics are logged and its
@@ -38,7 +38,7 @@ class FitLoop(_FitLoop):
             "batches": inner.batch_progress.current.completed if epoch_running else 0,
             "total_batches": total,
             "steps": inner.global_step,
-            "logged_steps": inner._batches_that_stepped,
+            "logged_steps": inner.stepped_batches,
             "should_stop": self.trainer.should_stop,
         }
 
@@ -51,7 +51,7 @@ class FitLoop(_FitLoop):
         _set(inner.batch_progress.total, state_dict["total_batches"])
         step = inner.automatic_optimization.optim_progress.optimizer.step
         step.total.ready = step.total.completed = state_dict["steps"]
-        inner._batches_that_stepped = state_dict["logged_steps"]
+        inner.stepped_batches = state_dict["logged_steps"]
         inner.batches_done = batches
         self.trainer.should_stop = state_dict["should_stop"]
 

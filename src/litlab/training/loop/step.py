@@ -1,18 +1,18 @@
 """One training step, in Lightning's order, without asking those who have nothing to say."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loops.utilities import _block_parallel_sync_behavior
 from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from litlab.training.callbacks.nan_guard import NaNGuard
+from litlab.training.callbacks.nan_guard import NaNGuard, StepInputs, random_state
+from litlab.utils import lightning_adapter
 
 # Parts of a step that a LightningModule may take over. One that does gets Lightning's own step.
 OWN_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device")
@@ -43,7 +43,7 @@ def step_of(trainer: Any) -> "Step | None":
         and _is_plain(trainer.precision_plugin)
         and isinstance(trainer.profiler, PassThroughProfiler)
         and not _needs_closure(trainer.optimizers[0])
-        and not getattr(trainer.fit_loop, "_skip_backward", False)
+        and not lightning_adapter.skips_backward(trainer)
         and not any(_overrides(module, name, pl.LightningModule) for name in OWN_STEP)
         and data is not None
         and not math.isinf(trainer.num_training_batches)  # the user's own data, of no length
@@ -77,11 +77,14 @@ class Step:
 
     Args:
         trainer: Lightning's, set up for fitting.
-        guard: Refuses a step that is not finite.
+        nan_guard: Refuses a step that is not finite.
     """
 
-    def __init__(self, trainer: Any, guard: NaNGuard) -> None:
-        self.trainer, self.guard = trainer, guard
+    def __init__(self, trainer: Any, nan_guard: NaNGuard) -> None:
+        self.trainer, self.nan_guard = trainer, nan_guard
+        self.loader = lightning_adapter.loaders(trainer)[0]
+        self.serves_again = hasattr(self.loader, "start")
+        nan_guard.serve_again = self._serve_again
         self.task, self.strategy = trainer.lightning_module, trainer.strategy
         self.data: Any = trainer.datamodule
         self.device, self.optimizer = trainer.strategy.root_device, trainer.optimizers[0]
@@ -133,7 +136,7 @@ class Step:
     def _call(self, name: str, *args: Any) -> Any:
         answer = None
         if self.logged:  # `self.log` asks which hook it is called in
-            self.task._current_fx_name = name
+            lightning_adapter.set_hook(self.task, name)
         for hook in self.hooks[name]:
             answer = hook(*args)
         return answer
@@ -148,23 +151,47 @@ class Step:
 
         Raises:
             StopIteration: A hook returned -1: the epoch ends here.
-            NonFiniteError: Loss or gradient is NaN or infinite; nothing was changed.
+            NonFiniteError: Loss or gradient was NaN or infinite; no weight was changed since.
         """
-        batch = self._on_device(batch)
-        self.guard.before_step(batch)
+        if self.serves_again:
+            self.nan_guard.begin_batch(batch_idx)
+            batch = self._on_device(batch)
+        else:
+            batch = self._on_device(batch)
+            self.nan_guard.begin_batch(batch_idx, batch)
         self._batch = batch
         if self.logged:
-            self.trainer._logger_connector.on_batch_start(batch)
+            lightning_adapter.log_batch_start(self.trainer, batch)
         if self._call("on_train_batch_start", batch, batch_idx) == -1:
             raise StopIteration
         if self.alone:
             self._compute(batch, batch_idx)
         else:
             self._compute_together(batch, batch_idx, steps)
+        assert self._loss is not None
+        self.nan_guard.note_loss(self._loss)
         if steps:
             self._call("on_before_optimizer_step", self.optimizer)
-            self.guard.check(self.trainer, self.task, self.optimizer, self._loss, clip=True)
-            self.optimizer.step()
+            self.nan_guard.take_step(self.trainer, self.task, self.optimizer)
+
+    def look(self) -> None:
+        """Refuse what was not finite since the last look.
+
+        Raises:
+            NonFiniteError: Loss or gradient was NaN or infinite; no weight was changed since.
+        """
+        self.nan_guard.look(self.trainer, self.task)
+
+    def _serve_again(self, wanted: Sequence[tuple[int, Any]]) -> list[StepInputs]:
+        """Return batches of this epoch that follow one another, and the states they left."""
+        self.loader.start = wanted[0][0]
+        found = []
+        for (_, rng), batch in zip(wanted, self.loader, strict=False):
+            torch.set_rng_state(rng[0])
+            if len(rng) > 1:
+                torch.cuda.set_rng_state(rng[1])
+            found.append(StepInputs(self._on_device(batch), random_state()))
+        return found
 
     def _on_device(self, batch: Any) -> Any:
         if self.device.type != "cpu":
@@ -190,7 +217,7 @@ class Step:
     def _compute_together(self, batch: Any, batch_idx: int, steps: bool) -> None:
         """The same in one of several processes, which add up their gradients when they step."""
         loss = None
-        with _block_parallel_sync_behavior(self.strategy, block=not steps):
+        with lightning_adapter.without_sync(self.strategy, block=not steps):
             loss = self.strategy.training_step(batch, batch_idx)
             assert isinstance(loss, torch.Tensor)
             loss = loss / self.accumulate
@@ -213,5 +240,4 @@ class Step:
         self._call("on_train_batch_end", outputs, self._batch, batch_idx)
         if not self.logged:
             return
-        self.trainer._logger_connector.on_batch_end()
-        self.trainer._logger_connector.update_train_step_metrics()
+        lightning_adapter.log_batch_end(self.trainer)

@@ -2,9 +2,10 @@
 
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -150,10 +151,21 @@ def warm_up(config: Config) -> None:
 
 
 def mark(config: Config, run_id: str, tags: Mapping[str, str]) -> None:
-    """Tag a run; it is no loss if the store cannot be reached just now."""
-    with suppress(Exception):
-        for name, value in tags.items():
-            _logger(config, run_id).client.set_tag(run_id, name, value)
+    """Tag a run, trying again after a moment; a store that takes no tag is said."""
+    left = dict(tags)
+    for pause in (1.0, 0.0):
+        try:
+            client = _logger(config, run_id).client
+            for name, value in tags.items():
+                if name in left:
+                    client.set_tag(run_id, name, value)
+                    del left[name]
+            return
+        except Exception as error:
+            reason = redact(first_line(error))
+            time.sleep(pause)
+    listed = ", ".join(f"{name}={value}" for name, value in left.items())
+    say(f"warning: run {run_id} lacks the tag {listed} in MLflow: {reason}")
 
 
 def as_run(config: Config, name: str, tags: dict[str, str]) -> Config:
