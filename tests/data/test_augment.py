@@ -10,13 +10,13 @@ import torch
 from litlab.config.compose import compose
 from litlab.config.instantiate import locate
 from litlab.data.augment.base import Augmentation, needs_partners
+from litlab.data.augment.build import build_augmentations
 from litlab.data.augment.crop import Crop
 from litlab.data.augment.cutmix import CutMix
 from litlab.data.augment.draws import Draws
 from litlab.data.augment.flip import Flip
 from litlab.data.augment.mixup import Mixup
 from litlab.data.spec import DataSpec, Kind
-from litlab.data.augment.build import build_augmentations
 from litlab.utils.errors import ConfigError
 from made_augment import SIZES, samples, spec_of
 from made_data import KINDS

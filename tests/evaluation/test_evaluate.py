@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_score
 
 from litlab.config.compose import load as load_config
+from litlab.data.augment.build import build_augmentations
 from litlab.data.augment.draws import Draws
 from litlab.data.loading.arrays import open_split
 from litlab.data.loading.preprocess import Preprocess
@@ -19,7 +20,6 @@ from litlab.evaluation.inference import load_task
 from litlab.runs.checkpoint.io import KEY, read, write
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.tracking.history import read_rows
-from litlab.data.augment.build import build_augmentations
 from litlab.training.run import train
 from litlab.utils.errors import CheckpointError, ConfigError, DataError, EnvironmentFault
 from run_helpers import THIRD_PARTY, mlflow_run, ready_store, small, small_run

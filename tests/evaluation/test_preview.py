@@ -16,6 +16,7 @@ from PIL import Image
 from litlab.config.compose import load
 from litlab.config.schema import Config
 from litlab.data.augment.base import Augmentation
+from litlab.data.augment.build import build_augmentations
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.encode import decode
 from litlab.data.encode.table import TableEncoder
@@ -25,7 +26,6 @@ from litlab.data.loading.bucket_sampler import padding_share
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import Column, DataSpec
 from litlab.evaluation import describe, preview
-from litlab.data.augment.build import build_augmentations
 from litlab.utils import seeding
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
 from run_helpers import THIRD_PARTY, mlflow_run, small, small_run

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from litlab.config.compose import load
+from litlab.data.augment.build import build_augmentations
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
-from litlab.data.augment.build import build_augmentations
 from litlab.tasks.build import build_model, build_task
 from litlab.training.run import train
 from litlab.utils.errors import ConfigError

@@ -127,7 +127,9 @@ def _check_monitor(config: Config) -> None:
     known = [f"{s}/{m}" for s in ("val", "train") for m in ("loss", *config.metrics)]
     if config.monitor in known:
         return
-    if split != "test" and not config.task["_target_"].startswith("litlab."):
+    target = config.task["_target_"]
+    own = not target.startswith("litlab.") or target == "litlab.tasks.task.given_in_python"
+    if split != "test" and own:
         return  # a LightningModule of one's own logs what it likes: the first epoch will tell
     if split == "test":
         fix = "selecting on the test split would spoil it: use val/" + (name or "loss")
