@@ -232,9 +232,9 @@ def test_predicting_texts(project: Path) -> None:
         "data.allow=[near_duplicates,exact_duplicates]",
     ]
     run = litlab.train(litlab.compose(*words), preview=False)
-    table = run.predict(["a good film", "a bad film"])
+    table = run.predict(["good film with us", "bad film with us"])
     assert list(table["input"]) == ["0", "1"]
-    frame = pd.DataFrame({"text": ["a good film", "a bad film"]})
+    frame = pd.DataFrame({"text": ["good film with us", "bad film with us"]})
     pd.testing.assert_frame_equal(run.predict(frame), table)
 
 
@@ -444,16 +444,12 @@ class _Stop(lightning.Callback):
 
 
 def test_own_classes_resume_from_the_last_epoch_bit_for_bit(own: Any) -> None:
-    config = litlab.compose(
-        "data=synthetic", *TRAINER, "trainer.max_epochs=4", "monitor=val/accuracy"
-    )
-    config = config.model_copy(update={"monitor": "val_acc"})
-    always = config.trainer.model_copy(update={"save_every_seconds": 0.0})
-    config = config.model_copy(update={"trainer": always})
+    always = "trainer.save_every_seconds=0"
+    config = litlab.compose("data=synthetic", *TRAINER, "trainer.max_epochs=4", always)
 
     def parts() -> dict[str, Any]:
         torch.manual_seed(0)
-        return {"task": own.Module(), "data": own.Data(), "preview": False}
+        return {"task": own.Module(), "data": own.Data(), "monitor": "val_acc"}
 
     whole = litlab.train(config, **parts())
     with pytest.raises(litlab.Interrupted):
@@ -481,7 +477,7 @@ def test_what_is_not_finite_is_never_the_best(own: Any) -> None:
     )
     config = litlab.compose("data=synthetic", *TRAINER).model_copy(update={"monitor": "val_acc"})
     with pytest.raises(litlab.NonFiniteError, match="val_acc is nan"):
-        litlab.train(config, task=module, data=own.Data(), preview=False)
+        litlab.train(config, task=module, data=own.Data(), monitor="val_acc")
 
 
 # Studies, in a process of their own: they fork, and pytest has threads.
