@@ -58,12 +58,15 @@ def conf(tmp_path_factory) -> Path:
     recipe = root / "conf" / "experiment" / "quick-best.yaml"
     recipe.write_text("# @package _global_\noptimizer:\n  lr: 0.01\n")
     own_model(root)
+    (task,) = (b for b in blocks(ROOT / "docs" / "python.md", "python") if "class Small" in b)
+    module = "class MyModule:\n    def __init__(self, lr: float = 0.1): ...\n"
+    (root / "my_task.py").write_text(f"{task}\n\n{module}")
     return root
 
 
 def own_model(root: Path) -> None:
     """The README's model as docs/extending.md has it: outside the package."""
-    (code,) = blocks(ROOT / "README.md", "python")
+    (code,) = (b for b in blocks(ROOT / "README.md", "python") if "class Linear" in b)
     (root / "my_models").mkdir()
     (root / "my_models" / "mine.py").write_text(code.replace("Linear(nn.Module)", "Net(nn.Module)"))
     (root / "conf" / "model" / "net.yaml").write_text("_target_: my_models.mine.Net\n")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from litlab.config.compose import trusted_packages
 from litlab.runs.folder import BEST, RUN_FILE, RunRecord, find
 from litlab.runs.tracking.address import tracking_uri
+from litlab.runs.tracking.history import read_rows
 from litlab.tasks.task import Task
 from litlab.utils.errors import CheckpointError, ConfigError
 from litlab.utils.output import number
@@ -93,11 +94,8 @@ class Run:
         """
         import pandas as pd
 
-        path = self.folder / "history.csv"
-        if not path.is_file():
-            return pd.DataFrame({"epoch": pd.Series(dtype="int64")})
-        table = pd.read_csv(path, float_precision="round_trip")
-        return table.astype({"epoch": "int64"})
+        rows = read_rows(self.folder / "history.csv")
+        return pd.DataFrame(rows or {"epoch": []}).astype({"epoch": "int64"})
 
     def evaluate(self, out: Path | None = None, *, tta: int = 0) -> "Evaluation":
         """Measure the run on the test split, write its report, and add both to its record.

@@ -46,13 +46,24 @@ class RunParts:
 
 
 def given_in_python(
-    config: Config, task: pl.LightningModule | None, data: pl.LightningDataModule | None
+    config: Config,
+    task: pl.LightningModule | None,
+    data: pl.LightningDataModule | None,
+    monitor: str | None,
 ) -> Config:
     """Return a configuration that says which parts were given as objects of Python.
 
     The record and the checkpoints name them; neither can build them again.
+
+    Raises:
+        ConfigError: A monitor is given for a task that has one.
     """
     changes: dict[str, object] = {}
+    if monitor is not None:
+        if task is None or isinstance(task, Task) or monitor.startswith("test/"):
+            fix = "give it to litlab.compose, or to the task; the test split selects nothing"
+            raise ConfigError("is of no use here", f"monitor={monitor}", fix)
+        changes["monitor"] = monitor
     if task is not None:
         stand_in = {"_target_": GIVEN, "name": _path(task)}
         changes |= dict.fromkeys(("task", "model", "loss", "optimizer", "scheduler"), stand_in)

@@ -51,6 +51,7 @@ def train(
     *,
     task: pl.LightningModule | None = None,
     data: pl.LightningDataModule | None = None,
+    monitor: str | None = None,
     preview: bool = True,
     prepared: Path | None = None,
 ) -> Run:
@@ -68,6 +69,8 @@ def train(
         task: What to train in place of what the configuration says: a litlab task, or any
             LightningModule.
         data: What to train on in place of what the configuration says: any LightningDataModule.
+        monitor: The value by which the best epoch is chosen, of a `task` that is no litlab task;
+            the configuration's if None.
         preview: Whether to draw the first samples; not worth it for one of many like it.
         prepared: Folder of the prepared data; data/prepared/<name> if None.
 
@@ -75,7 +78,7 @@ def train(
         LitlabError: See `litlab.utils.errors`; a run that had begun is recorded as FAILED or
             KILLED.
     """
-    config = preflight(given_in_python(config, task, data))
+    config = preflight(given_in_python(config, task, data, monitor))
     resume = Resume() if resume is True else resume or None
     with ExitStack() as locks:
         output = _lock_output(config, out, resume, locks)

@@ -31,6 +31,10 @@ class LitlabError(Exception):
         """What is wrong and where, for a longer sentence."""
         return f"{self.what} ({self.where})"
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in a notebook: the one line, and no traceback."""
+        return [str(self)]
+
     def __str__(self) -> str:
         parts = (" ".join(str(part).split()) for part in (self.what, self.where, self.fix))
         return "error: " + " | ".join(parts)

@@ -24,6 +24,7 @@ from litlab.runs.checkpoint.metadata import CheckpointMetadata
 from litlab.runs.checkpoint.resume import BEST_STATE, check_moments, restoring
 from litlab.runs.folder import BEST, LAST, PREVIOUS
 from litlab.training.callbacks.averaging import WeightAverage
+from litlab.utils import lightning_adapter
 from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault, NonFiniteError
 from litlab.utils.signals import Signals
 
