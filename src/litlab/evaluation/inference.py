@@ -88,12 +88,14 @@ def rebuild(loaded: Loaded, path: Path) -> Task:
         _try(task, loaded.card.spec)
     except ConfigError as error:
         where = f"{path}: {error.where}"
-        raise CheckpointError(f"its card does not fit: {error.what}", where, error.fix) from error
+        raise CheckpointError(
+            f"its metadata do not match: {error.what}", where, error.fix
+        ) from error
     except LitlabError:
         raise
     except Exception as error:  # what a card says may be anything, and raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise CheckpointError(f"its card does not fit: {reason}", str(path), OTHER) from error
+        raise CheckpointError(f"its metadata do not match: {reason}", str(path), OTHER) from error
     return task
 
 

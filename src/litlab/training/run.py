@@ -251,7 +251,7 @@ class _Run:
         if best.is_file() and not self.checkpoint.exists():
             shutil.copyfile(best, self.checkpoint)
         where = f"epoch {nth_epoch(found.manifest['epoch'])}, step {found.manifest['step']}"
-        say(f"going on with run {recording.record.run_id} in {short(found.folder)} from {where}")
+        say(f"resuming run {recording.record.run_id} in {short(found.folder)} from {where}")
         for change in found.changed:
             say(f"  changed: {change}")
 

@@ -116,7 +116,7 @@ class _NoSignals(_SignalConnector):
     """Signals are litlab's own: Lightning's handler talks to other processes in mid-step."""
 
     def register_signal_handlers(self) -> None:
-        """Leave them."""
+        """Keep litlab's own handlers."""
 
 
 class _EarlyStopping(EarlyStopping):
@@ -166,7 +166,7 @@ def fit(
         task: What is trained.
         data: On what.
         signals: What may have come.
-        resume: A checkpoint to go on from.
+        resume: The checkpoint to resume from.
 
     Raises:
         Interrupted: Ctrl-C, SIGTERM or SIGHUP. (Lightning exits with 1 on the first, 0 on SIGTERM.)
@@ -194,7 +194,7 @@ def fit(
 
 
 def _blame(trainer: pl.Trainer, checkpoint: Path) -> None:
-    """Let what goes wrong while a checkpoint is taken over be said of the checkpoint."""
+    """Report an error while a checkpoint is restored as an error of the checkpoint."""
     connector = trainer._checkpoint_connector
     blamed = restoring(checkpoint, passing=(MisconfigurationException,))
     for name in ("_restore_modules_and_callbacks", "restore_training_state"):
@@ -204,14 +204,14 @@ def _blame(trainer: pl.Trainer, checkpoint: Path) -> None:
 def seed_apart(seed: int, trainer: pl.Trainer) -> None:
     """Give each of several processes noise of its own, once all have built the same weights.
 
-    Left alone, a single process goes on with the random numbers it has.
+    A single process keeps the state of its random numbers.
     """
     if trainer.world_size > 1:
         seeding.seed_everything((seed + trainer.global_rank) % 2**32)
 
 
 def check_devices(trainer: TrainerConfig) -> None:
-    """Refuse what this machine cannot do, now that torch can be asked.
+    """Refuse a device or precision that torch does not support on this machine.
 
     Raises:
         ConfigError: The device is there but torch cannot use it, or it lacks the precision.

@@ -328,7 +328,7 @@ def test_nothing_in_a_checkpoint_is_executed(project) -> None:
 
 def test_a_run_that_goes_on_is_not_resumed(project) -> None:
     folder = cut_run(project)
-    with running(folder), pytest.raises(EnvironmentFault, match="still going on"):
+    with running(folder), pytest.raises(EnvironmentFault, match="still in progress"):
         train(small(*RUN), resume=Resume())
     with running(folder), pytest.raises(EnvironmentFault, match="going on"), running(folder):
         pass
@@ -468,4 +468,4 @@ def test_kill_9_and_the_same_command_with_resume(project) -> None:
     assert process.returncode == 0, err
     said = json.loads(out.splitlines()[-1])
     assert (said["epochs"], said["resumed"]) == (300, 1)
-    assert "going on with run" in err.decode()
+    assert "resuming run" in err.decode()
