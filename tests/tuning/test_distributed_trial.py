@@ -59,7 +59,7 @@ def test_a_trial_goes_on_when_one_of_its_processes_is_killed(project: Path, rank
     assert (record.status, record.resumed) == ("FINISHED", 1)
     assert mlflow_run(project, record.run_id).info.status == "FINISHED"
     log = folder.with_suffix(".log").read_text()
-    assert "going on with" in log
+    assert "resuming run" in log
     assert ("rank 1 of 2 died" in log) == (rank == 1)
     # As the one that nobody killed.
     folder.rename(project / "killed")

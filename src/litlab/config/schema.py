@@ -69,8 +69,8 @@ class DataConfig(_Strict):
     num_folds: Annotated[int, NOT_BOOL, Field(ge=2)] | None = None
     fold: Index | None = None  # which of the folds is val, from 0
     allow: list[GuardCheck] = []  # findings of the leakage check that do not stop
-    # Which of the settings that splits of a source's own make useless the user has typed. No part
-    # of the configuration: a default is ignored in silence.
+    # Which of the settings that splits of a source's own make useless the user has typed. Not part
+    # of the configuration: a default is ignored silently.
     _typed: frozenset[str] = PrivateAttr(default=frozenset())
 
 

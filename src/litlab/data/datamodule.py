@@ -33,8 +33,8 @@ class ArrayDataModule(pl.LightningDataModule):
         folder: The prepared arrays.
         spec: Their description.
         loader: Batch sizes and where the arrays live.
-        augmentations: In order, by name; the name tells their random numbers apart.
-        splits: What may be opened. Not "test": `litlab.evaluation.evaluate` alone opens that,
+        augmentations: In order, by name; each name has its own random numbers.
+        splits: Those that may be opened. Not "test": only `litlab.evaluation.evaluate` opens it,
             without this module.
         seed: Of the batches' order and of augmentation.
         repeat: Whether every epoch of training is the first one again, batch for batch.
@@ -71,7 +71,7 @@ class ArrayDataModule(pl.LightningDataModule):
                 self.arrays[split] = open_split(self.folder, self.spec, split)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the arrays, and move them to the device where they are to live there."""
+        """Open the arrays, and move them to the device if they are kept there."""
         self.open()
         if self._on_device():
             device = self.trainer.strategy.root_device  # type: ignore[union-attr]

@@ -87,7 +87,7 @@ class HeartbeatServer:
             _send(line, message)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._listener.close()
         for line in self._lines.values():
             _hang_up(line)
@@ -131,7 +131,7 @@ class HeartbeatClient:
         _send(self._line, message)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         _hang_up(self._line)
 
 

@@ -114,13 +114,13 @@ def rebuild(loaded: Loaded, path: Path) -> Task:
     except ConfigError as error:
         where = f"{path}: {error.where}"
         raise CheckpointError(
-            f"its metadata does not fit: {error.what}", where, error.fix
+            f"its metadata do not match: {error.what}", where, error.fix
         ) from error
     except LitlabError:
         raise
     except Exception as error:  # metadata may hold anything, and raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise CheckpointError(f"its metadata does not fit: {reason}", str(path), OTHER) from error
+        raise CheckpointError(f"its metadata do not match: {reason}", str(path), OTHER) from error
     return task
 
 

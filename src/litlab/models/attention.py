@@ -43,7 +43,7 @@ class MultiHeadSelfAttention(nn.Module):
         self.project = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Attend."""
+        """Return self-attention over the positions, of the input's shape."""
         batch, length, embed_dim = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.num_heads, embed_dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
@@ -97,7 +97,7 @@ class EncoderLayer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Encode."""
+        """Return the encoded positions, of the input's shape."""
         if self.norm_first:
             x = x + self.drop(self.attention(self.attention_norm(x), keep))
             x = x + self.drop(self.ffn(self.ffn_norm(x)))

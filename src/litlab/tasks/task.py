@@ -34,7 +34,7 @@ SchedulerMaker = Callable[[torch.optim.Optimizer, Horizon], Any]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a task is put together from, besides its model.
+    """The parts of a task besides its model.
 
     Attributes:
         loss: `(outputs, targets) -> mean loss of the batch`. A mean that is not over samples has a
@@ -118,7 +118,7 @@ class Task(pl.LightningModule):
         return type(self).training_step is Task.training_step
 
     def configure_model(self) -> None:
-        """Share the weights out, where the strategy is FSDP2."""
+        """Shard the weights, where the strategy is FSDP2."""
         if self.device_mesh is not None and not self._sharded:
             shard(self.model, self.device_mesh)
             self._sharded = True
@@ -187,7 +187,7 @@ class Task(pl.LightningModule):
         return self._meter("train").state()
 
     def load_meter_states(self, states: list[Any], rank: int, world: int) -> None:
-        """Go on from what each process had collected; were there more or fewer, one takes all."""
+        """Restore what each process had collected; if their number changed, rank 0 takes all."""
         same = len(states) == world
         own = [states[rank]] if same else states if rank == 0 else []
         self._meter("train").load_state(own, self.device)
@@ -282,7 +282,7 @@ class ClassificationTask(Task):
         return outputs, targets.argmax(1) if targets.is_floating_point() else targets
 
     def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
-        """Return them as they are."""
+        """Return the targets unchanged."""
         return targets
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -363,7 +363,7 @@ class LanguageModelTask(Task):
     """Logits `(B, L, V)` against the token that follows each position, `(B, L)`.
 
     Loss and metrics take every position as a sample, `(B * L, V)` and `(B * L,)`: the loss is the
-    mean cross-entropy of a token, in nats. By default with cross entropy and accuracy. See `Task`
+    mean cross-entropy per token, in nats. By default with cross entropy and accuracy. See `Task`
     for the arguments.
     """
 
@@ -376,7 +376,7 @@ class LanguageModelTask(Task):
         return {"accuracy": MulticlassAccuracy(average="micro")}
 
     def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
-        """Return logits and token ids, one row a token."""
+        """Return logits and token ids, one row per token."""
         return outputs.flatten(0, 1), targets.flatten()
 
     def outputs_for_loss(self, outputs: torch.Tensor) -> torch.Tensor:

@@ -161,7 +161,7 @@ def fit(
         task: What is trained.
         data: On what.
         signals: What may have come.
-        resume: A checkpoint to go on from.
+        resume: The checkpoint to resume from.
 
     Raises:
         Interrupted: Ctrl-C, SIGTERM or SIGHUP. (Lightning exits with 1 on the first, 0 on SIGTERM.)
@@ -189,7 +189,7 @@ def fit(
 
 
 def _blame(trainer: pl.Trainer, checkpoint: Path) -> None:
-    """Let what goes wrong while a checkpoint is taken over be said of the checkpoint."""
+    """Report an error while a checkpoint is restored as an error of the checkpoint."""
     blamed = restoring(checkpoint, passing=(MisconfigurationException,))
     lightning_adapter.wrap_restoring(trainer, blamed)
 
@@ -197,7 +197,7 @@ def _blame(trainer: pl.Trainer, checkpoint: Path) -> None:
 def seed_apart(seed: int, trainer: pl.Trainer) -> None:
     """Give each of several processes noise of its own, once all have built the same weights.
 
-    Left alone, a single process goes on with the random numbers it has.
+    A single process keeps the state of its random numbers.
     """
     if trainer.world_size > 1:
         seeding.seed_everything((seed + trainer.global_rank) % 2**32)

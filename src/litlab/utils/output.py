@@ -29,7 +29,7 @@ class _Console(Console):
         detach()
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """Print."""
+        """Write to the terminal; a closed one is not an error."""
         try:
             super().print(*objects, **settings)
         except OSError:

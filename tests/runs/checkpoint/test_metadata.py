@@ -125,7 +125,7 @@ def test_another_schema_names_both_versions(project, trained):
     ],
 )
 def test_metadata_with_holes(project, trained, change):
-    assert "metadata does not fit" in refusal(altered(trained, project, change))
+    assert "metadata do not match" in refusal(altered(trained, project, change))
 
 
 def test_another_models_checkpoint_shows_at_most_five_entries(project, trained):

@@ -137,7 +137,7 @@ def translate_y(x: Tensor, pixels: Tensor) -> Tensor:
 
 
 def identity(x: Tensor, _: Tensor) -> Tensor:
-    """Change nothing."""
+    """Return the images unchanged."""
     return x
 
 

@@ -52,7 +52,7 @@ class FirstEpoch:
         self.order, self.epoch = order, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Stay."""
+        """Keep the epoch, whatever Lightning sets."""
 
     def __len__(self) -> int:
         return len(self.order)

@@ -176,7 +176,7 @@ def unpack(content: Mapping[str, Any], path: Path, trust: Sequence[str] = ()) ->
 
 def _misfit(reason: str, path: Path) -> CheckpointError:
     reason = " ".join(reason.split())[:200]
-    return CheckpointError(f"its metadata does not fit: {reason}", str(path), OTHER)
+    return CheckpointError(f"its metadata do not match: {reason}", str(path), OTHER)
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:

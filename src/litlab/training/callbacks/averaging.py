@@ -81,7 +81,7 @@ class WeightAverage(Callback):
         return {"count": self.count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore the average."""
         self.count = int(state_dict["count"])
 
     def on_save_checkpoint(

@@ -130,11 +130,11 @@ class Budget(Callback):
         return float(FORWARD * self.step * samples / data.loader.batch_size)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Time it."""
+        """Measure the time of validation."""
         self._validation_began = self.elapsed
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Time it."""
+        """Measure the time of validation."""
         self.validation = self.elapsed - self._validation_began
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -41,6 +41,6 @@ class EMA(WeightAverage):
         return {**super().state_dict(), "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore the average."""
         super().load_state_dict(state_dict)
         self._step = int(state_dict["step"])

@@ -82,7 +82,7 @@ class SWA(WeightAverage):
         return {**super().state_dict(), "latest": self.latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore the average."""
         super().load_state_dict(state_dict)
         self.latest = int(state_dict["latest"])
 
