@@ -332,7 +332,7 @@ def test_a_tables_fault_names_the_data_set(tmp_path: Path) -> None:
 def test_a_loading_script_is_not_run(tmp_path: Path) -> None:
     folder = write_parquet(tmp_path / "d", train=texts(10))
     (folder / "d.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    with pytest.raises(DataError, match="code of its own, which litlab does not run"):
+    with pytest.raises(DataError, match="its own code, which litlab does not run"):
         read(folder, tmp_path / "s")
     assert not (tmp_path / "ran").exists()
 
@@ -594,7 +594,7 @@ def test_only_the_chosen_configuration_is_fetched(
 @pytest.mark.parametrize(
     ("settings", "code", "message"),
     [
-        ({"path": "owner/scripted"}, 3, "code of its own (scripted.py), which litlab does not run"),
+        ({"path": "owner/scripted"}, 3, "its own code (scripted.py), which litlab does not run"),
         ({"path": "owner/gated"}, 5, "gated data set"),
         ({"path": "owner/nothing"}, 5, "no such data set on the hub"),
         ({"path": "owner/made", "revision": "v9"}, 2, "has no 'v9' | data.source.revision"),

@@ -264,7 +264,7 @@ def test_what_cannot_be_decoded_is_refused_with_its_path(photos: Path) -> None:
     (photos / "dog" / "1.png").write_bytes(b"no picture")
     (photos / "dog" / "3.png").write_bytes(b"")
     error = refused(photos)
-    assert error.what == "not a readable image: of no known format (and 1 more)"
+    assert error.what == "not a readable image: unknown format (and 1 more)"
     assert error.where == str(photos / "dog" / "1.png")
     assert "data.source.on_error=skip" in error.fix
 

@@ -306,7 +306,7 @@ def test_numbers_to_predict(tmp_path, name) -> None:
 @pytest.mark.parametrize(
     ("cells", "settings", "message"),
     [
-        (["1.5", "2", "three", "4", "5"], {"task": "regression"}, "no numbers (x.csv:4 'three')"),
+        (["1.5", "2", "three", "4", "5"], {"task": "regression"}, "not numbers (x.csv:4 'three')"),
         (["1.5", "2", "inf", "4", "5"], {}, "1 targets 'rich' are infinite (x.csv:4 inf)"),
         (["1.5", "", "3", "4", "5"], {}, "1 rows lack the target 'rich', first x.csv:3"),
         (["a", "b", "c", "d", "e"], {"max_categories": 4}, "over 4 different labels"),

@@ -138,7 +138,7 @@ def test_classification_page() -> None:
     parsed = check_self_contained(render(classified()))
     assert (
         "The model cnn (61,706 parameters) was trained on 1,013 images of pets to tell 3 classes "
-        "apart: it gets 83.3 % of 6 test images right (95 % interval 43.6 to 97.0 %)."
+        "apart: it classifies 83.3 % of 6 test images correctly (95 % interval 43.6 to 97.0 %)."
     ) in parsed.text
     for number in ("0.8125", "0.4321", "0.8333", "0.7654", "0.5124", "0.4365 to 0.9699"):
         assert number in parsed.text

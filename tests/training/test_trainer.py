@@ -164,7 +164,7 @@ def test_sigterm_in_training_is_143_and_killed(project, monkeypatch):
 
 
 def test_what_lightning_refuses_is_a_configuration_error(project):
-    with pytest.raises(ConfigError, match="Lightning refuses") as caught:
+    with pytest.raises(ConfigError, match="Lightning rejects") as caught:
         small_run(project, "trainer.limit_val_batches=0.1")
     assert "limit_val_batches" in str(caught.value)
     record = RunRecord.load(only_run(project))

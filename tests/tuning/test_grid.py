@@ -52,7 +52,7 @@ def test_the_order_depends_on_the_seed_alone() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"optimizer.lr": {"low": 1e-4, "high": 0.1}}, "whole range"),
+        ({"optimizer.lr": {"low": 1e-4, "high": 0.1}}, "finite number of values"),
         ({f"model.x{n}": list(range(9)) for n in range(9)}, "more than"),
     ],
 )

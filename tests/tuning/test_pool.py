@@ -106,7 +106,7 @@ def test_where_nothing_can_be_written_the_study_stops(pool, monkeypatch, good: i
     monkeypatch.setattr(module, "probe", look)
     with pytest.raises(EnvironmentFault, match="no room") as caught:
         ended(begun(made))
-    assert "the same command goes on" in caught.value.fix
+    assert "run the same command to resume" in caught.value.fix
     assert [(job.name, said) for job, said in made.stop()] == [("one", None)]  # to go on with
 
 

@@ -232,7 +232,7 @@ def test_every_shipped_study(name) -> None:
         (["study=quick", "study.space.optimizer.lr.hihg=0.1"], "did you mean 'high'"),
         (["study=quick", "~study.space.model.dropoutt"], "did you mean 'model.dropout'"),
         (["study=quick", "study.objectives=[train/loss]"], "not a validation metric"),
-        (["study=quick", "study.objectives=[val/loss,val/loss]"], "there twice"),
+        (["study=quick", "study.objectives=[val/loss,val/loss]"], "appears twice"),
         (["study=quick", "study.objectives=[val/loss]", "monitor=val/f1"], "leave one of them out"),
         (["study=quick", "study.storage='postgresql://u:hidden@h/d"], "study.storage"),
     ],

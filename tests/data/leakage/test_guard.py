@@ -29,11 +29,8 @@ def test_clean_data_raise_nothing(kind) -> None:
     assert report.class_counts["train"] == (40, 40, 40)
     report.refuse([])
     first, second, *_ = report.lines()
-    assert (
-        first
-        == "leakage check: train 120 (40 per class), val 40 (13 to 14 per class), test 40"
-        + (" (13 to 14 per class)")
-    )
+    sizes = "train 120 (40 per class), val 40 (13 to 14 per class), test 40 (13 to 14 per class)"
+    assert first == f"leakage check: {sizes}"
     assert second.startswith("leakage check: nothing found by exact_duplicates, label_noise")
 
 

@@ -331,7 +331,7 @@ def test_a_run_that_goes_on_is_not_resumed(project) -> None:
     folder = cut_run(project)
     with running(folder), pytest.raises(EnvironmentFault, match="still in progress"):
         train(small(*RUN), resume=Resume())
-    with running(folder), pytest.raises(EnvironmentFault, match="going on"), running(folder):
+    with running(folder), pytest.raises(EnvironmentFault, match="in progress"), running(folder):
         pass
 
 

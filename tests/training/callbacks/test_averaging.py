@@ -251,7 +251,7 @@ def test_both_together_and_sharded_weights_are_refused(project):
     with pytest.raises(ConfigError, match="both average"):
         small(*both)
     for one in both:
-        with pytest.raises(ConfigError, match="a part of the weights"):
+        with pytest.raises(ConfigError, match="splits the weights"):
             small(one, "trainer.strategy=fsdp2")
     with pytest.raises(ConfigError, match="lr"):
         small("trainer.swa={}")
