@@ -130,6 +130,7 @@ def cut_run(project: Path, *overrides: str, out: Path | None = None) -> Path:
     ready_store(project)
     with killed_after(9, 8):
         train(small(*RUN, *overrides), out)
+    gc.collect()  # the exception held the frames until now
     return out or next((project / "runs").iterdir())
 
 
