@@ -9,18 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from optuna.trial import TrialState
 from PIL import Image
 
 from litlab.tuning.report import figures, page
-from litlab.tuning.report.drawn import drawn
-from litlab.tuning.report.fronts import pareto
-from litlab.tuning.report.interactive import drawings
-from litlab.tuning.report.parallel import parallel
-from litlab.tuning.report.scales import scale_of, worst_shown
-from litlab.tuning.report.slices import slices
-from litlab.tuning.report.timeline import clock, long_pauses, shortened, timeline
+from litlab.tuning.report.figures import drawings, long_pauses, worst_shown
 from litlab.tuning.results.outcome import Outcome
 from litlab.tuning.study.objectives import Objective
 from litlab.tuning.study.space import Space
@@ -39,7 +32,7 @@ from made_studies import (
 )
 
 ONE, TWO = [LOSS], [LOSS, SIZE]
-EVERY = ["history", "importances", "slices", "parallel", "timeline"]
+EVERY = ["history", "importances", "slices"]
 
 
 def finals():
@@ -58,7 +51,7 @@ def names(made, folder: Path, objectives=ONE, finalists=()) -> list[str]:
 
 
 def test_all_that_there_is(tmp_path: Path) -> None:
-    assert names(mixed(), tmp_path / "new" / "figures", finalists=finals()) == [*EVERY, "finalists"]
+    assert names(mixed(), tmp_path / "new" / "figures", finalists=finals()) == ["finalists", *EVERY]
     if "matplotlib.pyplot" in sys.modules:
         assert not sys.modules["matplotlib.pyplot"].get_fignums()
 
@@ -68,7 +61,8 @@ def test_several_objectives(tmp_path: Path) -> None:
     for one in both:
         one.values["parameters"] = (100.0, 100.0, 100.0)
     found = names(mixed(several=True), tmp_path, TWO, both)
-    assert found == [*EVERY, "pareto", "finalists"]
+    second = [f"{name}-2" for name in EVERY]
+    assert found == ["finalists", *EVERY, *second, "pareto"]
     three = [*TWO, Objective("latency", "minimize")]
     rng = np.random.default_rng(0)
     trials = [trial(SPACE, draw(SPACE, rng), list(map(float, rng.random(3)))) for _ in range(12)]
@@ -88,23 +82,23 @@ CHOICES = Space({"model": ["mlp", "cnn"], "model.hidden": [[8], [8, 8]], "x": [N
     [
         (study([]), []),
         (study(failed(1)), []),
-        (study(failed(3)), ["timeline"]),
+        (study(failed(3)), []),
         (random_study(1, by_rate(1e-2)), ["history", "slices"]),
-        (random_study(2, by_rate(1e-2)), ["history", "slices", "parallel", "timeline"]),
-        (random_study(9, lambda _: 1.0), ["history", "slices", "parallel", "timeline"]),
+        (random_study(2, by_rate(1e-2)), ["history", "slices"]),
+        (random_study(9, lambda _: 1.0), ["history", "slices"]),
         (random_study(9, lambda p: 1.0 * (p["model"] == "mlp"), space=CHOICES), EVERY),
         (
             random_study(9, lambda p: p["a"], space=Space({"a": {"low": 0, "high": 9.5}})),
-            ["history", "slices", "timeline"],
+            ["history", "slices"],
         ),
         (
             random_study(9, lambda p: float(len(p)), space=Space({"a": ["only"]})),
-            ["history", "timeline"],
+            ["history"],
         ),
     ],
 )
 def test_what_there_is_not_is_left_out(made, found: list[str], tmp_path: Path) -> None:
-    (tmp_path / "parallel.png").write_bytes(b"of an earlier command")
+    (tmp_path / "pareto.png").write_bytes(b"of an earlier command")
     assert names(made, tmp_path) == found
     # The page is written all the same.
     if any(t.state == TrialState.COMPLETE for t in made.trials):
@@ -119,45 +113,25 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     assert page.write(made, ONE, outcome(made), tmp_path).is_file()
 
 
-def lines_of(figure: Figure | None, axes: int = 0) -> list[np.ndarray]:
-    assert figure is not None
-    return [np.asarray(line.get_xydata(), dtype=float) for line in figure.axes[axes].lines]
+def figures_of(made, title: str, objectives=ONE):
+    return next(d.figures for d in drawings(made, objectives) if d.title.startswith(title))
 
 
-def test_the_best_so_far(tmp_path: Path) -> None:
+def test_the_best_so_far() -> None:
     made = random_study(12, by_rate(1e-2))
-    figure = figures._rows([drawn(made, ONE, 0)], figures._history)
-    best = lines_of(figure)[0]
+    (figure,) = figures_of(made, "History")
+    best = next(trace for trace in figure.data if trace.name == "best so far")
     values = [t.value for t in made.trials]
-    assert list(best[:, 1]) == [*np.minimum.accumulate(values), min(values)]
-    assert figure is not None
-    first = figure.axes[0].lines[1]
-    assert set(first.get_ydata()) == {values[0]}
+    assert list(best.y) == [*np.minimum.accumulate(values), min(values)]
+    (line,) = figure.layout.shapes
+    assert line.y0 == line.y1 == values[0]
 
 
 def test_learning_rates_are_on_a_log_scale() -> None:
-    figure = slices([drawn(random_study(12, by_rate(1e-2)), ONE, 0)])
-    assert figure is not None
-    scales = {axes.get_title(loc="left"): axes.get_xscale() for axes in figure.axes}
-    assert scales["optimizer.lr"] == "log"
-    assert scales["model.dropout"] == scales["model"] == "linear"
-    scale = scale_of("optimizer.lr", random_study(3, by_rate(1e-2)).trials)
-    assert scale is not None
-    assert [scale.label(tick) for tick in scale.ticks()] == ["0.0001", "0.001", "0.01", "0.1"]
-    assert scale.share(10**-2.5) == pytest.approx(0.5)
-
-
-def test_settings_that_some_trials_lack() -> None:
-    made = random_study(12, by_rate(1e-2))
-    lacking = sum("model.kernel_size" not in t.params for t in made.trials)
-    assert lacking
-    figure = slices([drawn(made, ONE, 0)])
-    assert figure is not None
-    (axes,) = [a for a in figure.axes if a.get_title(loc="left") == "model.kernel_size"]
-    assert axes.get_title(loc="right") == f"{lacking} without it"
-    beside = parallel(drawn(made, ONE, 0))
-    assert beside is not None
-    assert [t.get_text() for t in beside.axes[0].texts].count("not set") == 1
+    panels = figures_of(random_study(12, by_rate(1e-2)), "val/loss by each setting")
+    kinds = {panel.layout.xaxis.title.text: panel.layout.xaxis.type for panel in panels}
+    assert kinds["optimizer.lr"] == "log"
+    assert kinds["model.dropout"] != "log"
 
 
 def test_one_that_diverged_does_not_flatten_the_rest() -> None:
@@ -165,48 +139,33 @@ def test_one_that_diverged_does_not_flatten_the_rest() -> None:
     assert worst_shown([1.0, 2.0, 3.0, 2.0, -1e4], minimize=False) == 1.0
     assert worst_shown([1.0, 2.0, 3.0, 2.0, -1e4], minimize=True) == 3.0
     assert worst_shown([1.0, 1.0, 1.0, 5.0], minimize=True) == 5.0
-    figure = figures._rows([drawn(mixed(), ONE, 0)], figures._history)
-    assert figure is not None
-    assert figure.axes[0].get_ylim()[1] < 10
-    assert "worse than the scale" in figure.axes[0].get_title(loc="right")
+    for title in ("History", "val/loss by each setting"):
+        for figure in figures_of(mixed(), title):
+            assert figure.layout.yaxis.range[1] < 10
+    notes = [d.note for d in drawings(mixed(), ONE)]
+    assert sum("Double-click shows those that are far worse" in note for note in notes) == 2
 
 
-def test_the_front_is_optunas() -> None:
+def test_the_front_is_optunas_and_in_view() -> None:
     made = mixed(several=True)
-    figure = pareto(made, TWO)
-    front = lines_of(figure)[1]
-    assert {tuple(point) for point in front} == {tuple(t.values) for t in made.best_trials}
-    assert pareto(random_study(5, by_rate(1e-2)), ONE) is None
+    (figure,) = figures_of(made, "Trade-offs", TWO)
+    (low, high), (bottom, top) = figure.layout.xaxis.range, figure.layout.yaxis.range
+    for best in made.best_trials:
+        assert low <= best.values[0] <= high
+        assert bottom <= best.values[1] <= top
+    assert not any(d.title == "Trade-offs" for d in drawings(random_study(5, by_rate(1e-2)), ONE))
 
 
-def test_numbers_on_the_front_do_not_overlap() -> None:
-    trials = [trial(SPACE, {}, [i / 1e3, -i / 1e3]) for i in range(60)]
-    figure = pareto(study(trials, "minimize", "minimize"), TWO)
-    assert figure is not None
-    figure.canvas.draw()
-    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
-    assert len(boxes) > 5
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-
-
-def test_long_pauses_are_cut_short() -> None:
+def test_long_pauses_are_cut_out() -> None:
     spans = [(0.0, 50.0), (50.0, 100.0), (10_000.0, 10_100.0)]
-    pauses = long_pauses(spans)
-    assert pauses == [(100.0, 10_000.0)]
-    times = [0.0, 100.0, 5_000.0, 10_000.0, 10_100.0]
-    assert [shortened(t, spans, pauses) for t in times] == pytest.approx(
-        [0, 100, 100 + 4 * 4900 / 9900, 104, 204]
-    )
+    assert long_pauses(spans) == [(100.0, 10_000.0)]
     assert long_pauses([(0.0, 50.0), (51.0, 100.0), (10.0, 40.0)]) == []
-    made = random_study(4, by_rate(1e-2))
-    trials = made.trials
+    trials = random_study(4, by_rate(1e-2)).trials
     for one in trials[2:]:
         one.datetime_start = one.datetime_complete = START + timedelta(days=2)
-    ran = clock(study_as_it_is(trials))
-    assert ran is not None
-    assert ran.unit == "seconds"
-    assert "cut short" in ran.label
-    assert timeline(study_as_it_is(trials)) is not None
+    (figure,) = figures_of(study_as_it_is(trials), "Timeline")
+    *_, pause = figure.layout.xaxis.rangebreaks
+    assert pause.bounds == (str(trials[1].datetime_complete), str(trials[2].datetime_start))
 
 
 def study_as_it_is(trials):
@@ -276,7 +235,7 @@ def test_the_history_has_every_trial_that_ended(objective: Objective) -> None:
     assert numbers.pop("failed") == [t.number for t in made.trials if t.state == TrialState.FAIL]
     assert numbers == {}
     low, high = figure.layout.yaxis.range
-    assert all(low <= y <= high for trace in figure.data for y in trace.y)
+    assert all(low <= y <= high for y in shown["failed"].y)
     assert "RuntimeError: &lt;b&gt;5" in shown["failed"].hovertext[0]
 
 
@@ -329,6 +288,6 @@ def test_a_metric_that_is_to_grow(tmp_path: Path) -> None:
     trials = [trial(SPACE, draw(SPACE, rng), float(v)) for v in rng.random(12)]
     made = study(trials, "maximize")
     assert names(made, tmp_path, accuracy) == EVERY
-    of = drawn(made, accuracy, 0)
-    assert of.best.number == made.best_trial.number
+    (figure,) = figures_of(made, "History", accuracy)
+    assert max(figure.data[0].y) == made.best_value
     assert page.write(made, accuracy, outcome(made), tmp_path).is_file()

@@ -1,6 +1,4 @@
 from collections.abc import Callable
-from math import sqrt
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,17 +18,13 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
         ValueError: There are no samples, more successes than samples, or `confidence` is not
             between 0 and 1.
     """
+    from scipy.stats import binomtest  # slow to import
+
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"need 0 <= successes <= n and n >= 1, got {successes} of {n}")
     _check_confidence(confidence)
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # Exact at the ends; rounding would otherwise leave them a hair inside or outside [0, 1].
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
-    return low, high
+    found = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def bootstrap_interval(
