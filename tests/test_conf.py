@@ -63,7 +63,7 @@ def make_spec(kind: Kind, task: str = "classification") -> DataSpec:
 
 @pytest.fixture(autouse=True)
 def _eight_gpus(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litlab.config.validate._count_cuda", lambda: 8)
+    monkeypatch.setattr("litlab.config.constraints._count_cuda", lambda: 8)
 
 
 REGRESSION = {"loss=mse", "loss=mae", "loss=huber", "metrics=mae", "metrics=rmse", "metrics=r2"}
@@ -137,7 +137,7 @@ def test_the_automatic_model_is_the_one_of_its_kind(kind: Kind) -> None:
 
 @pytest.mark.parametrize("choice", ["trainer=gpu", "trainer=ddp"])
 def test_without_a_gpu_it_is_refused(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litlab.config.validate._count_cuda", lambda: 0)
+    monkeypatch.setattr("litlab.config.constraints._count_cuda", lambda: 0)
     with pytest.raises(Exception, match="this machine has 0"):
         load([choice])
 

@@ -119,7 +119,7 @@ WRONG = [
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litlab.config.validate._count_cuda", lambda: 0)
+    monkeypatch.setattr("litlab.config.constraints._count_cuda", lambda: 0)
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -333,7 +333,7 @@ def test_outside_a_project_the_folder_itself_is_one(litlab, tmp_path, monkeypatc
     code, _, error = litlab("train", "model=cnnn")
     assert (code, error) == (
         2,
-        "error: model has no choice 'cnnn' | model=cnnn | did you mean 'cnn'?\n",
+        "error: model has no choice 'cnnn' | model=cnnn | use model=cnn\n",
     )
     assert list(tmp_path.iterdir()) == []
     assert litlab("params", "model=mlp")[0] == 0

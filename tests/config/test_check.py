@@ -253,7 +253,7 @@ def test_all_settings_that_exclude_each_other_are_said_at_once(content: dict[str
     assert wheres == [
         "monitor",
         "trainer.unfreeze_epoch",
-        "trainer.unfreeze_epoch",
+        "trainer.unfreeze_epoch, trainer.max_epochs",
         "trainer.gradient_clip_algorithm",
     ]
     assert error.value.exit_code == 2

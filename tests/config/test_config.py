@@ -129,7 +129,7 @@ def test_a_resolver_is_refused_before_it_is_called(
     monkeypatch.setenv("CANARY", "secret-canary")
     params, choice = project / "params.yaml", project / "conf" / "model" / "odd.yaml"
     params.write_text(dump(compose()) + f"more:\n- tea: '{value}'\n")
-    with pytest.raises(ConfigError, match=r"more\.tea refers to something else") as error:
+    with pytest.raises(ConfigError, match=r"more\.tea refers to another value") as error:
         load(params=params)
     assert error.value.where == str(params)
     assert "canary" not in str(error.value)
@@ -181,13 +181,12 @@ def test_a_refused_order_leaves_the_old_one(project: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, *_: Any, **__: Any) -> int:
-        self.touch()
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     path = project / "params.yaml"
     path.write_text("old")
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("litlab.utils.files.os.fsync", full)
     with pytest.raises(EnvironmentFault, match="No space left on device"):
         write_params([], path)
     assert path.read_text() == "old"
@@ -218,7 +217,7 @@ def test_spelling_and_order_do_not_matter(project: Path) -> None:
     [
         ("a: [", "not valid YAML"),
         ("a: 1\na: 2", "the key .a. appears twice"),
-        ("a: ${b}", "a refers to something else"),
+        ("a: ${b}", "a refers to another value"),
         ("- a", "not a mapping"),
         ("3", "cannot be read"),
         ("", "name has no value"),

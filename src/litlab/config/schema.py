@@ -176,6 +176,10 @@ class Config(_Strict):
     # read from a file. No part of the configuration.
     _overrides: tuple[str, ...] | None = PrivateAttr(default=None)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether all settings are equal, however they were given."""
+        return isinstance(other, Config) and self.model_dump() == other.model_dump()
+
     @property
     def run_name(self) -> str:
         """The given name, or `<data>-<model class>`."""
