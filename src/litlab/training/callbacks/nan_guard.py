@@ -270,19 +270,23 @@ def set_if_non_finite(
     """Set a flag to 1 on its device if a tensor holds NaN or infinity; else leave it.
 
     What a loss scaler asks, with a scale of 1, is a single pass, four times as fast as the norm of
-    a small network's gradients. It needs dense tensors of one device.
+    a small network's gradients. It needs dense tensors on the flag's device; of others the norm is
+    looked at.
 
     Args:
         flag: A float32 scalar.
         tensors: They keep their values.
         one: A scalar 1 on the same device.
     """
-    if not tensors:
-        return
-    dense = all(type(t) is torch.Tensor and t.layout is torch.strided for t in tensors)
-    if not dense or any(t.device != flag.device for t in tensors):
-        norm = torch.nn.utils.get_total_norm(tensors)
+    dense, other = list[torch.Tensor](), list[torch.Tensor]()
+    for tensor in tensors:
+        plain = type(tensor) is torch.Tensor and tensor.layout is torch.strided
+        (dense if plain and tensor.device == flag.device else other).append(tensor)
+    if other:
+        norm = torch.nn.utils.get_total_norm(other)
+        if hasattr(norm, "full_tensor"):  # of sharded gradients
+            norm = norm.full_tensor()
         flag.copy_(torch.maximum(flag, (~norm.isfinite()).to(flag)))
-        return
-    one = torch.ones((), device=flag.device) if one is None else one
-    torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, one)
+    if dense:
+        one = torch.ones((), device=flag.device) if one is None else one
+        torch._amp_foreach_non_finite_check_and_unscale_(dense, flag, one)
