@@ -120,7 +120,7 @@ def test_compose_is_what_the_command_line_composes(project: Path) -> None:
     assert config.model_dump() == load(words).model_dump()
     with pytest.raises(litlab.ConfigError) as refused:
         litlab.compose("modle=cnn")
-    assert str(refused.value) == "error: no setting 'modle' | modle=cnn | did you mean 'model'?"
+    assert str(refused.value) == "error: no setting 'modle' | modle=cnn | use model=cnn"
 
 
 def test_a_run(run: litlab.Run) -> None:
@@ -214,7 +214,7 @@ def test_predicting_tables(project: Path) -> None:
         run.predict(new.drop(columns="a"))
     assert "DataFrame" in refused.value.where
     assert "/" not in refused.value.where
-    with pytest.raises(litlab.DataError, match="says nothing of categories"):
+    with pytest.raises(litlab.DataError, match="does not hold categories"):
         run.predict(np.zeros((2, 2)))
 
 

@@ -125,9 +125,9 @@ def test_its_conf_comes_first_and_litlabs_after_it(made: Path) -> None:
 
 def test_its_own_package_is_trusted_and_nothing_else(made: Path) -> None:
     assert load().trust == ["my_project"]
-    with pytest.raises(ConfigError, match="outside the packages that may run"):
+    with pytest.raises(ConfigError, match="is not in a trusted package"):
         load(["model._target_=os.system"])
-    with pytest.raises(ConfigError, match="outside the packages that may run"):
+    with pytest.raises(ConfigError, match="is not in a trusted package"):
         load(["model._target_=my_project2.model.Highway"])
 
 

@@ -209,6 +209,7 @@ def test_every_class_has_a_choice(project) -> None:
     targets = {str(node["_target_"]) for choice in CHOICES for node in nodes(choice).values()}
     modules = {target.split(".")[-2] for target in targets}
     helpers = {
+        "build",
         "base", "bits", "draws", "image_ops", "mixing", "policy", "spans", "texts", "warp",
     }  # fmt: skip
     assert modules == {path.stem for path in ROOM.glob("*.py")} - {"__init__"} - helpers

@@ -307,7 +307,7 @@ def test_a_source_of_the_users_own(project: Path) -> None:
 def test_a_source_of_the_users_own_needs_trust_when_it_is_built(project: Path) -> None:
     (project / "my_untrusted_source.py").write_text("raise SystemExit('it ran')")
     node = {"_target_": "my_untrusted_source.Source"}
-    with pytest.raises(ConfigError, match="outside the packages"):
+    with pytest.raises(ConfigError, match="is not in a trusted package"):
         build(node, where="data.source")
 
 

@@ -57,7 +57,7 @@ def out(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def write(predictions: torch.Tensor, spec: DataSpec, out: Path) -> None:
-    module._write(module._columns(NAMES, predictions, spec), out)
+    module._write(pd.DataFrame(module._columns(NAMES, predictions, spec)), out)
 
 
 def test_columns_of_a_classification(out: Path) -> None:

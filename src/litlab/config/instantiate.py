@@ -42,13 +42,17 @@ MOVED = {
 _PATH = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")  # nothing private
 
 
+class UntrustedTarget(ConfigError):
+    """A `_target_` in a package that may not run."""
+
+
 def check(target: object, where: str, trust: Iterable[str]) -> str:
     """Return an import path that may be used, by its prefix alone; nothing is imported.
 
     What has moved since is returned as it is called today.
 
     Raises:
-        ConfigError: It is not an import path, or its package is not allowed.
+        ConfigError: It is not an import path, or (`UntrustedTarget`) its package is not allowed.
     """
     if not isinstance(target, str) or not _PATH.fullmatch(target):
         raise ConfigError(
@@ -63,7 +67,7 @@ def check(target: object, where: str, trust: Iterable[str]) -> str:
         fix = f"if you trust it, add it to the configuration: trust=[{package}]"
         if package == "litlab":
             fix = f"litlab's components are in {', '.join(room[:-1] for room in COMPONENTS)}"
-        raise ConfigError(f"_target_ '{target}' is not in a trusted package", where, fix)
+        raise UntrustedTarget(f"_target_ '{target}' is not in a trusted package", where, fix)
     return target
 
 

@@ -254,7 +254,7 @@ def test_many_parameters_tags_and_metrics(logger):
 
 def test_long_values_are_cut_with_a_warning(logger):
     with (
-        pytest.warns(UserWarning, match=r"parameter long is cut.*config\.yaml"),
+        pytest.warns(UserWarning, match=r"parameter long is truncated.*config\.yaml"),
         pytest.warns(UserWarning, match=r"tag tag is cut.*tags/tag\.txt"),
     ):
         logger.start("tea", {"long": "x" * 10_000}, {"tag": "y" * 10_000})

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from litlab.config.hyperparameters import Index
+from litlab.config.instantiate import UntrustedTarget
 from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.data.spec import DataSpec
@@ -168,8 +169,8 @@ def unpack(content: Mapping[str, Any], path: Path, trust: Sequence[str] = ()) ->
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise _misfit(f"{type(error).__name__}: {error}", path) from None
     except ConfigError as error:
-        fix = error.fix
-        if "outside the packages" in error.what:
+        fix, reasons = error.fix, getattr(error, "reasons", [error])
+        if any(isinstance(reason, UntrustedTarget) for reason in reasons):
             fix = "pass --trust PACKAGE if the checkpoint names a package of yours"
         raise CheckpointError(error.what, f"{path}: {error.where}", fix) from None
 
