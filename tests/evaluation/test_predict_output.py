@@ -93,7 +93,7 @@ def test_a_spreadsheet_runs_no_cell_of_a_csv_file(out: Path) -> None:
     names = [*FORMULAS, *HARMLESS]
     spec = make_spec(classes=("=HYPERLINK(1)", "-3"))
     halves = torch.tensor([[0.75, 0.25]] * len(names))
-    module._write(module._columns(names, halves, spec), out)
+    module._write(pd.DataFrame(module._columns(names, halves, spec)), out)
     is_csv = out.suffix == ".csv"
     if is_csv:
         with out.open(newline="", encoding="utf-8") as file:

@@ -12,6 +12,7 @@ from litlab.data.leakage.statistics import kolmogorov_smirnov, share_p_values, t
 RNG = np.random.default_rng(0)
 
 
+@pytest.mark.filterwarnings("ignore:ks_2samp. Exact calculation unsuccessful")
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(30, 500),
