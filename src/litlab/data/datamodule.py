@@ -20,9 +20,9 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 def no_step(batch_size: int, available: int) -> ConfigError:
     """Return the reason why an epoch would have no batch."""
     return ConfigError(
-        f"batches of {batch_size} from {available} samples leave no step",
+        f"loader.batch_size={batch_size} gives no full batch of {available} samples",
         "loader.batch_size",
-        f"at most {available}, or loader.drop_last=false",
+        f"use at most {available}, or loader.drop_last=false",
     )
 
 

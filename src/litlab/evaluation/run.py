@@ -218,4 +218,4 @@ def runs(query: str = "", *, uri: str | None = None) -> Iterator[Run]:
         if not page:
             break
     if gone:
-        warnings.warn(f"{gone} more runs match whose folders are not here", stacklevel=2)
+        warnings.warn(f"{gone} more runs match, but their folders do not exist", stacklevel=2)

@@ -114,7 +114,7 @@ def predicted_against_true(
     panels.scatter_panel(scatter, actual, predicted, target)
     panels.residual_panel(residuals, predicted - actual, target)
     if lost:
-        note = f"{lost} that are not finite left out"
+        note = f"{lost} non-finite values left out"
         scatter.set_title(note, loc="right", fontsize=9, color=ORANGE)
     return figure
 

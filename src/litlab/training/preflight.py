@@ -102,18 +102,18 @@ def _processes(config: Config) -> Reasons:
     if number == 1:
         if trainer.strategy == "fsdp2":
             yield ConfigError(
-                "strategy=fsdp2 shares the weights out, and there is one process",
+                "strategy=fsdp2 splits weights between processes, but there is one",
                 "trainer.devices",
                 "use 2 or more, or strategy=auto",
             )
         return
     if trainer.budget:
         yield ConfigError(
-            "several processes have several clocks", "trainer.budget", "set trainer.max_epochs"
+            "a time budget needs a single process", "trainer.budget", "set trainer.max_epochs"
         )
     if trainer.freeze and trainer.unfreeze_epoch is not None:
         yield ConfigError(
-            "processes agree on what is trained before the first step",
+            "several processes cannot unfreeze parameters during training",
             "trainer.unfreeze_epoch",
             "leave it out, or use one device; a second run can continue with init_from",
         )
@@ -122,7 +122,7 @@ def _processes(config: Config) -> Reasons:
             yield ConfigError(
                 "lr_find and batch_size_find need a single process",
                 f"trainer.{name}",
-                "find it with trainer.devices=1, and set it",
+                "run it with trainer.devices=1, and set the result",
             )
     for name in ("batch_size", "eval_batch_size"):
         size = getattr(config.loader, name)
@@ -153,7 +153,7 @@ def folds(config: Config) -> Reasons:
 def study(config: Config) -> Reasons:
     """Rules of a study."""
     if config.monitor.startswith("train/"):
-        fix = "monitor=val/loss, say"
+        fix = "set it, e.g. monitor=val/loss"
         yield ConfigError("a study needs a validation metric", f"monitor={config.monitor}", fix)
 
 

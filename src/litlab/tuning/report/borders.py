@@ -42,7 +42,7 @@ def border_line(
         return ""
     return (
         f"the best {path}, {short(best[0].params[path])}, is at the {end} end of its range "
-        f"({short(distribution.low)} to {short(distribution.high)}): what lies beyond may be "
+        f"({short(distribution.low)} to {short(distribution.high)}): values beyond may be "
         f"better; try {typed(study, path, **{end: new})}"
     )
 

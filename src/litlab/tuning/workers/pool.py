@@ -126,7 +126,7 @@ class Pool:
         except EnvironmentFault as error:
             raise EnvironmentFault(error.what, error.where, FIX) from None
         except OSError as error:
-            what = f"no process for a training: {error.strerror}"
+            what = f"no process could be started for a training: {error.strerror}"
             fix = "raise the limits (ulimit -u, ulimit -n); then run the same command to resume"
             raise EnvironmentFault(what, job.name, fix) from None
         self._left.remove(job)
