@@ -23,7 +23,7 @@ def learning_curves(history: History, best_epoch: int | None, columns: int = 2) 
     """Draw every quantity of a run by epoch, train against validation, and the learning rate.
 
     Args:
-        history: One row an epoch: "epoch", "train/NAME", "val/NAME", "lr"; any may be missing.
+        history: One row per epoch: "epoch", "train/NAME", "val/NAME", "lr"; any may be missing.
             None is a value that was not recorded; NaN and infinity leave a gap in the line.
         best_epoch: The epoch whose checkpoint was kept; it is marked.
             Epochs are given from 0 and drawn from 1.

@@ -27,7 +27,7 @@ MORE_IS_BETTER = {"accuracy", "acc", "auroc", "auc", "f1", "precision", "recall"
 
 
 def is_own_module(config: Config) -> bool:
-    """Whether the configuration's task is a LightningModule that is no `Task`.
+    """Whether the configuration's task is a LightningModule that is not a `Task`.
 
     Raises:
         ConfigError: It cannot be imported, or is not a LightningModule.

@@ -1,4 +1,4 @@
-"""A study that goes on: trials begun, told and counted, by one command or by several machines."""
+"""A resumable study: trials are started, finished and counted by one or several machines."""
 
 import math
 import time
@@ -225,7 +225,7 @@ class TrialStudy:
         self.storage.close()
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Note an epoch's value; return whether the trial is to end here."""
+        """Record an epoch's value; return whether to end the trial."""
         if len(self.objectives) > 1:  # Optuna prunes by one
             return False
         try:

@@ -81,7 +81,7 @@ class Pool:
         self.stops: Callable[[], bool] = lambda: False
 
     def begin(self, name: str, config: Config, key: Any, *, fresh: bool) -> None:
-        """Start a training in a free slot; one that was interrupted there goes on.
+        """Start a training in a free slot; an interrupted one is resumed.
 
         Args:
             name: Of its folder, and of its log. Where the folder is another's, it has a number.
