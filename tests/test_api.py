@@ -185,7 +185,7 @@ def test_predicting_arrays(run: litlab.Run, tmp_path: Path) -> None:
         (images / 255, "images of float64"),
         ([images[0], images[1, :, :2]], "arrays of several shapes"),
         ([], "there are no samples"),
-        (7, "int is no kind of data"),
+        (7, "cannot read data from int"),
         (tmp_path / "no.npy", "there is no such input"),
     ):
         with pytest.raises(litlab.DataError, match=what):
@@ -214,7 +214,7 @@ def test_predicting_tables(project: Path) -> None:
         run.predict(new.drop(columns="a"))
     assert "DataFrame" in refused.value.where
     assert "/" not in refused.value.where
-    with pytest.raises(litlab.DataError, match="does not hold categories"):
+    with pytest.raises(litlab.DataError, match="cannot hold a table's categories"):
         run.predict(np.zeros((2, 2)))
 
 
@@ -425,7 +425,7 @@ def test_what_is_refused_of_own_classes(own: Any, litlab: Any) -> None:
         (["+task.widht=4"], "did you mean 'width'"),
         (["monitor=score"], "set monitor_mode=min or monitor_mode=max"),
         (["trainer.compile=true"], "not available with a class of your own, Module"),
-        (["task._target_=mine.Data"], "Data is no LightningModule"),
+        (["task._target_=mine.Data"], "Data is not a LightningModule"),
     ):
         code, _, err = litlab("train", *DATA, *TASK, *TRAINER, *words)
         assert code == 2, err

@@ -229,7 +229,9 @@ def test_soft_labels_may_come_in() -> None:
 
 def test_what_cannot_be_mixed_is_refused() -> None:
     for made in (Mixup, MixupCutMix):
-        with pytest.raises(ValueError, match="is text; token ids have no mean: use augment=cutmix"):
+        with pytest.raises(
+            ValueError, match="is text; token ids cannot be averaged: use augment=cutmix"
+        ):
             made(spec_of("text"))
     text = spec_of("text", task="language_model", classes=())
     with pytest.raises(ValueError, match="CutMix mixes labels, and the targets of 'made' are"):

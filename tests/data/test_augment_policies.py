@@ -220,5 +220,5 @@ def test_rand_augment_of_strength_nothing_repaints_only() -> None:
 
 
 def test_there_is_no_strength_beyond_thirty() -> None:
-    with pytest.raises(ValueError, match="magnitude=31: the greatest is 30"):
+    with pytest.raises(ValueError, match="magnitude=31: must be at most 30"):
         RandAugment(spec_of("image"), magnitude=31)

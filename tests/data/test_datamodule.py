@@ -146,7 +146,7 @@ def test_a_batch_larger_than_the_data_is_refused(prepared) -> None:
     number = prepared[1].sizes["train"]
     data = make_module(prepared, batch_size=number + 1)
     data.open()
-    with pytest.raises(ConfigError, match="leave no step") as caught:
+    with pytest.raises(ConfigError, match="gives no full batch") as caught:
         data.train_dataloader()
     assert caught.value.where == "loader.batch_size"
     assert str(number) in caught.value.fix

@@ -63,7 +63,7 @@ def test_it_is_sklearns_imputer_and_ordinal_encoder(impute) -> None:
         np.testing.assert_array_equal(found[:, 2:], ordinal.transform(filled.astype(object)) + 1)
     unseen = int((test["d"] == "v3").sum())
     assert unseen
-    assert f"cells with values that train lacks: d {unseen}" in encoder.notes()
+    assert f"cells with values not seen in train: d {unseen}" in encoder.notes()
 
 
 def sklearns(train, values, number):
@@ -134,8 +134,8 @@ def test_a_constant_column_is_kept_and_said() -> None:
         encoder = fitted(train, scale=scale)
         np.testing.assert_array_equal(encoder.encode(train)[:, [0, 2]], [[3, 1]] * 4)
         assert encoder.notes() == [
-            "column 'a' is the same throughout train: it carries no information",
-            "column 'c' is 'x' throughout train: it carries no information",
+            "column 'a' is constant in train: it carries no information",
+            "column 'c' is always 'x' in train: it carries no information",
         ]
 
 
@@ -144,7 +144,7 @@ def test_a_column_without_a_value_in_train() -> None:
     encoder = fitted(train, impute="mean", scale="quantile")
     assert encoder.encode(train)[:, 0].tolist() == [0] * 4
     assert encoder.notes() == [
-        "column 'a' has no value in train: it is filled with zeros",
+        "column 'a' has no values in train: it is filled with zeros",
         "missing cells filled: a 4",
     ]
 
@@ -152,7 +152,7 @@ def test_a_column_without_a_value_in_train() -> None:
 def test_numbers_that_float32_cannot_tell_apart_are_pointed_out() -> None:
     train = pd.DataFrame({"time": 1.6e9 + np.arange(50.0)})
     (note,) = fitted(train).notes()
-    assert "too narrow for float32: subtract 1600000000" in note
+    assert "too close for float32: subtract 1600000000" in note
     assert not fitted(train, scale="quantile").notes()
     assert not fitted(train - 1.6e9).notes()
 

@@ -158,7 +158,7 @@ def test_unknown_tokens_are_counted() -> None:
 
 
 def test_nothing_to_learn_from() -> None:
-    with pytest.raises(DataError, match="no token in the train split"):
+    with pytest.raises(DataError, match="the train split has no tokens"):
         fitted(texts=["", " "])
 
 

@@ -347,7 +347,7 @@ def test_a_card_that_names_other_files_is_refused(tmp_path: Path, name: str) -> 
         card = "---\nconfigs:\n- config_name: good\n  data_files: '*.parquet'\n"
         card += f"- config_name: bad\n  {files}\n---\n"
         (folder / "README.md").write_text(card)
-        with pytest.raises(DataError, match="names a file that is not in it"):
+        with pytest.raises(DataError, match="names a file that does not exist"):
             read(folder, tmp_path / "s", config="good")
 
 
@@ -361,7 +361,7 @@ def test_a_configuration_is_a_folder_where_the_card_lists_none(tmp_path: Path) -
 
 
 def test_odd_names_of_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"takes \[ \] in a path for a pattern.*rename it"):
+    with pytest.raises(DataError, match=r"reads \[ \] in a path as a pattern.*rename it"):
         read(write_parquet(tmp_path / "texts [2024]", train=texts(10)), tmp_path / "s")
     folder = write_parquet(tmp_path / "my, 'own' {new} texts", train=texts(10))
     assert numbers(read(folder, tmp_path / "s")) == {"all": 10}
@@ -484,7 +484,7 @@ def test_presets_prepare_data_of_their_columns(
     stand_in(preset, tmp_path / "d")
     config = load([f"data={preset}", f"data.path={tmp_path / 'd'}"])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="val lacks the classes")
+        warnings.filterwarnings("ignore", message="val has no samples of the classes")
         spec = prepare(config.data, tmp_path / "prepared")
     assert (spec.kind, spec.shape, spec.num_outputs) == (kind, shape, outputs)
     assert tuple(spec.sizes.values()) == sizes
@@ -565,7 +565,7 @@ def test_a_data_set_is_fetched_once_and_then_there_without_a_network(
     assert hub.asked
     assert fetched(hub) == []
     hub.fails = True
-    with pytest.warns(UserWarning, match=r"cannot be reached .*taken from the hub's cache"):
+    with pytest.warns(UserWarning, match=r"cannot be reached .*read from the hub's cache"):
         assert numbers(read("owner/made", tmp_path / "c")) == numbers(raw)
     hub.asked.clear()
     online("")
@@ -684,5 +684,5 @@ def test_the_command_says_so_in_one_line(project: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 5
     (line,) = done.stderr.splitlines()
-    assert "HF_HUB_OFFLINE forbids asking the hub | data.path=fancyzhx/ag_news | " in line
+    assert "HF_HUB_OFFLINE forbids requests to the hub | data.path=fancyzhx/ag_news | " in line
     assert not (project / "data" / "prepared" / "ag_news").exists()

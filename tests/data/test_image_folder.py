@@ -147,7 +147,7 @@ def test_a_class_of_test_that_train_lacks_is_refused_by_its_name(tmp_path: Path)
     raw = read(tmp_path)
     assert raw.classes == ["a", "b", "zebra"]
     y = {part: targets for part, (_, targets) in raw.parts.items()}
-    with pytest.raises(DataError, match="test has classes that train lacks: zebra"):
+    with pytest.raises(DataError, match="test has classes that are not in train: zebra"):
         check_splits(raw, {**y, "val": y["train"]})
 
 

@@ -150,7 +150,7 @@ def test_many_columns_are_few_lines() -> None:
         (("<=50K", "<=50K.", ">50K"), "'<=50K' and '<=50K.'"),
         (("-1", "0", "1"), "'no label'"),
         (("-1", "1"), ""),
-        (("a", "a|b", "b"), "'a|b' is made of other classes"),
+        (("a", "a|b", "b"), "'a|b' combines other classes"),
         (("0.5", "1.0", "2.5"), "if they are amounts"),
         (("test_set", "training_set"), "named like splits"),
         (("images", "masks"), "named like masks"),
@@ -209,7 +209,7 @@ def test_masks_are_no_class(tmp_path: Path, parts: tuple[str, ...]) -> None:
     for part in parts:
         pictures(tmp_path / part, "images")
         pictures(tmp_path / part, "masks", name="{}_mask.png")
-    with pytest.raises(DataError, match="'masks' holds a file for each of 'images'") as caught:
+    with pytest.raises(DataError, match="'masks' has a file for each of 'images'") as caught:
         find_pictures(tmp_path)
     assert "segmentation is not supported" in caught.value.fix
     find_pictures(pictures(tmp_path / "other", "cats", "dogs"))  # the same names

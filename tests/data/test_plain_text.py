@@ -156,7 +156,7 @@ def test_characters_that_train_lacks_are_unknown_and_counted(tmp_path, capsys):
         spec = prepare(config_of(file), tmp_path / "made")
     assert 1 in open_split(tmp_path / "made", spec, "test").x
     assert 1 not in open_split(tmp_path / "made", spec, "train").x
-    assert "of the tokens are not among the" in capsys.readouterr().err
+    assert "of the tokens are not in the vocabulary" in capsys.readouterr().err
 
 
 def test_the_same_text_gives_the_same_bytes(tmp_path):

@@ -184,12 +184,12 @@ def test_a_class_that_val_lacks_is_warned_of(tmp_path, monkeypatch) -> None:
     raw = make_raw()
     rare = np.where(np.arange(60) == 0, 2, np.arange(60) % 2)
     raw.parts = {"all": (raw.parts["all"][0], rare)}
-    with pytest.warns(UserWarning, match="val lacks the classes class 2"):
+    with pytest.warns(UserWarning, match="val has no samples of the classes class 2"):
         prepare_raw(raw, tmp_path / "made", monkeypatch, stratify=False)
 
 
 def test_a_source_that_returns_something_else(tmp_path, monkeypatch) -> None:
-    with pytest.raises(ConfigError, match="its read\\(\\) gives tuple"):
+    with pytest.raises(ConfigError, match="read\\(\\) returned tuple"):
         prepare_raw((1, 2), tmp_path / "made", monkeypatch)
 
 

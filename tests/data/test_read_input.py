@@ -203,7 +203,7 @@ def test_image_arrays_in_the_orders_people_save(tmp_path, spec, form) -> None:
     saved = {"NCHW": images, "NHWC": images.transpose(0, 2, 3, 1), "NHW": images[:, 0]}[form]
     np.save(tmp_path / "x.npy", saved)
     if form == "NHW" and spec is COLOUR:
-        assert "wants (N, 3, 6, 5)" in refused(tmp_path / "x.npy", spec).fix
+        assert "needs (N, 3, 6, 5)" in refused(tmp_path / "x.npy", spec).fix
         return
     names, values = read_input(tmp_path / "x.npy", spec)
     assert names == ["x.npy:0", "x.npy:1", "x.npy:2"]
@@ -230,7 +230,7 @@ def test_sequences(tmp_path, dtype) -> None:
 
 def test_two_channels_are_never_guessed(tmp_path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((4, 7)))
-    assert "wants (N, 2, 7)" in refused(tmp_path / "x.npy", STEREO).fix
+    assert "needs (N, 2, 7)" in refused(tmp_path / "x.npy", STEREO).fix
 
 
 def test_archives_of_arrays(tmp_path) -> None:
@@ -448,7 +448,7 @@ def test_an_unknown_word_is_named_with_its_line_and_the_nearest(tmp_path) -> Non
     assert error.what == "line 2: 'goood' is not in the vocabulary"
     assert error.fix == "did you mean 'good'?"
     large = make_spec("text", vocabulary=("<pad>", *(f"w{i}" for i in range(999))))
-    assert refused(tmp_path / "x.txt", large).fix == "use its 1000 words"
+    assert refused(tmp_path / "x.txt", large).fix == "use only its 1000 words"
 
 
 def test_text_that_is_not_utf8(tmp_path) -> None:

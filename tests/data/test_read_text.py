@@ -124,7 +124,7 @@ def test_unknown_words_are_counted_and_not_refused(tmp_path) -> None:
 @pytest.mark.parametrize("name", ["x.txt", "x.jsonl"])
 def test_an_empty_file(tmp_path, name) -> None:
     (tmp_path / name).touch()
-    assert refused(tmp_path / name).what == "there are no texts in it"
+    assert refused(tmp_path / name).what == "the file has no texts"
 
 
 def test_a_broken_line(tmp_path) -> None:

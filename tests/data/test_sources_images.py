@@ -129,7 +129,7 @@ def test_a_label_of_test_that_train_lacks(tmp_path: Path) -> None:
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.array([0, 1, 2, 0, 77, 2]))
     raw = read(Idx(path=str(tmp_path)))
     y = {part: targets for part, (_, targets) in raw.parts.items()}
-    with pytest.raises(DataError, match="test has classes that train lacks: 77"):
+    with pytest.raises(DataError, match="test has classes that are not in train: 77"):
         check_splits(raw, {**y, "val": y["train"]})
 
 

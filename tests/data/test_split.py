@@ -306,7 +306,9 @@ def test_what_no_time_can_be() -> None:
 
 
 def test_a_split_by_time_keeps_no_class_shares() -> None:
-    with pytest.warns(UserWarning, match=r"data\.stratify=true is ignored, for a split by time"):
+    with pytest.warns(
+        UserWarning, match=r"data\.stratify=true is ignored, because a split by time"
+    ):
         cut(with_columns(when=np.arange(60)), make_config(time="when"))
 
 
@@ -380,7 +382,7 @@ def test_a_publishers_validation_split_leaves_nothing_to_fold_or_to_order() -> N
     with pytest.raises(ConfigError, match="its own val split") as caught:
         cut(raw, make_config(test_fraction=None, num_folds=3, fold=0))
     assert "data.num_folds=null" in caught.value.fix
-    with pytest.raises(ConfigError, match="nothing to cut by time"):
+    with pytest.raises(ConfigError, match="nothing to split by time"):
         cut(raw, make_config(test_fraction=None, time="when"))
 
 

@@ -283,7 +283,7 @@ def test_classes(tmp_path, cells, settings, classes, name) -> None:
     suffix = settings.get("label_suffix", "?")
     named = [classes[code] for code in raw.parts["all"][1]]
     assert named == [str(cell).removesuffix(suffix) for cell in cells]
-    guessed = ["the target 'rich' has 2 different whole numbers and is taken for classes"]
+    guessed = ["the target 'rich' has 2 different whole numbers and is read as classes"]
     notes = guessed if cells[0] == 10 else []
     assert [note.split(" (")[0] for note in raw.notes()] == notes
 
@@ -318,7 +318,7 @@ def test_targets_that_cannot_be_predicted(tmp_path, cells, settings, message) ->
 
 def test_several_classes_to_predict(tmp_path) -> None:
     error = refused(PEOPLE, tmp_path, ["job", "rich"], task="classification")
-    assert error.what == "2 targets of classes"
+    assert error.what == "2 targets that are classes"
 
 
 # Parts

@@ -78,7 +78,7 @@ def test_new_rows_are_stored_as_prepare_stores_them(tmp_path, spec, name) -> Non
 def test_values_that_train_lacks_are_counted(tmp_path, spec) -> None:
     frame = people().dropna().assign(job="astronaut")
     frame.to_csv(tmp_path / "new.csv", index=False)
-    with pytest.warns(UserWarning, match=f"values that train lacks: job {len(frame)}"):
+    with pytest.warns(UserWarning, match=f"values not seen in train: job {len(frame)}"):
         _, values = read_input(tmp_path / "new.csv", spec)
     assert not values[:, 2].any()
 
@@ -126,7 +126,7 @@ def test_bytes_that_are_no_text_and_rows_that_are_too_long(tmp_path, spec) -> No
 
 def test_arrays_know_nothing_of_categories(tmp_path, spec) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 3)))
-    assert "an array does not hold categories" in refused(tmp_path / "x.npy", spec).what
+    assert "an array cannot hold a table's categories" in refused(tmp_path / "x.npy", spec).what
 
 
 @pytest.mark.parametrize("header", [True, False])

@@ -119,9 +119,9 @@ def test_folders_that_are_not_as_they_should_be(tmp_path, scratch) -> None:
     assert "no texts" in refused(tmp_path / "empty", scratch).what
     root = make_folder(tmp_path / "r", "pos/b.txt", "neg/a.txt")
     error = refused(root, scratch, label_names=("pos", "negg"))
-    assert error.what == "there is no folder 'negg' in it"
+    assert error.what == "the folder has no folder 'negg'"
     assert error.fix == "did you mean 'neg'?"
-    assert "its splits in it" in refused(root, scratch, test_path=str(root)).what
+    assert "its own splits" in refused(root, scratch, test_path=str(root)).what
     (root / "pos" / "b.txt").write_bytes(b"caf\xe9")
     error = refused(root, scratch)
     assert error.what == "not utf-8 at byte 3 (line 1)"
@@ -181,10 +181,10 @@ def test_labels_out_of_range(tmp_path, scratch) -> None:
     path = lines(tmp_path, "0 a\n1 b\n2 c\n3 d\n1 e\n")
     error = refused(path, scratch, label_names=("neg", "pos"))
     assert error.exit_code == 3
-    assert error.what == "2 labels are none of neg, pos: '2' (line 3), '3' (line 4)"
+    assert error.what == "2 labels are not among neg, pos: '2' (line 3), '3' (line 4)"
     assert error.where == str(path)
     error = refused(lines(tmp_path, "neg a\npos b\nPos c\n"), scratch, label_names=("neg", "pos"))
-    assert error.what == "1 labels are none of neg, pos: 'Pos' (line 3)"
+    assert error.what == "1 labels are not among neg, pos: 'Pos' (line 3)"
 
 
 @pytest.mark.parametrize(

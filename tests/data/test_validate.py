@@ -71,8 +71,8 @@ def cases():
         "images as labels": (with_part(table("image"), y=image[:, 0]), r"shape \(60, 6, 5\)"),
         "labels as images": (with_part(table("image"), y.astype(np.uint8)), r"of shape \(60,\)"),
         "one class": (table(classes=1), "1 class "),
-        "class twice": (_renamed(classes=["a", "b", "a"]), "'a' is twice in classes"),
-        "feature twice": (_renamed(features=["a", "b", "b", "c"]), "'b' is twice in features"),
+        "class twice": (_renamed(classes=["a", "b", "a"]), "'a' appears twice in classes"),
+        "feature twice": (_renamed(features=["a", "b", "b", "c"]), "'b' appears twice in features"),
         "features": (_renamed(features=["a", "b"]), "4 features, 2 names"),
         "unknown part": (with_part(table(), name="training"), r"parts \['training'\]"),
         "only a test part": (with_part(table(), name="test"), r"parts \['test'\]"),
@@ -127,8 +127,8 @@ def test_sound_splits_pass() -> None:
     [
         (labels([0, 1], [], [1]), "the val split is empty"),
         (labels([1, 1], [1], [1]), "train has a single class"),
-        (labels([0, 1], [2, 0], [1]), "val has classes that train lacks: class 2"),
-        (labels([0, 1], [0, 1], [1, 2]), "test has classes that train lacks: class 2"),
+        (labels([0, 1], [2, 0], [1]), "val has classes that are not in train: class 2"),
+        (labels([0, 1], [0, 1], [1, 2]), "test has classes that are not in train: class 2"),
     ],
 )
 def test_split_refusals(targets, message) -> None:
@@ -138,7 +138,7 @@ def test_split_refusals(targets, message) -> None:
 
 def test_a_class_that_val_lacks_is_worth_a_warning() -> None:
     (message,) = check_splits(make_raw(), labels([0, 1, 2], [0], [0]))
-    assert "val lacks the classes class 1, class 2" in message
+    assert "val has no samples of the classes class 1, class 2" in message
 
 
 def test_regression_has_no_classes_to_miss() -> None:

@@ -158,7 +158,7 @@ def test_a_preview_that_fails_does_not_end_the_run(
 
 
 def test_batches_larger_than_the_data(project: Path) -> None:
-    with pytest.raises(ConfigError, match="leave no step"):
+    with pytest.raises(ConfigError, match="gives no full batch"):
         preview.preview(config_of("image", "loader.batch_size=5000"))
 
 

@@ -155,7 +155,7 @@ def test_predicted_against_true_shows_pairs_and_residuals(columns: int) -> None:
 def test_predicted_against_true_counts_what_is_not_finite() -> None:
     predicted = np.array([1.0, math.nan, 3.0, math.inf])
     figure = figures.predicted_against_true(np.arange(4.0), predicted, "y")
-    assert figure.axes[0].get_title("right") == "2 that are not finite left out"
+    assert figure.axes[0].get_title("right") == "2 non-finite values left out"
     figure = figures.predicted_against_true(np.arange(2.0), np.full(2, math.nan), "y")
     assert "finite" in figure.texts[0].get_text()
 

@@ -185,7 +185,7 @@ def test_the_title_says_what_was_done() -> None:
     assert "train: 12,345,678" in text
     assert "test, not opened: 7,654,321 samples" in text
     assert GUARD[0].strip() in text
-    assert "... and 9 lines more" in text
+    assert "... and 9 more lines" in text
     text = texts_of(draw(spec, samples(spec, False), statistics(spec, False)))
     assert "no augmentation" in text
     assert "after" not in text

@@ -68,7 +68,7 @@ def test_one_batch_is_learnt_by_heart(project, capsys, model):
     config = load([*LITTLE, *settings, f"trainer.max_epochs={times}"])
     result = train(config)
     said = capsys.readouterr().err
-    assert "memorized, as it should be" in said
+    assert "memorized, as expected" in said
     losses = [row["train/loss"] for row in read_rows(result.folder / "history.csv")]
     assert losses[-1] < 0.01 * losses[0]
     assert torch.load(result.folder / "last.ckpt", weights_only=True)["global_step"] == times

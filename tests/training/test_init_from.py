@@ -78,7 +78,7 @@ def test_what_one_of_them_lacks_is_named(source):
 def test_when_nothing_fits_it_is_refused(source, model):
     """Batch norm's counters always have the same shape; they are no weights."""
     built, spec = fresh(model, *MORE)
-    with pytest.raises(CheckpointError, match="no weight of it fits") as caught:
+    with pytest.raises(CheckpointError, match="none of its weights fits") as caught:
         init_from(built, spec, "last")
     assert caught.value.exit_code == 4
 

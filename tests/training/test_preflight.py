@@ -58,14 +58,14 @@ def test_what_processes_cannot_do_together_is_said_at_once(project) -> None:
 
 
 def test_a_single_process_has_nothing_to_share(project) -> None:
-    with pytest.raises(ConfigError, match="there is one process"):
+    with pytest.raises(ConfigError, match="but there is one"):
         preflight(changed(small(), strategy="fsdp2"))
 
 
 def test_rules_of_a_command_come_on_top(project) -> None:
     config = changed(small("monitor=train/loss"), devices=2)
     preflight(config)
-    with pytest.raises(Refused, match="how many folds") as error:
+    with pytest.raises(Refused, match="number of folds") as error:
         preflight(config, [folds])
     assert len(error.value.reasons) == 2
     with pytest.raises(ConfigError, match="validation"):

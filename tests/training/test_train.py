@@ -147,7 +147,7 @@ BATCH_NORM = {"_target_": "litlab.models.mlp.MLP", "hidden": [8], "norm": "batch
 @pytest.mark.parametrize(
     ("overrides", "model", "says", "where"),
     [
-        (["loader.batch_size=5000"], None, "leave no step", "loader.batch_size"),
+        (["loader.batch_size=5000"], None, "gives no full batch", "loader.batch_size"),
         (["loader.batch_size=1"], BATCH_NORM, "one sample at a time", "loader.batch_size"),
         (
             ["loader.batch_size=19", "loader.drop_last=false", "trainer.limit_train_batches=1.0"],
@@ -155,7 +155,7 @@ BATCH_NORM = {"_target_": "litlab.models.mlp.MLP", "hidden": [8], "norm": "batch
             "a last one of a single sample",
             "loader.batch_size, loader.drop_last",
         ),
-        (["trainer.strategy=fsdp2"], None, "there is one process", "trainer.devices"),
+        (["trainer.strategy=fsdp2"], None, "but there is one", "trainer.devices"),
         (["trainer.devices=17"], None, "shared by 17", "loader.batch_size"),
         (["trainer.num_nodes=17"], None, "shared by 17", "loader.batch_size"),
         (

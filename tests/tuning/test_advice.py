@@ -126,7 +126,7 @@ def test_a_setting_that_clearly_matters() -> None:
     assert sum(one.value for one in found) == pytest.approx(1)
     assert all(one.low <= one.value <= one.high for one in found)
     assert found == importances(made)
-    assert not said(made, "do not tell")
+    assert not said(made, "cannot show which")
     assert said(made, "hardly mattered", "~study.space.model.")
     (line,) = said(made, "for a closer look")
     low, high = (float(part.split()[0]) for part in line.split("=")[-2:])
@@ -137,7 +137,7 @@ def test_too_few_trials_to_tell() -> None:
     rng = np.random.default_rng(0)
     for seed in range(10):
         made = random_study(20, lambda p: float(rng.normal()), seed)
-        (line,) = said(made, "20 completed trials do not tell")
+        (line,) = said(made, "20 completed trials cannot show")
         assert "study.n_trials=40" in line
         assert not said(made, "for a closer look")
         assert not said(made, "hardly mattered")
@@ -151,7 +151,7 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
     assert line.startswith("3 of 3 trials were completed: too few")
     assert advise(study([]), SPACE, [LOSS], []) == [
         "0 of 0 trials were completed: too few to say what mattered; "
-        "study.n_trials=20 would tell more"
+        "study.n_trials=20 would show more"
     ]
 
 
@@ -223,12 +223,12 @@ def test_failures_by_chance_do_not_cluster() -> None:
 def test_failures_alike() -> None:
     made = with_failures(lambda p, _: p["model.width"] > 192, 0)
     n = sum(t.state == TrialState.FAIL for t in made.trials)
-    (line,) = said(made, "failed alike")
-    assert line.startswith(f"{n} trials failed alike: OutOfMemory: ")
+    (line,) = said(made, "failed for the same reason")
+    assert line.startswith(f"{n} trials failed for the same reason: OutOfMemory: ")
     made = study([trial(SPACE, {}, None, TrialState.FAIL, text) for text in ("ab", "cd")])
-    assert not said(made, "failed alike")
+    assert not said(made, "failed for the same reason")
     made = study([trial(SPACE, {}, None, TrialState.FAIL, "x" * 400) for _ in range(3)])
-    (line,) = said(made, "all trials failed alike: xxx")
+    (line,) = said(made, "all trials failed for the same reason: xxx")
     assert len(line) < 200
 
 

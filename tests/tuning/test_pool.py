@@ -117,5 +117,5 @@ def test_no_process_to_be_had(pool, monkeypatch) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(module, "start", refuse)
-    with pytest.raises(EnvironmentFault, match="no process for a training"):
+    with pytest.raises(EnvironmentFault, match="no process could be started for a training"):
         made.begin("one", SimpleNamespace(), 0, fresh=True)

@@ -143,7 +143,7 @@ def test_one_that_diverged_does_not_flatten_the_rest() -> None:
         for figure in figures_of(mixed(), title):
             assert figure.layout.yaxis.range[1] < 10
     notes = [d.note for d in drawings(mixed(), ONE)]
-    assert sum("Double-click shows those that are far worse" in note for note in notes) == 2
+    assert sum("Double-click to include the much worse ones" in note for note in notes) == 2
 
 
 def test_the_front_is_optunas_and_in_view() -> None:

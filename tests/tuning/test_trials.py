@@ -339,7 +339,7 @@ def test_several_objectives(tuner, capsys) -> None:
 def test_a_study_of_other_settings_is_put_aside(tuner, project: Path, capsys) -> None:
     tuner(finalists=0).run()
     tuner("model.width=9", finalists=0, n_trials=2).run()
-    assert "the study with other settings is now called x-until-" in capsys.readouterr().err
+    assert "the study with other settings was renamed to x-until-" in capsys.readouterr().err
     assert len(list((project / ".litlab" / "studies").glob("x-until-*.db"))) == 1
     assert len(list((project / "runs").glob("x-until-*"))) == 1
 

@@ -41,7 +41,7 @@ def test_survives_the_way_between_processes(error: errors.LitlabError) -> None:
         ("accurcy", ["accuracy", "f1"], "did you mean 'accuracy'?"),
         ("mlp", ["MLP", "CNN"], "did you mean 'MLP'?"),
         ("zzz", ["b", "a", "a"], "one of: a, b"),
-        ("zzz", [], "there is nothing to choose from"),
+        ("zzz", [], "there are no choices"),
     ],
 )
 def test_nearest(name: str, known: list[str], hint: str) -> None:

@@ -84,7 +84,7 @@ def test_a_link_out_of_the_prepared_data_is_refused(project: Path) -> None:
     parent = project / "data" / "prepared"
     parent.mkdir(parents=True)
     (parent / "wine").symlink_to(outside)
-    with pytest.raises(DataError, match="leads out of data/prepared"):
+    with pytest.raises(DataError, match="points outside of data/prepared"):
         paths.prepared_folder("wine")
     (parent / "same").symlink_to(parent / "other")
     assert paths.prepared_folder("same") == parent / "same"

@@ -31,5 +31,5 @@ Prepared = Annotated[
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Folder, name, MLflow id, .ckpt, or last.")]
 Trust = Annotated[
     list[str] | None,
-    typer.Option("--trust", help="A package of yours that the checkpoint may import."),
+    typer.Option("--trust", help="A package of your own that the checkpoint may import."),
 ]

@@ -41,7 +41,7 @@ def check(trainer: TrainerConfig) -> None:
 
 
 def device_reasons(trainer: TrainerConfig) -> Reasons:
-    """Give what this machine lacks of what is asked for. There is no silent fallback."""
+    """Yield an error for each requested device that this machine does not have."""
     return (reason for rule in DEVICE_RULES for reason in rule(trainer))
 
 

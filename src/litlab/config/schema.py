@@ -1,4 +1,4 @@
-"""What a configuration may contain: types, ranges, and the names that exist."""
+"""The schema of a configuration: names, types and ranges of all settings."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,8 +18,8 @@ Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
 Precision = Literal[
     "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "transformer-engine"
 ]
-# Not ddp_spawn nor ddp_fork: what their workers record is lost to the process that reports. Nor the
-# first FSDP: it flattens weights, so that the optimizer cannot tell them from biases.
+# Without ddp_spawn and ddp_fork: the main process does not get what workers record. Without the
+# first FSDP: it flattens weights, so the optimizer cannot distinguish them from biases.
 Strategy = Literal[
     "auto",
     "ddp",
@@ -27,7 +27,7 @@ Strategy = Literal[
     "ddp_find_unused_parameters_false",
     "fsdp2",
 ]
-# What stops `prepare`, by the names that `data.allow` takes.
+# Findings that end `prepare` with an error, under their names in `data.allow`.
 GuardCheck = Literal["exact_duplicates", "near_duplicates", "group_leak", "single_class"]
 MetricName = Annotated[
     str, Field(pattern=r"^\w+$", description="a name of letters, digits and '_'")
@@ -55,27 +55,27 @@ class _Strict(BaseModel):
 
 
 class DataConfig(_Strict):
-    """What `prepare` reads, and nothing else: a change here prepares the data again."""
+    """Everything that `prepare` reads: if one of these changes, data are prepared again."""
 
     name: DataName
-    path: str | None = None  # of the user's own files; conf/ hands it on to the source
+    path: str | None = None  # of the user's files; conf/ passes it to the source
     source: Component
     val_fraction: Share
     test_fraction: Share | None
     split_seed: Index
     stratify: bool
-    group: str | None = None  # column whose equal values stay in one split
-    time: str | None = None  # column by which train comes before val, and val before test
+    group: str | None = None  # column; samples with equal values stay in one split
+    time: str | None = None  # column to sort by: train, then val, then test
     num_folds: Annotated[int, NOT_BOOL, Field(ge=2)] | None = None
-    fold: Index | None = None  # which of the folds is val, from 0
-    allow: list[GuardCheck] = []  # findings of the leakage check that do not stop
-    # Which of the settings that splits of a source's own make useless the user has typed. Not part
-    # of the configuration: a default is ignored silently.
+    fold: Index | None = None  # the validation fold, counted from 0
+    allow: list[GuardCheck] = []  # findings of the leakage check to accept
+    # The split settings that the user has given: if the source brings its own splits, these cause a
+    # warning, defaults do not. Not part of the configuration.
     _typed: frozenset[str] = PrivateAttr(default=frozenset())
 
 
 class LoaderConfig(_Strict):
-    """How prepared arrays become batches."""
+    """Batch sizes, and where the arrays are kept."""
 
     batch_size: Count
     eval_batch_size: Count
@@ -84,7 +84,7 @@ class LoaderConfig(_Strict):
 
 
 class EarlyStoppingConfig(_Strict):
-    """When training stops by itself."""
+    """When to stop training early."""
 
     patience: Count
     min_delta: NonNegative = 0.0
@@ -100,8 +100,8 @@ class EMAConfig(_Strict):
 class SWAConfig(_Strict):
     """Mean of the weights of the last epochs."""
 
-    start: Share = 0.75  # of the training
-    lr: Positive  # from then on
+    start: Share = 0.75  # share of the training before averaging starts
+    lr: Positive  # the constant learning rate while averaging
 
 
 class TrainerConfig(_Strict):
@@ -157,13 +157,13 @@ class Config(_Strict):
     name: Name | None
     seed: Annotated[int, NOT_BOOL, Field(ge=0, lt=2**32)]
     monitor: str
-    monitor_mode: Literal["min", "max"] | None = None  # None: as the metric says
+    monitor_mode: Literal["min", "max"] | None = None  # None: read from the metric
     plot: Literal["confusion", "confusion_normalized", "scatter"]
     trust: list[str]
     init_from: str | None = None
     data: DataConfig
     loader: LoaderConfig
-    augment: dict[str, Component] = {}  # `augment=[]` leaves no such key
+    augment: dict[str, Component] = {}  # `augment=[]` removes the key
     model: Component
     task: Component
     loss: Component
@@ -172,12 +172,12 @@ class Config(_Strict):
     scheduler: Component
     trainer: TrainerConfig
     tracking: TrackingConfig
-    # What it was composed from, for a study composes it again with other values; None if it was
-    # read from a file. No part of the configuration.
+    # The overrides it was composed from, because a study composes it again with other values; None
+    # if it was read from a file. Not part of the configuration.
     _overrides: tuple[str, ...] | None = PrivateAttr(default=None)
 
     def __eq__(self, other: object) -> bool:
-        """Whether all settings are equal, however they were given."""
+        """Whether all settings are equal, whether composed or read from a file."""
         return isinstance(other, Config) and self.model_dump() == other.model_dump()
 
     @property
@@ -186,9 +186,9 @@ class Config(_Strict):
         return self.name or f"{self.data.name}-{self.model['_target_'].rpartition('.')[2].lower()}"
 
 
-# What litlab passes to a task of its own or to one that is derived from it; any other
-# LightningModule gets the first two of them, if its constructor has them. What follows the first
-# three is for Python: a configuration has groups for it.
+# Arguments that litlab passes to its own tasks and to classes derived from them; any other
+# LightningModule gets the first two, if its constructor has them. Those after the first three are
+# for Python: a configuration has groups for them.
 GIVEN_TO_TASK = (
     *("model", "spec", "parts"),
     *("loss", "optimizer", "scheduler", "metrics", "monitor"),
@@ -204,5 +204,5 @@ NUM_GIVEN: dict[str, int | tuple[str, ...]] = {
     "optimizer": 1,  # model
     "scheduler": 2,  # optimizer, horizon
 }
-# What litlab passes by keyword to those that take it, unless the configuration does.
+# Passed by keyword to constructors that have it, unless the configuration sets it.
 GIVEN_BY_NAME = {"metrics": ("num_classes",)}

@@ -18,16 +18,16 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def no_step(batch_size: int, available: int) -> ConfigError:
-    """Return the reason why an epoch would have no batch."""
+    """Return the error of an epoch without a full batch."""
     return ConfigError(
-        f"batches of {batch_size} from {available} samples leave no step",
+        f"loader.batch_size={batch_size} gives no full batch of {available} samples",
         "loader.batch_size",
-        f"at most {available}, or loader.drop_last=false",
+        f"use at most {available}, or loader.drop_last=false",
     )
 
 
 class ArrayDataModule(pl.LightningDataModule):
-    """Serves prepared arrays; augments whole batches, on their device, only while training.
+    """Batches of prepared arrays; training batches are augmented on their device.
 
     Args:
         folder: The prepared arrays.
@@ -59,7 +59,7 @@ class ArrayDataModule(pl.LightningDataModule):
         self.arrays: dict[str, Split] = {}
 
     def open(self) -> None:
-        """Map the arrays and compare all files' checksums; a second call does nothing.
+        """Memory-map the arrays and verify all checksums; a second call does nothing.
 
         Raises:
             DataError: A file is missing or altered.
@@ -71,25 +71,25 @@ class ArrayDataModule(pl.LightningDataModule):
                 self.arrays[split] = open_split(self.folder, self.spec, split)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the arrays, and move them to the device if they are kept there."""
+        """Open the arrays, and move them to the device if they are to be kept there."""
         self.open()
         if self._on_device():
             device = self.trainer.strategy.root_device  # type: ignore[union-attr]
             self.arrays = {name: split.to(device) for name, split in self.arrays.items()}
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled batches of the train split."""
+        """Return shuffled batches of the train split."""
         loader = self._loader("train", self.loader.batch_size, training=True)
         if not len(loader):
             raise no_step(self.loader.batch_size, len(loader.split))
         return loader
 
     def val_dataloader(self) -> BatchLoader:
-        """The validation split, in order, to the last sample."""
+        """Return the whole validation split, in order."""
         return self._loader("val", self.loader.eval_batch_size, training=False)
 
     def on_after_batch_transfer(self, batch: Indexed, dataloader_idx: int) -> Batch:
-        """Make floats, augment (training only), normalize: on the device the batch is on."""
+        """Convert to floats, augment (training only) and normalize, on the batch's device."""
         x, y, index = batch[:3]
         if self.preprocess.mean.device != x.device:
             self.preprocess.to(x.device)
@@ -98,9 +98,9 @@ class ArrayDataModule(pl.LightningDataModule):
             x, y = self.preprocess.augmented(x, y, self.augmentations, key)
         else:
             x = self.preprocess(x)
-        # Lightning converts to the Trainer's precision before this hook, which undoes it.
+        # Lightning converts to the Trainer's precision before this hook, so convert again after it.
         x = x if self.trainer is None else self.trainer.precision_plugin.convert_input(x)
-        return x, y, *batch[3:]  # the share of one of several processes
+        return x, y, *batch[3:]  # with several processes: this process's share of the batch
 
     def _loader(self, split: str, batch_size: int, *, training: bool) -> BatchLoader:
         assert split in self.splits, f"'{split}' is not among the splits it may open: {self.splits}"
@@ -120,7 +120,7 @@ class ArrayDataModule(pl.LightningDataModule):
         )
 
     def _on_device(self) -> bool:
-        """Whether the arrays go to the device: asked for, or a GPU has four times the room."""
+        """Whether arrays are kept on the device: if set, or if a GPU has four times their size."""
         if self.trainer is None or self.loader.resident == "memory":
             return False
         device = self.trainer.strategy.root_device
@@ -132,7 +132,7 @@ class ArrayDataModule(pl.LightningDataModule):
 
 
 class DataModule(ArrayDataModule):
-    """The data of a configuration: prepared where they are not yet, with its augmentation.
+    """The data of a configuration, prepared if necessary, with its augmentation.
 
     Batches are `(x, y)`: images `(B, C, H, W)`, sequences `(B, C, L)` and table rows `(B, F)` as
     normalized float32, texts as token ids `(B, L)`; `y` is class numbers `(B,)` int64, targets

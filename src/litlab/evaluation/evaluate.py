@@ -196,7 +196,7 @@ def _send(
     try:
         known = bool(found.record) or logger.has_run()
     except EnvironmentFault as error:
-        warnings.warn(f"the run was not looked for: {error.what}", stacklevel=3)
+        warnings.warn(f"the run could not be looked up: {error.what}", stacklevel=3)
         return False
     if not known:
         warnings.warn("this checkpoint's run is not in the tracking store", stacklevel=3)

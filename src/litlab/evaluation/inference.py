@@ -103,7 +103,7 @@ def rebuild(loaded: Loaded, path: Path) -> Task:
         fix += "use load_from_checkpoint"
         raise CheckpointError(what, str(path), fix)
     if is_own_module(loaded.metadata.config):
-        what = f"it is of {node['_target_']}, whose outputs litlab does not know"
+        what = f"its task is {node['_target_']}, whose outputs litlab does not know"
         fix = "use it in Python: load_from_checkpoint of that class"
         raise CheckpointError(what, str(path), fix)
     try:

@@ -53,7 +53,7 @@ def predictions(
     trust: Sequence[str] = (),
     task: Task | None = None,
 ) -> "pd.DataFrame":
-    """Return the predictions of a checkpoint's network, a row a sample.
+    """Return the predictions of a checkpoint's network, one row per sample.
 
     Args:
         checkpoint: The file.

@@ -58,7 +58,7 @@ def preview(config: Config, out: Path | None = None) -> tuple[Path, dict[str, An
 
 
 def preview_of_run(data: ArrayDataModule, folder: Path) -> list[Path]:
-    """Draw a preview into a run's folder and return its files; it is no reason to end the run.
+    """Draw a preview into a run's folder and return its files; a failure does not end the run.
 
     Raises:
         LitlabError: What would end the run a moment later.
@@ -157,7 +157,7 @@ def _in_words(
 
 
 def _differ(x: torch.Tensor, new_x: torch.Tensor, y: torch.Tensor, new_y: torch.Tensor) -> bool:
-    """Whether a sample was changed by more than rounding; a soft label is none of a class."""
+    """Whether a sample was changed by more than rounding; a soft label is not a class."""
     if x.shape != new_x.shape or not torch.allclose(x.float(), new_x.float(), atol=1e-5):
         return True
     return y.shape == new_y.shape and not torch.equal(y, new_y)

@@ -1,4 +1,4 @@
-"""A run as Python sees it: what it was, what it reached, and what its network is good for."""
+"""The public `Run`: a run's record, metrics, evaluation and predictions."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -78,7 +78,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's name, `<data>-<model>` unless it was given one."""
+        """The run's name, `<data>-<model>` unless it has a given name."""
         return self.record.run_name
 
     @property
@@ -88,7 +88,7 @@ class Run:
 
     @property
     def history(self) -> "pd.DataFrame":
-        """A row an epoch: "epoch" (from 0, as in MLflow), "train/loss", "val/accuracy", "lr", ...
+        """One row per epoch: "epoch" (from 0, as in MLflow), "train/loss", "val/accuracy", ...
 
         Without rows where no epoch was finished.
         """
@@ -119,7 +119,7 @@ class Run:
         return evaluate(str(self.checkpoint), out, self.trust, tta, self.task)
 
     def predict(self, values: Any, *, resize: bool = False) -> "pd.DataFrame":
-        """Return predictions for new data, a row a sample.
+        """Return predictions for new data, one row per sample.
 
         Args:
             values: An array or tensor `(N, *shape)` in the units of the raw data (images: bytes
@@ -140,7 +140,7 @@ class Run:
         return predictions(self.checkpoint, values, resize=resize, trust=self.trust, task=self.task)
 
     def generate(self, prompt: str = "", *, max_tokens: int = 500, **settings: Any) -> str:
-        """Let a language model write.
+        """Generate text with a language model.
 
         Args:
             prompt: What the text begins with.
@@ -195,7 +195,7 @@ def runs(query: str = "", *, uri: str | None = None) -> Iterator[Run]:
     address = tracking_uri(uri, root)
     own = root / "mlflow.db"
     if address == f"sqlite:///{own}" and not own.is_file():
-        return  # nothing was recorded yet, and looking would make the file
+        return  # nothing was recorded yet, and a query would create the file
     client = MLflowLogger(address, "", root / "mlartifacts").client
     trust = tuple(trusted_packages())
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -218,4 +218,4 @@ def runs(query: str = "", *, uri: str | None = None) -> Iterator[Run]:
         if not page:
             break
     if gone:
-        warnings.warn(f"{gone} more runs match whose folders are not here", stacklevel=2)
+        warnings.warn(f"{gone} more runs match, but their folders do not exist", stacklevel=2)

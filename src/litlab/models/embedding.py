@@ -72,7 +72,7 @@ def require_labels(spec: DataSpec) -> None:
 
 
 def flat_input(spec: DataSpec, embed_dim: int) -> tuple[nn.Module, int]:
-    """What turns a sample of any kind into one vector, and that vector's length."""
+    """Return a module that maps a sample of any kind to one vector, and its length."""
     require_labels(spec)
     if spec.kind == "text":
         return BagOfTokens(spec, embed_dim), embed_dim

@@ -23,7 +23,7 @@ def learning_curves(history: History, best_epoch: int | None, columns: int = 2) 
     """Draw every quantity of a run by epoch, train against validation, and the learning rate.
 
     Args:
-        history: One row an epoch: "epoch", "train/NAME", "val/NAME", "lr"; any may be missing.
+        history: One row per epoch: "epoch", "train/NAME", "val/NAME", "lr"; any may be missing.
             None is a value that was not recorded; NaN and infinity leave a gap in the line.
         best_epoch: The epoch whose checkpoint was kept; it is marked.
             Epochs are given from 0 and drawn from 1.
@@ -114,7 +114,7 @@ def predicted_against_true(
     panels.scatter_panel(scatter, actual, predicted, target)
     panels.residual_panel(residuals, predicted - actual, target)
     if lost:
-        note = f"{lost} that are not finite left out"
+        note = f"{lost} non-finite values left out"
         scatter.set_title(note, loc="right", fontsize=9, color=ORANGE)
     return figure
 

@@ -1,4 +1,4 @@
-"""Everything that is written down about one run, in its folder and in MLflow."""
+"""Writes the record of one run, in its folder and in MLflow."""
 
 import os
 import time
@@ -32,11 +32,11 @@ from litlab.utils.strict_json import dumps
 if TYPE_CHECKING:
     from litlab.runs.checkpoint.resume import Interruption
 
-NOT_METRICS = ("epoch", "lr")  # of a row of the history
+NOT_METRICS = ("epoch", "lr")  # columns of the history that are no metrics
 
 
 class Recording:
-    """A run's record: opened before the first step, closed with the true status.
+    """The record of a run: opened before the first step, closed with its final status.
 
     Args:
         config: What the run was asked to do.
@@ -67,7 +67,7 @@ class Recording:
         uri = tracking_uri(config.tracking.uri, root)
         self.history = History(folder / "history.csv")
         self._began, self._seconds_before = time.monotonic(), 0.0
-        self._resumed_at = 0  # the step; what TensorBoard shows beyond it is measured again
+        self._resumed_at = 0  # the step; later TensorBoard events are replaced
         self.mlflow = MLflowLogger(uri, config.tracking.experiment, root / "mlartifacts")
         self._open = OpenRun(uri, folder)
         self.record = RunRecord(
@@ -76,7 +76,9 @@ class Recording:
             experiment=config.tracking.experiment,
             tracking_uri=redact(uri),
             data={"name": spec.name, "checksum": spec.checksum, "split": spec.split_hash},
-            git=git_state(project_root()),  # of the code that runs: DVC may run a copy
+            git=git_state(
+                project_root()
+            ),  # of the running code: DVC may run a copy of the repository
             dvc_experiment=os.environ.get("DVC_EXP_NAME"),
             environment=environment.describe(),
             command=redact(command),
@@ -85,7 +87,7 @@ class Recording:
 
     @property
     def loggers(self) -> list[Logger]:
-        """What the Trainer reports to."""
+        """The Trainer's loggers."""
         loggers: list[Logger] = [self.history, self.mlflow]
         if self.config.tracking.tensorboard:
             gone: dict[str, Any] = {"purge_step": self._resumed_at} if self._resumed_at else {}
@@ -93,7 +95,7 @@ class Recording:
         return loggers
 
     def start(self, model: nn.Module) -> None:
-        """Open the run, with its whole configuration.
+        """Open the run and record its configuration.
 
         Raises:
             EnvironmentFault: The store cannot be reached.
@@ -101,7 +103,7 @@ class Recording:
         parameters = (p for p in model.parameters() if p.requires_grad)
         self.record.num_parameters = sum(p.numel() for p in parameters)
         self._open.begin()
-        self.record.save(self.folder)  # first of all: by it an aborted run's folder is known
+        self.record.save(self.folder)  # first, so that the folder of an aborted run is recognized
         content = redact(self.config.model_dump(mode="json"))
         text = configuration.dump(content)
         (self.folder / "config.yaml").write_text(text)
@@ -115,15 +117,15 @@ class Recording:
         say(self._introduction(model))
 
     def resume(self, model: nn.Module, found: "Interruption") -> None:
-        """Open the record of an interrupted run again, as it was when that was last saved.
+        """Reopen the record of an interrupted run, in its last saved state.
 
         Raises:
             EnvironmentFault: The store cannot be reached.
         """
         self.record.run_id = self.mlflow.run_id = found.manifest["run_id"]
         tracked, best = found.recorded()
-        if best is not None:  # the fit restores it too, unless it fails before
-            with suppress(KeyError):  # and refuses what is damaged
+        if best is not None:  # the fit restores it too, unless it fails first
+            with suppress(KeyError):  # the fit reports damaged state
                 self.best.load_state_dict(best)
         self.history.rows = {int(epoch): row for epoch, row in tracked["rows"].items()}
         if self.history.rows:
@@ -143,7 +145,7 @@ class Recording:
         close_runs(self.mlflow.client, self.mlflow.uri)
 
     def tracked(self) -> dict[str, Any]:
-        """Return what was recorded so far: what a run that goes on from here begins with."""
+        """Return everything recorded so far, from which a resumed run continues."""
         return {
             "rows": self.history.rows,
             "started": self.record.started,
@@ -152,7 +154,7 @@ class Recording:
         }
 
     def fit_begins(self) -> None:
-        """Count the run's seconds from now on."""
+        """Start measuring the run's duration."""
         self._began = time.monotonic()
 
     def keep(self, files: Iterable[Path]) -> None:
@@ -166,26 +168,26 @@ class Recording:
         It raises nothing: an error that ended the run must not give way to one in recording it.
         """
         rows, saved, sent = self.history.rows, False, False
-        self.record.run_id = self.mlflow.run_id  # a start that failed may have come as far as that
+        self.record.run_id = self.mlflow.run_id  # set even if the start failed later
         self.record.status = status
         self.record.seconds = round(self._seconds_before + time.monotonic() - self._began, 3)
         finished = ["train/loss" in row for row in rows.values()]
-        self.record.epochs = sum(finished) or len(rows)  # a module of one's own may log other names
+        self.record.epochs = sum(finished) or len(rows)  # a user's module may log other names
         try:
-            if self.checkpoint.is_file():  # from the first whole epoch on
+            if self.checkpoint.is_file():  # exists after the first complete epoch
                 self._note_best()
             self.record.save(self.folder)
             saved = True
         except Exception as error:
             warnings.warn(f"the run's record is incomplete: {error}", stacklevel=2)
-        finally:  # a warning may be an error, and a signal may come at any time
-            if self.record.run_id:  # else the store was never reached
+        finally:  # warnings can be errors, and signals can arrive at any time
+            if self.record.run_id:  # otherwise the store was not reached
                 sent = self._close_store(status)
             self.all_sent = sent
             self._open.end(status, closed=saved and (sent or not self.record.run_id))
 
     def _close_store(self, status: str) -> bool:
-        """Send what is left; the status even where that is broken off."""
+        """Send the remaining records; the final status even if that is interrupted."""
         try:
             self._send_rest()
         finally:
@@ -203,7 +205,7 @@ class Recording:
             self.mlflow.log_metrics({**summary, "best/epoch": epoch, "epoch": epoch})
 
     def _note_best(self) -> None:
-        """Take over the values of the epoch whose checkpoint was kept."""
+        """Copy the metrics of the best epoch into the record."""
         row = self.history.rows.get(-1 if self.best.epoch is None else self.best.epoch)
         if row is not None:
             self.record.best_epoch = self.best.epoch
@@ -243,7 +245,7 @@ class Recording:
 
     def _tags(self) -> dict[str, str]:
         git = {f"git.{key}": value for key, value in self.record.git.items()}
-        if "commit" in self.record.git:  # the column of MLflow's own page
+        if "commit" in self.record.git:  # shown as a column on MLflow's page
             git["mlflow.source.git.commit"] = self.record.git["commit"]
         experiment = self.record.dvc_experiment
         return {
@@ -255,15 +257,17 @@ class Recording:
             "data.split": self.spec.split_hash,
             "model.parameters": str(self.record.num_parameters),
             "mlflow.source.name": "litlab train",
-            "threads": str(torch.get_num_threads()),  # sums in another order: another last digit
-            # DVC deletes the copy of the repository that it runs queued experiments in.
+            "threads": str(
+                torch.get_num_threads()
+            ),  # affects the summation order, so the last digits
+            # DVC runs queued experiments in a copy of the repository, which it deletes.
             **({} if ".dvc" in self.place.parts else {"run.folder": str(self.place)}),
             **({"dvc.experiment": experiment} if experiment else {}),
         }
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as `a.b.c` to text: what can be searched in MLflow."""
+    """Return nested settings as a flat mapping `a.b.c` to text, to search by in MLflow."""
     flat: dict[str, str] = {}
     for key, value in content.items():
         name = f"{prefix}{key}"

@@ -88,7 +88,9 @@ def _require_task(config: Config, spec: DataSpec) -> None:
     module, _, name = config.task["_target_"].rpartition(".")
     if module == Task.__module__ and name in own.values() and name != own[spec.task]:
         raise ConfigError(
-            f"{name} on '{spec.name}', which is {spec.task}", "task", f"set task={spec.task}"
+            f"{name} does not fit '{spec.name}', whose task is {spec.task}",
+            "task",
+            f"set task={spec.task}",
         )
 
 
@@ -115,7 +117,7 @@ def _try(task: Task, spec: DataSpec) -> None:
         expected = (len(x), *places, spec.num_outputs)
         if tuple(outputs.shape) != expected:
             raise ValueError(
-                f"it gives {tuple(outputs.shape)} for {len(x)} samples, not {expected}"
+                f"it returns {tuple(outputs.shape)} for {len(x)} samples, not {expected}"
             )
         where = "loss"
         _require_one_number(task.loss(task.outputs_for_loss(outputs), task.targets_for_loss(y)))
@@ -132,7 +134,7 @@ def _try(task: Task, spec: DataSpec) -> None:
         raise ConfigError(
             f"does not fit '{spec.name}' ({spec.kind} {spec.shape}): {reason}",
             where,
-            "choose another one, or correct it",
+            "choose another, or correct it",
         ) from error
     finally:
         for module, training in modes:  # one by one: a frozen part may be in eval mode for good
@@ -142,7 +144,7 @@ def _try(task: Task, spec: DataSpec) -> None:
 def _require_one_number(value: object) -> None:
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-        raise ValueError(f"it gives {shape}, not one number (see its `average` or `reduction`)")
+        raise ValueError(f"it returns {shape}, not one number (see its `average` or `reduction`)")
 
 
 def _samples(spec: DataSpec, number: int) -> tuple[torch.Tensor, torch.Tensor]:

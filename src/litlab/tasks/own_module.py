@@ -27,17 +27,17 @@ MORE_IS_BETTER = {"accuracy", "acc", "auroc", "auc", "f1", "precision", "recall"
 
 
 def is_own_module(config: Config) -> bool:
-    """Whether the configuration's task is a LightningModule that is no `Task`.
+    """Whether the configuration's task is a LightningModule that is not a `Task`.
 
     Raises:
-        ConfigError: It cannot be imported, or is no LightningModule.
+        ConfigError: It cannot be imported, or is not a LightningModule.
     """
     target = config.task["_target_"]
     found = locate(target, "task._target_", config.trust)
     if not (isinstance(found, type) and issubclass(found, pl.LightningModule)):
         if isinstance(found, type):
             fix = "derive it from lightning.LightningModule, or from litlab.ClassificationTask"
-            raise ConfigError(f"{found.__name__} is no LightningModule", "task._target_", fix)
+            raise ConfigError(f"{found.__name__} is not a LightningModule", "task._target_", fix)
         return False
     return not issubclass(found, Task)
 
@@ -123,7 +123,7 @@ def mode_of(config: Config, module: pl.LightningModule) -> str:
         return direction(config.monitor, build_metrics(config.metrics, 2, config.trust))
     if bool(words & LESS_IS_BETTER) != bool(words & MORE_IS_BETTER):
         return "min" if words & LESS_IS_BETTER else "max"
-    what = f"whether '{config.monitor}' is better small or large is not known"
+    what = f"cannot tell whether '{config.monitor}' is to be minimized or maximized"
     raise ConfigError(what, "monitor", "set monitor_mode=min or monitor_mode=max")
 
 

@@ -1,4 +1,4 @@
-"""The training step around any model: what is minimized, measured and predicted."""
+"""LightningModules around any model: loss, metrics, optimizer and predictions."""
 
 import math
 from abc import abstractmethod
@@ -114,7 +114,7 @@ class Task(pl.LightningModule):
 
     @property
     def quiet_steps(self) -> bool:
-        """Whether a training step logs nothing by itself, so that nobody need ask it."""
+        """Whether a training step logs nothing itself, so that the loop need not collect it."""
         return type(self).training_step is Task.training_step
 
     def configure_model(self) -> None:
@@ -125,11 +125,11 @@ class Task(pl.LightningModule):
 
     @abstractmethod
     def default_loss(self) -> nn.Module:
-        """Return the loss where none is given."""
+        """Return the default loss."""
 
     @abstractmethod
     def default_metrics(self, spec: "DataSpec | None") -> dict[str, Metric]:
-        """Return the metrics where none are given."""
+        """Return the default metrics."""
 
     @abstractmethod
     def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
@@ -140,7 +140,7 @@ class Task(pl.LightningModule):
         """Return targets in the form that the loss takes."""
 
     def outputs_for_loss(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return outputs in the form that the loss takes: as they are, unless a task says more."""
+        """Return outputs in the form that the loss takes; unchanged by default."""
         return outputs
 
     @abstractmethod
@@ -163,9 +163,11 @@ class Task(pl.LightningModule):
 
     def _step(self, split: str, batch: Batch) -> torch.Tensor:
         x, y = batch[:2]
-        share: tuple[Any, ...] = batch[2:]  # one of several processes has its share of the batch
+        share: tuple[Any, ...] = batch[
+            2:
+        ]  # with several processes: this process's share of the batch
         outputs, targets = self(x), self.targets_for_loss(y)
-        # Of one type, and float32 at least: the model's is another with precision=bf16-true.
+        # At least float32: with precision=bf16-true the model's outputs are bfloat16.
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         if targets.is_floating_point():
             targets = targets.to(outputs.dtype)
@@ -210,9 +212,9 @@ class Task(pl.LightningModule):
         named = {f"{split}/{name}": value for name, value in values.items()}
         fix = NonFiniteError.remedy(clipped=bool(self.trainer.gradient_clip_val))
         self._refuse_non_finite(named, f"{split}/loss", fix)
-        # As "best" and in early stopping a NaN would count like any number.
+        # The best epoch and early stopping would treat a NaN like a number.
         self._refuse_non_finite(named, self.parts.monitor, "choose another monitor")
-        # Already the same in every process; Lightning wants to be told to synchronize regardless.
+        # Already equal in every process; without sync_dist Lightning warns.
         several = self.trainer.world_size > 1
         self.log_dict({**named, **more}, on_step=False, on_epoch=True, sync_dist=several)
 
@@ -224,7 +226,7 @@ class Task(pl.LightningModule):
     def _sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.trainer.world_size == 1:
             return tensor
-        # Over NCCL only a GPU's tensors can be summed.
+        # NCCL can only sum tensors on a GPU.
         reduced = self.trainer.strategy.reduce(tensor.to(self.device), reduce_op="sum")
         assert isinstance(reduced, torch.Tensor)
         return reduced
@@ -252,7 +254,7 @@ def _of_model(maker: OptimizerMaker) -> Callable[[nn.Module], torch.optim.Optimi
 
 
 def given_in_python(*_: object, name: str) -> Any:
-    """Stand in a record for a task, or a part of one, that was an object of Python.
+    """Placeholder in a record for a task, or part of one, that was passed as a Python object.
 
     Args:
         name: Its class.
@@ -264,7 +266,7 @@ def given_in_python(*_: object, name: str) -> Any:
 
 
 class ClassificationTask(Task):
-    """Logits `(B, C)` against class numbers `(B,)`, or soft labels `(B, C)` of mixed samples.
+    """Classification: logits `(B, C)`, targets `(B,)` or soft labels `(B, C)` of mixed samples.
 
     By default with cross entropy and accuracy. See `Task` for the arguments.
     """
@@ -300,7 +302,7 @@ class ClassificationTask(Task):
 
 
 class RegressionTask(Task):
-    """Standardized targets in the loss, the user's own units in metrics and predictions.
+    """Regression: standardized targets in the loss, original units in metrics and predictions.
 
     The mean and deviation are of the train split; without them a loss in squared units of the
     target would set the step size. Without a spec, targets are taken as they are.
@@ -342,7 +344,7 @@ class RegressionTask(Task):
         return self._mean, self._std
 
     def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:
-        """Return both in the target's own unit, `(B, T)`; `(B,)` for a single target."""
+        """Return both in the target's original unit, `(B, T)`; `(B,)` for a single target."""
         predictions = self.predict(outputs)
         if targets.shape[1] == 1:
             return predictions.squeeze(1), targets.squeeze(1)
@@ -354,13 +356,13 @@ class RegressionTask(Task):
         return (targets - mean) / std
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return targets in their own unit `(B, T)`."""
+        """Return targets in their original unit, `(B, T)`."""
         mean, std = self._moments(outputs.device)
         return outputs.float() * std + mean
 
 
 class LanguageModelTask(Task):
-    """Logits `(B, L, V)` against the token that follows each position, `(B, L)`.
+    """Language model: logits `(B, L, V)`, targets `(B, L)`, the next token of each position.
 
     Loss and metrics take every position as a sample, `(B * L, V)` and `(B * L,)`: the loss is the
     mean cross-entropy per token, in nats. By default with cross entropy and accuracy. See `Task`
@@ -372,7 +374,7 @@ class LanguageModelTask(Task):
         return nn.CrossEntropyLoss()
 
     def default_metrics(self, spec: "DataSpec | None") -> dict[str, Metric]:
-        """Return the share of tokens that were predicted."""
+        """Return the share of correctly predicted tokens."""
         return {"accuracy": MulticlassAccuracy(average="micro")}
 
     def measured(self, outputs: torch.Tensor, targets: torch.Tensor) -> Batch:

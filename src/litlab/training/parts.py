@@ -62,7 +62,7 @@ def given_in_python(
     if monitor is not None:
         if task is None or isinstance(task, Task) or monitor.startswith("test/"):
             fix = "give it to litlab.compose, or to the task; the test split selects nothing"
-            raise ConfigError("is of no use here", f"monitor={monitor}", fix)
+            raise ConfigError("cannot be set here", f"monitor={monitor}", fix)
         changes["monitor"] = monitor
     if task is not None:
         stand_in = {"_target_": GIVEN, "name": _path(task)}

@@ -1,4 +1,4 @@
-"""Refuses what cannot work before a run is recorded: one list of rules, all reasons at once.
+"""Checks before a run is recorded: one list of rules, all errors reported at once.
 
 `preflight` needs the configuration alone and runs first; `check_with_data` needs the prepared data
 and the model, and runs as soon as they are there. A rule gives a reason for each thing it refuses.
@@ -25,7 +25,7 @@ Rule = Callable[[Config], Reasons]
 
 
 def preflight(config: Config, rules: Sequence[Rule] = ()) -> Config:
-    """Refuse a configuration that cannot be trained here, whatever the data are.
+    """Check a configuration by the rules that need no data.
 
     Args:
         config: Types and ranges are checked already.
@@ -49,7 +49,7 @@ def preflight(config: Config, rules: Sequence[Rule] = ()) -> Config:
 
 
 def check_with_data(config: Config, spec: DataSpec, model: nn.Module) -> None:
-    """Refuse a run that could not take its first step, or its last; warn of unused settings.
+    """Check a run by the rules that need data and model; warn of unused settings.
 
     Raises:
         ConfigError: All reasons.
@@ -61,7 +61,7 @@ def check_with_data(config: Config, spec: DataSpec, model: nn.Module) -> None:
 
 
 def _torch_device(config: Config) -> Reasons:
-    """A device that is there, and that this build of torch cannot use."""
+    """The device exists, but this build of torch cannot use it."""
     trainer = config.trainer
     wants_gpu = trainer.accelerator in ("gpu", "cuda", "mps")
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
@@ -74,7 +74,7 @@ def _torch_device(config: Config) -> Reasons:
 
 
 def _bfloat16(config: Config) -> Reasons:
-    """bfloat16 on a GPU without it."""
+    """The GPU does not support bfloat16."""
     trainer = config.trainer
     on_cuda = torch.cuda.is_available() and trainer.accelerator != "cpu"
     needs_bf16 = on_cuda and trainer.precision.startswith("bf16")
@@ -96,24 +96,24 @@ def _tensorboard(config: Config) -> Reasons:
 
 
 def _processes(config: Config) -> Reasons:
-    """What one process cannot do, or several cannot do together."""
+    """Settings that do not work with this number of processes."""
     trainer = config.trainer
     number = num_processes(trainer)
     if number == 1:
         if trainer.strategy == "fsdp2":
             yield ConfigError(
-                "strategy=fsdp2 shares the weights out, and there is one process",
+                "strategy=fsdp2 splits weights between processes, but there is one",
                 "trainer.devices",
                 "use 2 or more, or strategy=auto",
             )
         return
     if trainer.budget:
         yield ConfigError(
-            "several processes have several clocks", "trainer.budget", "set trainer.max_epochs"
+            "a time budget needs a single process", "trainer.budget", "set trainer.max_epochs"
         )
     if trainer.freeze and trainer.unfreeze_epoch is not None:
         yield ConfigError(
-            "processes agree on what is trained before the first step",
+            "several processes cannot unfreeze parameters during training",
             "trainer.unfreeze_epoch",
             "leave it out, or use one device; a second run can continue with init_from",
         )
@@ -122,7 +122,7 @@ def _processes(config: Config) -> Reasons:
             yield ConfigError(
                 "lr_find and batch_size_find need a single process",
                 f"trainer.{name}",
-                "find it with trainer.devices=1, and set it",
+                "run it with trainer.devices=1, and set the result",
             )
     for name in ("batch_size", "eval_batch_size"):
         size = getattr(config.loader, name)
@@ -153,7 +153,7 @@ def folds(config: Config) -> Reasons:
 def study(config: Config) -> Reasons:
     """Rules of a study."""
     if config.monitor.startswith("train/"):
-        fix = "monitor=val/loss, say"
+        fix = "set it, e.g. monitor=val/loss"
         yield ConfigError("a study needs a validation metric", f"monitor={config.monitor}", fix)
 
 
@@ -179,7 +179,7 @@ def _batch_size(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:
 
 
 def _shares(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:
-    """Each process needs a sample of its own in the first batch at least."""
+    """Each process needs a sample in at least the first batch."""
     number = num_processes(config.trainer)
     for split in ("train", "val"):
         if spec.sizes[split] < number > 1:
@@ -191,12 +191,12 @@ def _shares(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:
 
 
 def _batch_norm(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:
-    """Batch norm has no variance of a single sample."""
+    """Batch norm cannot compute a variance from a single sample."""
     if not any(isinstance(m, _BatchNorm) and m.training for m in model.modules()):
         return
     size, available = config.loader.batch_size, spec.sizes["train"]
     processes = num_processes(config.trainer)
-    # Synchronized, it takes the whole batch together; but what stands in for no sample would count.
+    # Synchronized, it uses the whole batch, but would include the placeholder of an empty share.
     least = max(2, processes) if config.trainer.sync_batchnorm else 2 * processes
     if size < least:
         yield ConfigError(
@@ -232,14 +232,14 @@ def num_processes(trainer: TrainerConfig) -> int:
     devices = trainer.devices
     if isinstance(devices, list):
         devices = len(devices)
-    elif devices == "auto":  # every GPU, but one process on the CPU
+    elif devices == "auto":  # all GPUs, or one process on the CPU
         on_cuda = trainer.accelerator not in ("cpu", "mps") and torch.cuda.is_available()
         devices = torch.cuda.device_count() if on_cuda else 1
     return devices * trainer.num_nodes
 
 
 def _reaches_last(config: Config, available: int) -> bool:
-    """Whether an epoch comes to the batch that is not full."""
+    """Whether an epoch includes the last, incomplete batch."""
     limit = config.trainer.limit_train_batches
     if isinstance(limit, int):
         return limit > available // config.loader.batch_size

@@ -1,4 +1,4 @@
-"""One run: data, model and task from a configuration, fitted by Lightning, recorded in full."""
+"""Trains one run: checks the configuration, builds data, model and task, fits and records."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -57,7 +57,7 @@ def train(
 ) -> Run:
     """Train one model.
 
-    Of several processes only the first returns; the others end when the training does.
+    With several processes only the first returns; the others end with the training.
 
     Args:
         config: A checked configuration.
@@ -101,7 +101,7 @@ def train(
 
         if not is_first_process():
             raise SystemExit(0)
-        (state / PREVIOUS).unlink(missing_ok=True)  # a finished run is not resumed
+        (state / PREVIOUS).unlink(missing_ok=True)  # a finished run cannot be resumed
         if output is not None:
             output.publish()
         return Run(
@@ -118,7 +118,7 @@ def train(
 def _lock_output(
     config: Config, out: Path | None, resume: Resume | None, locks: ExitStack
 ) -> Output | None:
-    """Return the output of a DVC stage, locked; None of any other run."""
+    """Return the locked output of a DVC stage; None for any other run."""
     state = resume.state_folder(config, out) if resume else None
     if out is None or state is None:
         return None
@@ -136,14 +136,14 @@ def _make_folders(
     interrupted: Interruption | None,
     locks: ExitStack,
 ) -> tuple[Path, Path]:
-    """Return the run's folder, new or that of an interrupted run, and that of its last state.
+    """Return the run's folder (new, or of the interrupted run) and the folder of its `last.ckpt`.
 
     They are locked, and have room for the checkpoints.
     """
-    if not is_first_process():  # the others write nothing; checkpoints go where the first's go
+    if not is_first_process():  # the others write nothing, but need the folder of checkpoints
         return runs_folder(), output.state if output else runs_folder()
     if output is not None:
-        make_folder(output.place, parts.config.run_name)  # refused before it is trained for
+        make_folder(output.place, parts.config.run_name)  # fail before training, not after it
         locks.enter_context(running(output.state))
         run = output.make()
         _require_space(parts.task, run, output.state)
@@ -155,14 +155,14 @@ def _make_folders(
 
 
 def _require_space(task: pl.LightningModule, *folders: Path) -> None:
-    """Refuse to train where the result cannot be kept."""
+    """Raise an error if the disk has no space for the checkpoints."""
     weights = sum(value.nbytes for value in task.state_dict().values())
     try:
         for folder in folders:
-            # The best weights; the weights, two moments of Adam, and the same while it is written.
+            # The best weights, and twice (while written) the weights with two moments of Adam.
             probe(folder, 7 * weights + 2**20)
     except EnvironmentFault:
-        with suppress(OSError):  # not empty: it is of an interrupted run
+        with suppress(OSError):  # not empty: of an interrupted run
             folders[0].rmdir()
         raise
 
@@ -170,7 +170,7 @@ def _require_space(task: pl.LightningModule, *folders: Path) -> None:
 def _find_settings(
     parts: RunParts, run: Path, interrupted: Interruption | None
 ) -> tuple[Config, list[Path]]:
-    """Return the configuration with the batch size and rate that were to be found, and files."""
+    """Run the finders; return the configuration with their results, and their files."""
     config, task, data = parts.config, parts.task, parts.data
     if not (isinstance(task, Task) and isinstance(data, ArrayDataModule)):
         return config, []
@@ -180,7 +180,7 @@ def _find_settings(
 
 
 def _report(warm_start: WarmStart | None, run: Path) -> list[Path]:
-    """Say what became of another run's weights; return the file that says so too."""
+    """Print and save which weights of another run were used; return the file."""
     if warm_start is None or not is_first_process():
         return []
     say(str(warm_start))
@@ -191,7 +191,7 @@ def _report(warm_start: WarmStart | None, run: Path) -> list[Path]:
 def _recorded(
     recording: Recording, interrupted: Interruption | None, signals: Signals
 ) -> Iterator[None]:
-    """Record how the block ends, whatever happens in it."""
+    """Record the run's final status, also if the block raises."""
     status = "FAILED"
     try:
         yield
@@ -203,7 +203,7 @@ def _recorded(
         if is_first_process():
             with signals.held():
                 recording.finish(status)
-                # The store was not reached: no run began. An interrupted one stays.
+                # The store was not reached, so no run began. Keep the folder of an interrupted one.
                 if interrupted is None and not recording.record.run_id:
                     shutil.rmtree(recording.folder, ignore_errors=True)
 
@@ -216,7 +216,7 @@ def _open_record(
     *,
     preview: bool,
 ) -> None:
-    """Open the record, a new one or that of the interrupted run."""
+    """Open a new record, or that of the interrupted run."""
     if not is_first_process():
         return
     if interrupted is None:
@@ -248,10 +248,10 @@ def _make_trainer(
     interrupted: Interruption | None,
     callbacks: Sequence[Callback],
 ) -> pl.Trainer:
-    """Return the Trainer, with the callbacks that save the run and refuse a bad step."""
+    """Return the Trainer, with the callbacks for checkpoints and non-finite steps."""
     config, folder = recording.config, recording.folder
     metadata = CheckpointMetadata(config, recording.spec, recording.record.run_id)
-    known = isinstance(parts.task, Task)  # a step of another module cannot be repeated
+    known = isinstance(parts.task, Task)  # a failed step of another module cannot be replayed
     nan_guard = NaNGuard(FailedStepWriter(metadata, folder) if known else None)
     checkpoint = CheckpointCallback(
         metadata, folder, state, recording.best, signals, recording.tracked
@@ -281,7 +281,7 @@ def _fit(
     signals: Signals,
     interrupted: Interruption | None,
 ) -> None:
-    """Fit; a process of the run that dies ends the others, and is recorded."""
+    """Fit; if one of several processes dies, end the others and record it."""
 
     def last_words(error: LitlabError) -> None:
         if is_first_process():
@@ -301,7 +301,7 @@ def _fit(
 
 
 def _require_checkpoint(recording: Recording) -> None:
-    """Refuse to call a run finished that left no weights; keep what the profiler wrote."""
+    """Raise an error if there is no best checkpoint; record the profiler's files."""
     if not is_first_process():
         return
     if not recording.checkpoint.is_file():

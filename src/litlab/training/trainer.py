@@ -1,4 +1,4 @@
-"""Lightning's Trainer as the configuration describes it, and how its fit may end."""
+"""Builds Lightning's Trainer from the configuration, and runs its fit."""
 
 import logging
 import signal
@@ -29,7 +29,7 @@ from litlab.utils import lightning_adapter, seeding
 from litlab.utils.errors import ConfigError
 from litlab.utils.signals import Signals
 
-SAME_NAME = (  # passed on to the Trainer as they are
+SAME_NAME = (  # passed to the Trainer unchanged
     "max_epochs",
     "accelerator",
     "devices",
@@ -44,7 +44,7 @@ SAME_NAME = (  # passed on to the Trainer as they are
     "limit_val_batches",
     "detect_anomaly",
 )
-# True of DataLoaders with worker processes, and of steps that are logged one by one; neither here.
+# These warnings are about DataLoader workers and logging per step, which litlab does not use.
 IRRELEVANT = (
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
@@ -98,8 +98,8 @@ def make_trainer(
             profiler=make_profiler(config.trainer.profiler, folder),
             plugins=[checkpoint.io],
             default_root_dir=folder,
-            num_sanity_val_steps=0,  # the parts were tried on made-up samples when they were built
-            use_distributed_sampler=own_data,  # litlab's loader shares out each batch itself
+            num_sanity_val_steps=0,  # the parts were tested when they were built
+            use_distributed_sampler=own_data,  # litlab's loader splits each batch between processes
             enable_checkpointing=False,  # the checkpoint callback does it
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
@@ -115,15 +115,15 @@ def make_trainer(
 
 
 class _EarlyStopping(EarlyStopping):
-    """Lightning's, except that a resumed run has the patience that it is given now."""
+    """Lightning's EarlyStopping, but a resumed run uses the current patience."""
 
     @property
     def state_key(self) -> str:
-        """Lightning's own, by which checkpoints know it."""
+        """Return Lightning's key, under which checkpoints store the state."""
         return f"EarlyStopping{ {'monitor': self.monitor, 'mode': self.mode} }"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what was counted, not what is set."""
+        """Restore the counters, not the settings."""
         super().load_state_dict({**state_dict, "patience": self.patience})
 
 
@@ -189,13 +189,13 @@ def fit(
 
 
 def _blame(trainer: pl.Trainer, checkpoint: Path) -> None:
-    """Report an error while a checkpoint is restored as an error of the checkpoint."""
+    """Convert an error while restoring a checkpoint into a CheckpointError."""
     blamed = restoring(checkpoint, passing=(MisconfigurationException,))
     lightning_adapter.wrap_restoring(trainer, blamed)
 
 
 def seed_apart(seed: int, trainer: pl.Trainer) -> None:
-    """Give each of several processes noise of its own, once all have built the same weights.
+    """Seed each of several processes differently, after all have built the same weights.
 
     A single process keeps the state of its random numbers.
     """
@@ -204,7 +204,7 @@ def seed_apart(seed: int, trainer: pl.Trainer) -> None:
 
 
 def _be_quiet() -> None:
-    """Leave only Lightning's warnings: what matters of the rest, the run says in its own words."""
+    """Show only Lightning's warnings; the run reports the relevant rest itself."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -32,7 +32,7 @@ def warn_of_convolved_columns(spec: DataSpec, model: nn.Module) -> None:
         for module in model.modules()
     ):
         warnings.warn(
-            "the model convolves over a table's columns, as if their order meant something: "
+            "the model convolves over a table's columns, whose order has no meaning: "
             "set model=mlp or model=transformer",
             stacklevel=2,
         )
@@ -55,13 +55,13 @@ def _of_model(model: Component, spec: DataSpec) -> Iterator[Unused]:
         for setting in ("activation", "norm", "dropout"):
             yield setting, "there is no hidden layer"
     if name == "cnn.CNN" and len(model.get("channels", "several")) == 1:
-        yield "pooling", "a single stage keeps the resolution"
+        yield "pooling", "a single stage does not reduce the resolution"
     if name == "cnn.CNN" and model.get("kernel_size") == 1:
-        yield "padding_mode", "a kernel of 1 reaches over no border"
+        yield "padding_mode", "a kernel of size 1 needs no padding"
     if name == "transformer.Transformer" and spec.kind in ("tabular", "text"):
-        yield "patch_size", "only images and sequences are cut into patches"
+        yield "patch_size", "only images and sequences have patches"
     if name == "transformer.Transformer" and spec.kind == "tabular":
-        yield "positions", "a table's columns have no places"
+        yield "positions", "a table's columns have no positions"
 
 
 def _of_schedule(scheduler: Component) -> Iterator[Unused]:

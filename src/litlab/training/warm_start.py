@@ -95,7 +95,7 @@ def init_from(
     fits = {k: v for k, v in theirs.items() if k in own and v.shape == own[k].shape}
     if not fits.keys() & dict(model.named_parameters(remove_duplicate=False)).keys():
         raise CheckpointError(
-            f"no weight of it fits this model: {_first_misfits(theirs, own)}",
+            f"none of its weights fits this model: {_first_misfits(theirs, own)}",
             f"init_from={reference}",
             "name a run of the same kind of model, with the same sizes",
         )
@@ -120,7 +120,7 @@ def _notes(theirs: DataSpec, own: DataSpec) -> list[str]:
         notes.append("the vocabulary differs; the embeddings belong to the old tokens")
     if _same_source(theirs, own) and theirs.split_hash != own.split_hash:
         notes.append(
-            "the same data, split otherwise: these weights were trained on samples that are now"
+            "the same data with another split: these weights were trained on samples that are now"
             " in validation or test, whose scores will be too good"
         )
     return notes

@@ -47,7 +47,7 @@ class Study:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The best settings by dotted name; empty where the configuration as it was did best."""
+        """The best settings by dotted name; empty if the baseline did best."""
         return {path: typed(value) for path, value in self.outcome.best["params"].items()}
 
     @property

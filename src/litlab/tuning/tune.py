@@ -122,7 +122,7 @@ class Tuner:
                 if not self.put_aside or storage.shared:
                     raise
             with self._alone():
-                say(f"the study with other settings is now called {put_aside(settings.name)}")
+                say(f"the study with other settings was renamed to {put_aside(settings.name)}")
             storage = Storage(settings.name, None, silence)
             return TrialStudy(*arguments, storage, start)
 
@@ -202,11 +202,11 @@ class Tuner:
         return self.page.stat().st_mtime >= max(ends)
 
     def _draw(self, outcome: Outcome) -> list[Path]:
-        """Draw the study; it is complete without."""
+        """Write the study's page; a failure there does not fail the study."""
         try:
             return conclude.write_pages(self.study, outcome, self.folder)
         except Exception as error:
-            say(f"warning: the study's report is not drawn: {type(error).__name__}: {error}")
+            say(f"warning: the study's report could not be drawn: {type(error).__name__}: {error}")
             return []
 
     @staticmethod

@@ -147,4 +147,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"did you mean '{close}'?"
     more = ", ..." if len(known) > MOST_LISTED else ""
     listed = ", ".join(known[:MOST_LISTED]) + more
-    return f"one of: {listed}" if known else "there is nothing to choose from"
+    return f"one of: {listed}" if known else "there are no choices"

@@ -144,7 +144,7 @@ def prepared_folder(name: str) -> Path:
     parent = project_root() / "data" / "prepared"
     folder = parent / name
     if folder.is_symlink() and not folder.resolve().is_relative_to(parent.resolve()):
-        what = f"a link that leads out of {relative(parent)}"
+        what = f"a link that points outside of {relative(parent)}"
         raise DataError(what, str(folder), "remove it; to use another disk, link data/prepared")
     return folder
 

@@ -76,7 +76,7 @@ def test_planted_near_duplicates_are_found(change) -> None:
     (found,) = of(report, "near_duplicates")
     assert (found.stops, found.count) == (True, 20)
     assert found.pairs[0] == (("train", 0), ("test", 400))
-    assert "20 samples with almost the words of one of another split" in found.message
+    assert "20 samples with almost the same words as a sample of another split" in found.message
 
 
 def test_templates_are_no_duplicates() -> None:

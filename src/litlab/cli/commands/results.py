@@ -85,7 +85,7 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0: always the most likely token.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k most likely tokens.")] = None,
     top_p: Annotated[
-        float, typer.Option(help="Sample from the likeliest tokens of this total share.")
+        float, typer.Option(help="Sample from the most likely tokens of this total probability.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     trust: Trust = None,

@@ -36,7 +36,7 @@ def ui(
 
 
 def new(
-    project: Annotated[Path, typer.Argument(help="Folder to make; its name is the project's.")],
+    project: Annotated[Path, typer.Argument(help="Folder to create; its name is the project's.")],
     debug: Debug = False,
 ) -> None:
     """Make a small project of your own: conf/, src/, tests/, dvc.yaml, Makefile."""

@@ -27,8 +27,8 @@ class Crop(Augmentation):
         super().__init__(spec)
         if reflect and padding >= min(spec.shape[1:]):
             raise ValueError(
-                f"padding={padding} mirrors more than images of {spec.shape[1]}x{spec.shape[2]} "
-                f"hold; at most {min(spec.shape[1:]) - 1}, or reflect=false"
+                f"padding={padding} is too large to reflect images of {spec.shape[1]}x"
+                f"{spec.shape[2]}: use at most {min(spec.shape[1:]) - 1}, or reflect=false"
             )
         self.padding, self.mode = padding, "reflect" if reflect else "constant"
 

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a sample, not to a place in a batch.
+"""Random numbers that depend on the sample, not on its position in a batch.
 
 A stateful generator gives a sample whatever number is next: another batch order, another number of
 processes or a resumed run changes every augmentation. Here a number is a hash of what it is for

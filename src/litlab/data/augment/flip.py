@@ -35,8 +35,8 @@ class Flip(Augmentation):
         super().__init__(spec)
         if alternate and horizontal != 0.5:
             raise ValueError(
-                f"horizontal={horizontal}: images that alternate are mirrored in half of the "
-                "epochs; set horizontal=0.5, or alternate=false"
+                f"horizontal={horizontal}, but alternate=true mirrors each image in half of "
+                "the epochs; set horizontal=0.5, or alternate=false"
             )
         self.horizontal, self.vertical, self.alternate = horizontal, vertical, alternate
 

@@ -22,7 +22,7 @@ class Mixup(Mixing):
     """
 
     kinds = frozenset({"image", "sequence", "tabular"})
-    instead = "token ids have no mean: use augment=cutmix"
+    instead = "token ids cannot be averaged: use augment=cutmix"
 
     def __init__(self, spec: DataSpec, *, alpha: Positive = 0.2, p: Fraction = 1.0) -> None:
         super().__init__(spec, p)

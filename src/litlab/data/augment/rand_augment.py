@@ -32,7 +32,7 @@ class RandAugment(Augmentation):
     def __init__(self, spec: DataSpec, *, num_ops: Count = 2, magnitude: Index = 9) -> None:
         super().__init__(spec)
         if magnitude > policy.MAX_MAGNITUDE:
-            raise ValueError(f"magnitude={magnitude}: the greatest is {policy.MAX_MAGNITUDE}")
+            raise ValueError(f"magnitude={magnitude}: must be at most {policy.MAX_MAGNITUDE}")
         self.num_ops, self.magnitude = num_ops, magnitude
         share = 150 / 331  # AutoAugment's 150 pixels of ImageNet's 331
         pixels = (spec.shape[2] * share, spec.shape[1] * share)

@@ -76,8 +76,10 @@ class StreamEncoder:
     def notes(self) -> list[str]:
         """Return how long the stream is, and how many of its tokens are not known."""
         known = self.tokenizer.get_vocab_size()
-        found = [f"{self.characters:,} characters as {self.tokens:,} tokens, {known:,} different"]
+        found = [
+            f"{self.characters:,} characters as {self.tokens:,} tokens, vocabulary of {known:,}"
+        ]
         if self.unknown:
             share = self.unknown / self.tokens
-            found.append(f"{share:.2%} of the tokens are not among the {known:,} known: <unk>")
+            found.append(f"{share:.2%} of the tokens are not in the vocabulary of {known:,}: <unk>")
         return found

@@ -70,15 +70,15 @@ class TableEncoder:
     def _fit_numeric(self, name: str, place: int, summary: "_Summary", drawn: Array) -> Column:
         column = Column(name=name, kind="numeric", fill=0.0 if self.impute != "refuse" else None)
         if not summary.count[place]:
-            self._said.append(f"column '{name}' has no value in train: it is filled with zeros")
+            self._said.append(f"column '{name}' has no values in train: it is filled with zeros")
             return column
         low, high = summary.low[place], summary.high[place]
         if low == high:
-            self._said.append(
-                f"column '{name}' is the same throughout train: it carries no information"
-            )
+            self._said.append(f"column '{name}' is constant in train: it carries no information")
         elif self.scale == "standard" and high - low < 1e-5 * max(abs(low), abs(high)):
-            said = f"column '{name}' goes from {low:.10g} to {high:.10g}, too narrow for float32"
+            said = (
+                f"column '{name}' has values from {low:.10g} to {high:.10g}, too close for float32"
+            )
             self._said.append(f"{said}: subtract {low:.10g} in the file")
         sample = drawn[~np.isnan(drawn)]
         fill = column.fill
@@ -96,7 +96,7 @@ class TableEncoder:
         known = sorted({MISSING if value is None else value for value in values})
         if len(known) == 1:
             self._said.append(
-                f"column '{name}' is '{known[0]}' throughout train: it carries no information"
+                f"column '{name}' is always '{known[0]}' in train: it carries no information"
             )
         return Column(name=name, kind="categorical", fill=fill, categories=tuple(known))
 
@@ -154,7 +154,7 @@ class TableEncoder:
         if filled := +self._filled:
             notes.append(f"missing cells filled: {_counts(filled)}")
         if unseen := +self._unseen:
-            notes.append(f"cells with values that train lacks: {_counts(unseen)}")
+            notes.append(f"cells with values not seen in train: {_counts(unseen)}")
         return notes
 
 
@@ -164,7 +164,7 @@ def _strings(cells: Any) -> Any:
 
 def _counts(counter: Counter[str]) -> str:
     shown = [f"{name} {number}" for name, number in counter.items()]
-    more = f" and {len(shown) - 20} columns more" if len(shown) > 20 else ""
+    more = f" and {len(shown) - 20} more columns" if len(shown) > 20 else ""
     return ", ".join(shown[:20]) + more
 
 

@@ -61,7 +61,9 @@ class TextEncoder:
             DataError: The data were not prepared by a tokenizer.
         """
         if spec.tokenizer is None:
-            raise DataError("its texts have no tokenizer", spec.name, "run `litlab prepare` again")
+            raise DataError(
+                "the prepared texts have no tokenizer", spec.name, "run `litlab prepare` again"
+            )
         encoder = cls(max_length=spec.shape[0])
         encoder.tokenizer = load_tokenizer(spec.tokenizer)
         return encoder
@@ -81,7 +83,7 @@ class TextEncoder:
         )
         self.length = self._longest(chunks())
         if not self.length:
-            raise DataError("there is no token in the train split", "the texts", "check the file")
+            raise DataError("the train split has no tokens", "the texts", "check the file")
 
     def encode(self, chunk: Iterable[str]) -> list[Array]:
         """Return each text's ids `(its length,)`, int32."""
@@ -106,7 +108,7 @@ class TextEncoder:
         if self.unknown:
             share = f"{self.unknown} of {self.tokens} tokens ({self.unknown / self.tokens:.1%})"
             known = self.tokenizer.get_vocab_size()
-            found.append(f"{share} are none of the {known} in the vocabulary: <unk>")
+            found.append(f"{share} are not in the vocabulary of {known}: <unk>")
         return found
 
     def _longest(self, chunks: Iterator[list[str]]) -> int:

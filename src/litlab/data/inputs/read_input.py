@@ -116,7 +116,7 @@ def refuse_codes(path: Path, spec: DataSpec) -> None:
     """
     if any(column.kind == "categorical" or column.quantiles for column in spec.columns):
         raise DataError(
-            "an array does not hold categories and quantiles",
+            "an array cannot hold a table's categories and quantiles",
             str(path),
             f"give a table, {', '.join(TABLES)}, with the columns by name",
         )
@@ -149,7 +149,7 @@ def _read_numpy(path: Path) -> Array:
                 return np.atleast_1d(content[name])
     except Exception as error:  # a damaged header makes numpy and zipfile raise nearly anything
         raise DataError(f"cannot be read: {error}", str(path), fix) from None
-    raise DataError(f"holds {content.files} and no x", str(path), fix)
+    raise DataError(f"has the arrays {content.files}, but no x", str(path), fix)
 
 
 def _read_images(path: Path, spec: DataSpec, resize: bool) -> tuple[list[str], Array]:
@@ -159,7 +159,7 @@ def _read_images(path: Path, spec: DataSpec, resize: bool) -> tuple[list[str], A
         return _numbered(path, read_idx(path))
     files = [path] if path.is_file() else sorted(filter(is_image, _not_hidden(path)))
     if not files:
-        raise DataError("there are no images in it", str(path), f"use {', '.join(IMAGES)}")
+        raise DataError("the folder has no images", str(path), f"use {', '.join(IMAGES)}")
     root = path.parent if path.is_file() else path
     images = _decode(files, spec, resize)
     return [file.relative_to(root).as_posix() for file in files], images
@@ -176,7 +176,7 @@ def _decode(files: list[Path], spec: DataSpec, resize: bool) -> Array:
     """Bring pictures into the spec's shape, in the way the training images were."""
     channels, height, width = spec.shape
     if channels not in MODES:
-        raise DataError(f"no picture has {channels} channels", str(files[0]), "use .npy")
+        raise DataError(f"no image format has {channels} channels", str(files[0]), "use .npy")
     form = Form(channels, height, width, spec.image_fit or ("resize" if resize else None))
     decoded = in_threads(
         lambda file: decode(file, form, fix="pass --resize, or resize it yourself"), files
@@ -204,7 +204,7 @@ def _shaped(values: Array, spec: DataSpec, path: Path) -> Array:
     if values.shape[1:] != spec.shape or not len(values):
         wanted = ", ".join(("N", *map(str, spec.shape)))
         raise DataError(
-            f"an array of shape {values.shape}", str(path), f"'{spec.name}' wants ({wanted})"
+            f"an array of shape {values.shape}", str(path), f"'{spec.name}' needs ({wanted})"
         )
     return values
 

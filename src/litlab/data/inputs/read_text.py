@@ -36,7 +36,7 @@ def read_texts(path: Path, spec: DataSpec) -> tuple[list[str], list[Array]]:
         warnings.warn(f"{error.what}: read as {encoding}, as the training data", stacklevel=2)
         pairs = _read(path, source, encoding)
     if not pairs:
-        raise DataError("there are no texts in it", str(path), "give one a line")
+        raise DataError("the file has no texts", str(path), "write one text per line")
     return [name for name, _ in pairs], encode_texts((text for _, text in pairs), spec)
 
 
@@ -103,7 +103,7 @@ def read_words(path: Path, spec: DataSpec) -> Array:
             raise DataError(
                 f"line {number}: '{unknown[0]}' is not in the vocabulary",
                 str(path),
-                hint if len(known) < 20 or "mean" in hint else f"use its {len(known)} words",
+                hint if len(known) < 20 or "mean" in hint else f"use only its {len(known)} words",
             )
         cut += len(words) > length
         ids = [known[word] for word in words[:length]]

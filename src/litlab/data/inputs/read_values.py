@@ -48,7 +48,7 @@ def read_values(values: Any, spec: DataSpec, *, resize: bool = False) -> Samples
                 return _of_array(np.stack([np.asarray(value) for value in values]), spec)
             raise DataError(f"arrays of several shapes: {shapes[0]}, {shapes[1]}", "inputs", FIX)
     empty = isinstance(values, Sequence) and not len(values)
-    what = "there are no samples" if empty else f"{type(values).__name__} is no kind of data"
+    what = "there are no samples" if empty else f"cannot read data from {type(values).__name__}"
     raise DataError(what, "inputs", FIX)
 
 

@@ -130,7 +130,7 @@ class LeakageCheck:
     def _near(self) -> list[Finding]:
         if self.wordings:
             pairs = self.wordings.near_pairs()
-            return near_duplicates(self.samples, pairs, "with almost the words of")
+            return near_duplicates(self.samples, pairs, "with almost the same words as")
         assert self.thumbnails
         pairs, flat = self.thumbnails.near_pairs()
         if flat.any():

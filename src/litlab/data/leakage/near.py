@@ -42,7 +42,7 @@ def near_duplicates(samples: SampleDigests, pairs: Array, what: str) -> list[Fin
                 stops=stops,
                 count=total,
                 counts=counts,
-                message=f"{many(total, 'sample', 'samples')} {what} one of {where}: {shown}",
+                message=f"{many(total, 'sample', 'samples')} {what} a sample of {where}: {shown}",
                 pairs=tuple((samples.place(int(a)), samples.place(int(b))) for a, b in some[order]),
                 fix="drop them from the source" if stops else "",
             )

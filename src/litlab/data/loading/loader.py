@@ -15,7 +15,7 @@ Indexed = tuple[Any, ...]
 
 
 class EpochOrder:
-    """The batches of an epoch, as sample numbers: a function of (seed, epoch) and no more.
+    """The batches of an epoch, as sample numbers: a function of (seed, epoch) only.
 
     Lightning calls `set_epoch` before each epoch, on resuming too.
     """
@@ -62,7 +62,7 @@ class FirstEpoch:
 
 
 class BatchLoader:
-    """Serves whole batches by index from arrays in memory; no work is done a sample.
+    """Serves whole batches by index from arrays in memory, without work per sample.
 
     Several processes each take every `world`-th sample of every global batch, so `batch_size` and
     what is in a batch do not depend on their number. One that is left without a sample is served

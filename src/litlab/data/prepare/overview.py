@@ -113,7 +113,7 @@ def doubts(spec: DataSpec, reading: Reading) -> list[str]:
     if reading.brightest is not None and reading.brightest < DARK:
         found.append(
             f"the brightest pixel of train is {reading.brightest} of 255: pixels that go from 0 to "
-            "1, or pictures of 12 bits stored in 16, lose their shades; scale them to 0 to 255"
+            "1, or 12-bit images stored in 16 bits, lose detail; scale them to 0 to 255"
         )
     return found
 
@@ -163,7 +163,7 @@ def _alike(classes: Sequence[str]) -> list[str]:
         return []
     more = ", ..." if len(groups) > MOST_COLUMNS else ""
     shown = f"{', '.join(groups[:MOST_COLUMNS])}{more}"
-    return [f"classes that look like the same: {shown}; write each class in one way"]
+    return [f"classes that look the same: {shown}; write each class in one way"]
 
 
 def _joined(classes: Sequence[str]) -> list[str]:
@@ -173,10 +173,8 @@ def _joined(classes: Sequence[str]) -> list[str]:
         for separator in "|;,+ ":
             parts = [part.strip() for part in label.split(separator)]
             if len(parts) > 1 and set(parts) <= known:
-                what = (
-                    f"class '{_short(label)}' is made of other classes: several labels per sample"
-                )
-                return [f"{what} are not supported, each combination is a class of its own"]
+                what = f"class '{_short(label)}' combines other classes: several labels per sample"
+                return [f"{what} are not supported, so each combination is a separate class"]
     return []
 
 
@@ -185,11 +183,13 @@ def _no_classes(classes: Sequence[str]) -> list[str]:
     splits = [label for label in classes if SPLIT_NAME.fullmatch(label)]
     if splits:
         names = ", ".join(f"'{_short(name)}'" for name in splits[:MOST_COLUMNS])
-        found.append(f"classes named like splits: {names}; if they are, name them train, val, test")
+        found.append(
+            f"classes named like splits: {names}; if they are splits, name them train, val, test"
+        )
     masks = [label for label in classes if MASK_NAME.fullmatch(label)]
     if masks:
         what = f"class '{_short(masks[0])}' is named like masks or annotations"
-        found.append(f"{what}: segmentation is not supported, they are classified")
+        found.append(f"{what}: segmentation is not supported; it is used as a class")
     return found
 
 

@@ -56,7 +56,7 @@ def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = No
         raw = _read(source, scratch)
         if not isinstance(raw, Raw):
             raise ConfigError(
-                f"its read() gives {type(raw).__name__}, not litlab.data.raw.Raw",
+                f"read() returned {type(raw).__name__}, not litlab.data.raw.Raw",
                 "data.source._target_",
                 "return a Raw",
             )
@@ -269,7 +269,7 @@ class _Preparation:
             if not size:
                 raise DataError(
                     f"the {split} split has {self.lengths[split]} tokens, and a context of "
-                    f"{context_length} wants {context_length + 1}",
+                    f"{context_length} needs {context_length + 1}",
                     "data.source.context_length",
                     f"lower it, raise data.{split}_fraction, or give more text",
                 )

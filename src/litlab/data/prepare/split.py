@@ -71,22 +71,26 @@ def check_settings(config: DataConfig) -> None:
             raise ConfigError(what, setting, "set data.group or data.time, or leave it out")
     folds, fold = config.num_folds, config.fold
     if fold is not None and folds is None:
-        raise ConfigError(f"data.fold={fold} of how many?", "data.num_folds", "set it, e.g. 5")
+        raise ConfigError(
+            f"data.fold={fold} is set, but the number of folds is not",
+            "data.num_folds",
+            "set it, e.g. 5",
+        )
     if folds is not None and fold is None:
-        what = f"which of the data.num_folds={folds} folds is val?"
+        what = f"data.num_folds={folds} is set, but the validation fold is not"
         raise ConfigError(what, "data.fold", f"set it, from 0 to {folds - 1}")
     if folds is not None and fold is not None and fold >= folds:
-        what = f"data.fold={fold}, and data.num_folds={folds} are numbered from 0"
+        what = f"data.fold={fold} is out of range: data.num_folds={folds}, counted from 0"
         raise ConfigError(what, "data.fold", f"set it from 0 to {folds - 1}")
     if config.time is not None and folds is not None:
         raise ConfigError(
-            "folds would train on what comes after their validation samples",
+            "k-fold would train on samples later than the validation samples",
             "data.time, data.num_folds",
             "set one of them to null",
         )
     if config.time is not None and config.group is not None:
         raise ConfigError(
-            "a group may reach over the moment where a split by time is cut",
+            "a group may have samples on both sides of a split by time",
             "data.time, data.group",
             "set one of them to null",
         )
@@ -117,7 +121,7 @@ def _publishers_splits(raw: Raw, config: DataConfig) -> dict[str, SplitRows]:
         )
     if len(kept) == 2 and config.time is not None:
         raise ConfigError(
-            "this source comes with its own val and test splits: there is nothing to cut by time",
+            "this source comes with its own val and test splits: there is nothing to split by time",
             "data.time",
             "set data.time=null",
         )
@@ -133,7 +137,7 @@ def _warn_of_unused(kept: dict[str, SplitRows], raw: Raw, config: DataConfig) ->
     if len(kept) == 2:
         reasons["data.split_seed"] = "this source comes with its own val and test splits"
     elif config.time is not None or raw.task == "language_model":
-        reasons["data.split_seed"] = "the split goes by order and not by chance"
+        reasons["data.split_seed"] = "the split is by order, not random"
     for setting in sorted(config._typed & reasons.keys()):
         warnings.warn(f"{setting} has no effect: {reasons[setting]}", stacklevel=4)
 
@@ -150,14 +154,15 @@ def _places(raw: Raw) -> dict[str, tuple[int, int]]:
 def _cutter(raw: Raw, config: DataConfig, part: str) -> Splitter:
     y = raw.parts[part][1]
     stratify = config.stratify and raw.task == "classification"
-    reason = "" if stratify else "numbers have no classes whose shares could be kept"
+    reason = "" if stratify else "regression targets have no classes"
     if raw.task == "language_model":
-        reason = "a text to be continued has no classes"
+        reason = "a language model has no classes"
     if config.time is not None:
-        reason = "a split by time keeps no class shares"
+        reason = "a split by time cannot be stratified"
     if config.stratify and reason:
         warnings.warn(
-            f"data.stratify=true is ignored, for {reason}: set data.stratify=false", stacklevel=4
+            f"data.stratify=true is ignored, because {reason}: set data.stratify=false",
+            stacklevel=4,
         )
     labels = y if stratify and not reason else None
     if config.group is not None:

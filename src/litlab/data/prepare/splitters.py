@@ -73,7 +73,7 @@ class GroupSplitter:
             raise DataError(
                 f"cannot cut {share:g} of {len(rows)} samples for {name}: they are one group",
                 "data.group",
-                "group by a column of more values",
+                "group by a column with more values",
             )
         labels = np.zeros(len(rows), np.int64) if self.labels is None else self.labels[rows]
         classes, labels = np.unique(labels, return_inverse=True)

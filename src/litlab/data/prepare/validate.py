@@ -51,7 +51,9 @@ def _check_names(raw: Raw, source: str) -> None:
     for what in ("classes", "targets", "features", "vocabulary"):
         twice = [name for name, count in Counter(getattr(raw, what)).items() if count > 1]
         if twice:
-            raise DataError(f"'{twice[0]}' is twice in {what}", source, "give each its own name")
+            raise DataError(
+                f"'{twice[0]}' appears twice in {what}", source, "give each its own name"
+            )
     if raw.task == "classification" and len(raw.classes) < 2:
         raise DataError(f"{len(raw.classes)} class", source, "give at least two classes")
 
@@ -153,12 +155,12 @@ def check_splits(raw: Raw, targets: dict[str, Array], allow: Sequence[str] = ())
         unseen = sorted(present[split] - present["train"])
         if unseen:
             names = ", ".join(raw.classes[label] for label in unseen)
-            own = "name the classes alike in both, or leave these samples out"
+            own = "use the same class names in both, or remove these samples"
             fix = own if split in raw.parts else "set data.stratify=true"
-            raise DataError(f"{split} has classes that train lacks: {names}", "data", fix)
-    messages = ["train has a single class: there is nothing to tell apart"] if single else []
+            raise DataError(f"{split} has classes that are not in train: {names}", "data", fix)
+    messages = ["train has a single class: there is nothing to learn"] if single else []
     absent = sorted(present["train"] - present["val"])
     if absent:
         names = ", ".join(raw.classes[label] for label in absent)
-        messages.append(f"val lacks the classes {names}: its metrics say nothing of them")
+        messages.append(f"val has no samples of the classes {names}: its metrics do not cover them")
     return messages

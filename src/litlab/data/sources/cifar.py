@@ -123,7 +123,7 @@ def _find(path: str, layouts: tuple[_Layout, ...]) -> tuple[Path, _Layout]:
                 return folder, layout
     names = " nor ".join(layout.train[0] for layout in layouts)
     known = " or ".join(layout.folder for layout in layouts)
-    raise DataError(f"there is neither {names} in it", path, f"name the folder {known}")
+    raise DataError(f"the folder has neither {names}", path, f"name the folder {known}")
 
 
 def _join(batches: list[Batch], files: list[Path], kind: str) -> tuple[Array, Array]:

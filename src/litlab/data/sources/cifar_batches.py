@@ -37,7 +37,7 @@ def read_binary(path: Path, kinds: Sequence[str]) -> Batch:
     except OSError as error:
         raise _missing(path, error) from None
     if not size or size % record.itemsize:
-        what = f"holds {size} bytes, no multiple of {record.itemsize}"
+        what = f"has {size} bytes, which is not a multiple of {record.itemsize}"
         raise DataError(what, str(path), AGAIN)
     records = np.memmap(path, record, mode="r")
     return Batch(records["image"], {kind: records[kind].astype(np.int64) for kind in kinds})
@@ -134,5 +134,5 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.known:
-            raise pickle.UnpicklingError(f"it wants to call {module}.{name}")
+            raise pickle.UnpicklingError(f"it tries to call {module}.{name}")
         return self.known[module, name]

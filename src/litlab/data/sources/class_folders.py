@@ -48,7 +48,7 @@ class ClassFolders:
         classes = [entry for entry in entries if entry.is_dir()]
         if not classes:
             fix = "put the images of each class into a folder of its own"
-            raise DataError("there are no class folders in it", folder, fix)
+            raise DataError("the folder has no class folders", folder, fix)
         self._note_others(entry for entry in entries if not entry.is_dir())
         names, labels = self.names.setdefault(part, []), self.labels.setdefault(part, [])
         for of_class in classes:
@@ -117,7 +117,7 @@ def _check_parts(parts: dict[str, str], root: Path) -> None:
     for path, part in parts.items():
         name = os.path.basename(path)
         if not part:
-            what = f"a folder '{name}' is beside train/, val/ or test/: is it a class?"
+            what = f"the folder '{name}' next to train/, val/ or test/ is not a split"
             raise DataError(what, str(root), "move it elsewhere, or into train/, val/ or test/")
         if part in seen:
             what = f"the folders '{seen[part]}' and '{name}' are both {part}"

@@ -39,7 +39,7 @@ def _splits(kinds: Mapping[str, Sequence[str]], where: str) -> DataError:
     renamed = ", ".join(f"{found[0]} to {kind}" for kind, found in kinds.items())
     others = ", ".join(name for found in kinds.values() for name in found[1:])
     fix = f"rename {renamed}" + (f"; move {others} away" if others else "")
-    return DataError(f"folders named like splits would be classes: {shown}", where, fix)
+    return DataError(f"folders named like splits would be read as classes: {shown}", where, fix)
 
 
 def refuse_masks(names: Mapping[str, Sequence[str]], where: str) -> None:
@@ -57,7 +57,7 @@ def refuse_masks(names: Mapping[str, Sequence[str]], where: str) -> None:
         for other, files in names.items():
             same = masks & {_stem(name) for name in files}
             if not MASK.fullmatch(other) and len(same) > ALIKE * len(masks):
-                what = f"'{mask}' holds a file for each of '{other}', like masks of pictures"
+                what = f"'{mask}' has a file for each of '{other}', like masks of images"
                 fix = f"segmentation is not supported; rename '{mask}' if it is a class"
                 raise DataError(what, where, fix)
 

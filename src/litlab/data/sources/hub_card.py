@@ -100,5 +100,5 @@ def _flat(files: Any) -> list[str]:
 def _check_inside(names: list[str]) -> None:
     for name in names:
         if "://" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-            what = f"its card names a file that is not in it: {name}"
+            what = f"its card names a file that does not exist: {name}"
             raise DataError(what, README, "do not use this data set, or correct its card")

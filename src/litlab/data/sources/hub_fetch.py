@@ -108,7 +108,7 @@ def _from_hub(name: str, config: str | None, revision: str | None) -> DatasetFil
             "(HF_HOME) from there, or name a folder of its files",
         ) from None
     if not _is_offline():
-        warnings.warn(f"{reason}: {name} is taken from the hub's cache", stacklevel=3)
+        warnings.warn(f"{reason}: {name} is read from the hub's cache", stacklevel=3)
     return found
 
 
@@ -123,7 +123,7 @@ def _ask(name: str, revision: str | None) -> str:
     from huggingface_hub import HfApi, errors
 
     if _is_offline():
-        raise _Unreachable("HF_HUB_OFFLINE forbids asking the hub")
+        raise _Unreachable("HF_HUB_OFFLINE forbids requests to the hub")
     where = f"data.path={name}"
     try:
         info = _within(

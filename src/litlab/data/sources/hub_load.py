@@ -30,7 +30,7 @@ def load(found: DatasetFiles, scratch: Path) -> dict[str, Any]:
         warnings.warn(f"data.source.config is ignored: {found.origin} has no folders", stacklevel=3)
     special = sorted(set("[]*?") & set(str(found.path.resolve())))
     if special and not is_saved:
-        what = f"`datasets` takes {' '.join(special)} in a path for a pattern"
+        what = f"`datasets` reads {' '.join(special)} in a path as a pattern"
         raise DataError(what, str(found.path), "rename it")
     try:
         if is_saved:

@@ -132,7 +132,7 @@ def _files(path: Path) -> dict[str, list[Path]]:
         return {part: files for part, files in found.items() if files}
     files = sorted(path.glob("*.txt"))
     if not files:
-        raise DataError("there are no .txt files in it", str(path), "name a file or a folder")
+        raise DataError("the folder has no .txt files", str(path), "name a file or a folder")
     return {"all": files}
 
 

@@ -194,7 +194,7 @@ class Table:
         used |= self._left_out(first).keys()
         features = [name for name in dict.fromkeys(first.names) if name not in used]
         if not features:
-            raise DataError("no feature column is left", str(first.path), "drop fewer")
+            raise DataError("no feature column is left", str(first.path), "drop fewer columns")
         kept = [*features, *self.targets, *self.options["group"], *self.options["time"]]
         for table in tables.values():
             _require_all(kept, table, first)
@@ -230,7 +230,7 @@ class Table:
         number = len(target.values or ())
         if len(self.targets) > 1 or not target.whole or not 0 < number <= FEW_CLASSES:
             return "regression", []
-        note = f"the target '{target.name}' has {number} different whole numbers and is taken for "
+        note = f"the target '{target.name}' has {number} different whole numbers and is read as "
         return "classification", [f"{note}classes (amounts: data.source.task=regression)"]
 
     def _read_targets(
@@ -241,8 +241,8 @@ class Table:
             return [], amounts(rows, [surveys[name] for name in self.targets])
         if len(self.targets) == 1:
             return labels(rows, surveys[self.targets[0]], self.label_suffix)
-        what = f"{len(self.targets)} targets of classes"
-        raise DataError(what, "data.source.target", "name one: only numeric targets can be several")
+        what = f"{len(self.targets)} targets that are classes"
+        raise DataError(what, "data.source.target", "name one: several targets must be numeric")
 
     def _columns(self, rows: TableRows, surveys: Mapping[str, Survey]) -> Mapping[str, Array]:
         """What the split may go by."""

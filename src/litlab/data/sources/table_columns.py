@@ -198,7 +198,7 @@ def missing_cells(surveys: Sequence[Survey]) -> DataError | None:
     counts = [f"{survey.name} {survey.missing}" for survey in surveys if survey.missing]
     if not counts:
         return None
-    more = f" and {len(counts) - 20} columns more" if len(counts) > 20 else ""
+    more = f" and {len(counts) - 20} more columns" if len(counts) > 20 else ""
     fix = (
         "set data.source.impute=median (or mean), fitted on train, with a category of their own "
         "for missing ones; or correct the file"

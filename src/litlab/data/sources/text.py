@@ -145,12 +145,10 @@ class Text:
         """Each part's rows, not read yet."""
         if paths["train"].is_dir():
             if len(paths) > 1:
-                what = "a folder has its splits in it: train, val, test"
+                what = "a folder contains its own splits: train, val, test"
                 raise DataError(what, str(paths["train"]), "set val_path and test_path to null")
             of_files = (*OF_FILES, "format")
-            refuse_unused(
-                Text, self.given, of_files, "the texts are files, a folder for each class"
-            )
+            refuse_unused(Text, self.given, of_files, "the texts are files in one folder per class")
             return {
                 part: read_folder(folder, self.layout.encoding, self.label_names)
                 for part, folder in folders_of(paths["train"]).items()

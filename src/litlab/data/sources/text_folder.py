@@ -21,7 +21,7 @@ def folders_of(root: Path) -> dict[str, Path]:
         refuse_splits((entry.name for entry in root.iterdir() if entry.is_dir()), str(root))
         return {"all": root}
     if "train" not in parts:
-        raise DataError("there is no folder 'train' in it", str(root), "add it, or name its parent")
+        raise DataError("the folder has no folder 'train'", str(root), "add it, or name its parent")
     return parts
 
 
@@ -39,9 +39,9 @@ def read_folder(root: Path, encoding: str, names: Sequence[str] | None) -> Itera
     found = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
     for name in names or ():
         if name not in found:
-            raise DataError(f"there is no folder '{name}' in it", str(root), nearest(name, found))
+            raise DataError(f"the folder has no folder '{name}'", str(root), nearest(name, found))
     files = [file for name in names or found for file in sorted((root / name).glob("*.txt"))]
     if not files:
-        raise DataError("there are no texts in it", str(root), "put them in class/*.txt")
+        raise DataError("the folder has no texts", str(root), "put them in class/*.txt")
     for file in files:
         yield file, 1, [read_whole(file, encoding), file.parent.name]

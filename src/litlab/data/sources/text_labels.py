@@ -90,7 +90,7 @@ class Labels:
     def _refuse(self, unknown: list[str], classes: list[str]) -> None:
         shown = ", ".join(f"'{label}' (line {self.first[label][1]})" for label in unknown[:SHOWN])
         raise DataError(
-            f"{len(unknown)} labels are none of {', '.join(classes)}: {shown}",
+            f"{len(unknown)} labels are not among {', '.join(classes)}: {shown}",
             str(self.first[unknown[0]][0]),
             f"correct data.source.label_names, or number them 0 to {len(classes) - 1} in the file",
         )

@@ -184,7 +184,7 @@ def _numbered(path: Path, rows: Any) -> Iterator[tuple[int, list[str]]]:
             raise DataError(
                 f"the row at line {number} cannot be read: {error}",
                 str(path),
-                'correct its quotation marks; data.source.quotes=false takes " as it is',
+                'correct its quotation marks; data.source.quotes=false reads " as a character',
             ) from None
         if row is None:
             return

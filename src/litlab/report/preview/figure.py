@@ -79,7 +79,7 @@ def _title(samples: PreviewSamples, statistics: Statistics) -> Section:
 def _guard(statistics: Statistics) -> Section:
     lines = [line for text in statistics.guard for line in textwrap.wrap(text, 125)]
     if len(lines) > GUARD_LINES:
-        lines = [*lines[: GUARD_LINES - 1], f"... and {len(lines) - GUARD_LINES + 1} lines more"]
+        lines = [*lines[: GUARD_LINES - 1], f"... and {len(lines) - GUARD_LINES + 1} more lines"]
 
     def write(canvas: Canvas) -> None:
         for i, line in enumerate(lines):

@@ -140,8 +140,8 @@ def _lengths(axes: Axes, statistics: Statistics, limit: int) -> None:
     axes.axvline(train.p95, color=GREY, linestyle="--", linewidth=1.2)
     note = f"median {train.median:g}, 95 % up to {train.p95:.0f}, longest {train.maximum}"
     axes.set_xlabel(
-        f"tokens of a text in train: {note}\n{train.padding:.1%} of a batch is padding; "
-        f"texts that fill all {limit} places: {train.at_limit:,}",
+        f"tokens per text in train: {note}\n{train.padding:.1%} of a batch is padding; "
+        f"texts at the limit of {limit} tokens: {train.at_limit:,}",
         fontsize=8,
         color=GREY,
     )
@@ -171,7 +171,7 @@ def _ranges(axes: Axes, spec: DataSpec, statistics: Statistics, names: list[str]
     axes.tick_params(labelsize=8)
     axes.tick_params(axis="y", labelsize=size, length=0)
     left_out = len(statistics.splits["train"].values) - len(names)
-    _title(axes, "values", f"{left_out} columns more" if left_out else "")
+    _title(axes, "values", f"{left_out} more columns" if left_out else "")
 
 
 def _columns(found: list[Range]) -> list[list[float]]:
@@ -183,7 +183,7 @@ def _explanation(spec: DataSpec, statistics: Statistics) -> str:
     lines = ["smallest, mean (dot), largest" + units.get(spec.kind, "")]
     looked_at = statistics.splits["train"].looked_at
     if looked_at < statistics.splits["train"].size:
-        lines.append(f"of {looked_at:,} samples a split at most")
+        lines.append(f"of at most {looked_at:,} samples per split")
     if statistics.augment:
         lines.append(f"grey: the {statistics.batch.shown} augmented samples")
     return "\n".join(lines)

@@ -43,7 +43,7 @@ def table(samples: PreviewSamples, features: Sequence[str]) -> Section:
             canvas.cells(left, place, plain, INK)
             canvas.cells(left, place, marked, ORANGE, bold=True)
         if more:
-            note = f"and {more} features more"
+            note = f"and {more} more features"
             canvas.text(MARGIN, top + len(names) * LINE, note, fontsize=8, color=GREY)
 
     return Section(top + (len(names) + bool(more)) * LINE + 0.2, draw)

@@ -28,7 +28,7 @@ Entry = tuple[str, str, list[Block]]  # label, new label if there is one, blocks
 
 
 def texts(samples: PreviewSamples) -> Section:
-    """Draw texts one below the other, each as it was and, where it changed, as it is now."""
+    """Draw texts below each other, each before and, if changed, after augmentation."""
     entries: list[Entry] = []
     for i, before in enumerate(samples.before):
         after = before if samples.after is None else list(samples.after[i])
@@ -80,7 +80,7 @@ def changed(before: Sequence[str], after: Sequence[str]) -> tuple[list[bool], li
 
 
 def wrapped(tokens: Sequence[str], marks: Sequence[bool], joint: str) -> list[Line]:
-    """Break tokens into at most LINES lines; a last one that goes on ends in an ellipsis."""
+    """Break tokens into at most LINES lines; a truncated last line ends in an ellipsis."""
     lines: list[Line] = [("", "")]
     for token, mark in zip(tokens, marks, strict=True):
         token = "␣" * len(token) if mark and token.isspace() else token

@@ -16,11 +16,11 @@ FLAG = "--allow-changes"
 
 
 class Effect(Enum):
-    """What a new value of a setting does to a run that is resumed."""
+    """What changing a setting does to a resumed run."""
 
-    FREE = "nothing to its numbers: it may always change"
-    CHANGEABLE = "it holds from the next step on: with --allow-changes"
-    FIXED = "nothing, for the checkpoint decides: it needs a new run"
+    FREE = "no effect on the results: it may always change"
+    CHANGEABLE = "used from the next step on: needs --allow-changes"
+    FIXED = "fixed by the checkpoint: needs a new run"
 
 
 FREE, CHANGEABLE, FIXED = Effect

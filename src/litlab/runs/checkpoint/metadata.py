@@ -92,17 +92,17 @@ def manifest_of(path: Path) -> Manifest:
     texts = [isinstance(found.get(name), str) for name in ("run_id", "config", "data", "model")]
     counts = [type(found.get(name)) is int and found[name] >= 0 for name in ("epoch", "step")]
     if not all(texts + counts):
-        raise CheckpointError("its manifest lacks parts", str(path), OTHER)
+        raise CheckpointError("its manifest is incomplete", str(path), OTHER)
     return found
 
 
 def _plain(value: object) -> torch.Tensor:
     """Pass on an ordinary tensor of numbers in memory."""
     if not isinstance(value, torch.Tensor):
-        raise ValueError("state_dict holds other things than tensors")
+        raise ValueError("state_dict holds values that are not tensors")
     odd = value.is_quantized or value.is_nested
     if odd or value.layout is not torch.strided or value.device.type != "cpu":
-        raise ValueError("state_dict holds tensors that are no plain numbers")
+        raise ValueError("state_dict holds tensors that are not dense CPU tensors")
     return value
 
 

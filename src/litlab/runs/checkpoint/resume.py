@@ -207,7 +207,7 @@ def check_fits(
     unpack(content, found.checkpoint, trust)
     require_parts(content, found.checkpoint)
     if found.manifest["data"] != spec.checksum:
-        fix = "prepare the data as they were, or train anew without --resume"
+        fix = "restore the data it was trained on, or start a new run without --resume"
         raise CheckpointError("it was trained on other data", short(found.checkpoint), fix)
     kept = content.get(RAW, content["state_dict"])
     refuse_another_model(weights, kept, found.checkpoint)

@@ -100,7 +100,7 @@ class MLflowLogger(Logger):
                 raise ConfigError(
                     redact(first_line(error)),
                     f"tracking.uri={redact(self.uri)}",
-                    "name a store MLflow knows",
+                    "give an address that MLflow supports",
                 ) from None
             except Exception as error:
                 raise self._fault(error) from None
@@ -208,8 +208,8 @@ class MLflowLogger(Logger):
         """Return tags as MLflow takes them; one that is too long is also stored whole as a file."""
         for key in (k for k, v in tags.items() if len(v) > TAG_LENGTH):
             file = f"{re.sub(r'[^A-Za-z0-9._-]', '_', key)[:100]}.txt"
-            what = f"tag {key} is cut to {TAG_LENGTH:,} characters in MLflow"
-            warnings.warn(f"{what}; the artifact tags/{file} has it whole", stacklevel=3)
+            what = f"tag {key} is truncated to {TAG_LENGTH:,} characters in MLflow"
+            warnings.warn(f"{what}; the artifact tags/{file} has the full value", stacklevel=3)
             self.log_text(tags[key], file, "tags")
         return [RunTag(valid_name(k), v[:TAG_LENGTH]) for k, v in tags.items()]
 

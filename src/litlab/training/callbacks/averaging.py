@@ -87,7 +87,7 @@ class WeightAverage(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save the average as the weights, and what training goes on from beside it."""
+        """Save the average as the weights, and the weights that training continues from."""
         if not self.count:
             return
         whole: dict[str, torch.Tensor] = checkpoint["state_dict"]

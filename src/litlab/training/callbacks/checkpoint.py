@@ -113,7 +113,7 @@ class CheckpointCallback(Callback):
         self._resume = checkpoint.get(RESUME)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin the clock, and go on with the random numbers of an interrupted run."""
+        """Start the clock, and restore the random states of an interrupted run."""
         self._within_epochs = _goes_on_within_epochs(trainer)
         if trainer.is_global_zero:
             sweep(self.folder)
@@ -347,5 +347,5 @@ def _gather(trainer: pl.Trainer, own: Any) -> list[Any]:
 
 
 def _of_rank(states: list[Any], rank: int) -> Any:
-    """Return a process's own; one more process than there were goes on with another's."""
+    """Return the state of this process; additional processes use that of another."""
     return states[rank % len(states)]

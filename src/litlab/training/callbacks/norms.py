@@ -11,7 +11,7 @@ ROWS = 100  # steps whose norms are kept apart before they are summed
 
 
 class Norms(Callback):
-    """Logs how large gradients and weights are, once an epoch, as a whole and layer by layer.
+    """Logs norms of gradients and weights once per epoch, in total and per layer.
 
     A layer is a module with parameters of its own; its norm is the Euclidean one over them all.
     Gradients are those of the optimizer's steps, before clipping: `grad_norm/mean` and

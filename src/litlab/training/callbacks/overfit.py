@@ -37,12 +37,12 @@ class Overfit(Callback):
         what = "one batch" if self.batches == 1 else f"{self.batches} batches"
         fall = f"train/loss on {what} from {number(self.first)} to {number(last)}"
         if last <= NEAR_ZERO * self.first:
-            say(f"overfit: {fall}: memorized, as it should be")
+            say(f"overfit: {fall}: memorized, as expected")
         else:
             say(
-                f"warning: overfit: {fall}, which is not near zero. Look at targets, loss and"
-                " learning rate, switch off dropout, label smoothing and weight decay, or give it"
-                " more trainer.max_epochs"
+                f"warning: overfit: {fall}, which is not near zero. Check targets, loss and"
+                " learning rate, disable dropout, label smoothing and weight decay, or raise"
+                " trainer.max_epochs"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -74,8 +74,6 @@ class TorchProfile(Callback):
         kind = "cuda" if self._on_cuda else "cpu"
         averages = profiler.key_averages()
         table = averages.table(sort_by=f"self_{kind}_time_total", row_limit=ROWS)
-        what = (
-            f"{RECORDED} batches, torch {torch.__version__}, by {kind} time without what it calls"
-        )
+        what = f"{RECORDED} batches, torch {torch.__version__}, by self {kind} time"
         self.table.write_text(f"{what}\n{table}\n")
         profiler.export_chrome_trace(str(self.table.with_name(f"{self.table.stem}-trace.json")))

@@ -13,7 +13,7 @@ from litlab.utils.lightning_adapter import TrainingEpochLoop
 
 
 class EpochLoop(TrainingEpochLoop):
-    """Runs the batches of an epoch, and tells `checkpoint` of every optimizer step.
+    """Runs the batches of an epoch, and notifies `checkpoint` of every optimizer step.
 
     Lightning asks every callback, logger, profiler and plugin at each of some twenty places in a
     step, which costs more than a small network's own work. Here those that have nothing to say are

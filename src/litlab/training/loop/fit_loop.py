@@ -1,4 +1,4 @@
-"""Lightning's fit loop, made to stop and go on at two exact places: between batches and epochs."""
+"""Lightning's fit loop, able to stop and resume exactly between batches and between epochs."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from litlab.utils.lightning_adapter import FitLoopBase
 
 
 class FitLoop(FitLoopBase):
-    """Tells `checkpoint` of every place where a fit can go on exactly, and goes on from there.
+    """Notifies `checkpoint` wherever a fit can be resumed exactly, and resumes it there.
 
     Lightning's own loop calls its checkpoints before an epoch's metrics are logged and its
     scheduler has stepped; what is resumed from there has lost both. Its counters are saved halfway

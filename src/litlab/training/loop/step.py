@@ -227,7 +227,7 @@ class Step:
             self._loss = self.strategy.backward(loss, self.optimizer)
 
     def schedule(self, batch_idx: int) -> None:
-        """Let the schedulers go on that count steps."""
+        """Advance the schedulers that count steps."""
         for config in self.schedulers:
             if (batch_idx + 1) % config.frequency == 0:
                 self.task.lr_scheduler_step(config.scheduler, None)

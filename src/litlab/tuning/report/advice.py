@@ -99,7 +99,7 @@ def _better(objective: Objective, apart: Difference) -> bool:
 def _said(objective: Objective, apart: Difference) -> str:
     text = f"{objective.name} {apart.mean:+.4g}"
     if apart.interval is None:
-        return f"{text} (one seed, which says nothing of the next)"
+        return f"{text} (one seed, so without an interval)"
     low, high = apart.interval
     return f"{text} (95 % interval {low:+.4g} to {high:+.4g}, {apart.seeds} seeds)"
 
@@ -116,7 +116,7 @@ def _luck_line(study: optuna.Study, objective: Objective, best: Finalist) -> lis
         return []  # no more than seeds differ by
     return [
         f"trial {best.number} had {objective.name} {number(own)} when it was chosen and "
-        f"{number(mean)} on new seeds: the score it was chosen for is too good by {number(luck)}"
+        f"{number(mean)} on new seeds: the score that chose it was too good by {number(luck)}"
     ]
 
 
@@ -139,7 +139,7 @@ def _trial_lines(study: optuna.Study) -> list[str]:
     if since >= max(10, n // 2):
         lines.append(
             f"none of the last {since} trials was completed: the space may be too wide around "
-            f"trial {max(whole)}, or the pruner too hasty"
+            f"trial {max(whole)}, or the pruner too aggressive"
         )
     return lines
 
@@ -164,7 +164,7 @@ def _unclear_line(study: optuna.Study, found: Sequence[Importance]) -> str:
     n = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
     said = ", ".join(f"{i.path} {i.value:.2f} ({i.low:.2f} to {i.high:.2f})" for i in found[:3])
     return (
-        f"{len(completed(study))} completed trials do not tell for sure which setting matters "
+        f"{len(completed(study))} completed trials cannot show which setting matters "
         f"most: {said}, as shares of 1 with 90 % intervals; {_more(study, n)}"
     )
 
@@ -175,8 +175,8 @@ def _more(study: optuna.Study, n: int) -> str:
     if n < asked:
         return f"{asked - n} of {asked} are left: run the same command to resume"
     if str(study.user_attrs.get("order", "")).startswith("grid"):
-        return "a finer grid, or study.sampler=random, with another study.name, would tell more"
-    return f"study.n_trials={max(20, 2 * n)} would tell more"
+        return "a finer grid, or study.sampler=random, with another study.name, would show more"
+    return f"study.n_trials={max(20, 2 * n)} would show more"
 
 
 def _next_lines(study: optuna.Study, space: Space, found: Sequence[Importance]) -> list[str]:
@@ -186,8 +186,8 @@ def _next_lines(study: optuna.Study, space: Space, found: Sequence[Importance]) 
         return []
     best, name = _best(study), study.study_name
     lines = [
-        f"{i.path} hardly mattered ({i.low:.2f} to {i.high:.2f} of 1): without it the trials go to "
-        f"the rest; study.name={name}-2 ~study.space.{i.path} "
+        f"{i.path} hardly mattered ({i.low:.2f} to {i.high:.2f} of 1): vary only the rest: "
+        f"study.name={name}-2 ~study.space.{i.path} "
         f"{i.path}={short(best[0].params[i.path])}"
         for i in found[1:]
         if i.high < LITTLE and i.path in best[0].params

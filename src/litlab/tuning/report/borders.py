@@ -1,4 +1,4 @@
-"""A best trial at the end of a range: what lies beyond was never tried."""
+"""Detects that the best trials are at the end of a range, and suggests a wider one."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def border_line(
         return ""
     return (
         f"the best {path}, {short(best[0].params[path])}, is at the {end} end of its range "
-        f"({short(distribution.low)} to {short(distribution.high)}): what lies beyond may be "
+        f"({short(distribution.low)} to {short(distribution.high)}): values beyond may be "
         f"better; try {typed(study, path, **{end: new})}"
     )
 
@@ -70,7 +70,7 @@ def place(distribution: FloatDistribution | IntDistribution, value: float) -> fl
 def beyond(
     path: str, distribution: FloatDistribution | IntDistribution, end: str
 ) -> float | int | None:
-    """Return an end farther out, or None where there is nothing beyond: below 0, above a whole."""
+    """Return a wider end of the range, or None if there is none: below 0, or a share above 1."""
     low, high = distribution.low, distribution.high
     if isinstance(distribution, IntDistribution):
         return _beyond_whole(distribution, end)

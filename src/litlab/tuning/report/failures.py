@@ -34,7 +34,7 @@ def failure_lines(study: optuna.Study, space: Space) -> list[str]:
     for reason, trials in _reasons(failed).items():
         if len(trials) > 1:
             what = "all trials" if len(trials) == len(ended) else f"{len(trials)} trials"
-            lines.append(f"{what} failed alike: {reason}")
+            lines.append(f"{what} failed for the same reason: {reason}")
     if len(failed) >= LEAST and len(rest) >= LEAST:
         lines += _apart(failed, rest, space, study.study_name)
     return lines

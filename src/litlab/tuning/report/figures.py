@@ -25,7 +25,7 @@ from litlab.tuning.results.outcome import Finalist
 from litlab.tuning.study.objectives import Objective
 
 COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY]  # Okabe and Ito's
-FAR = " Double-click shows those that are far worse, too."
+FAR = " Double-click to include the much worse ones."
 MOST = 3  # objectives that one figure can show against each other
 PANEL, HEIGHT, DPI = 300, 430, 130  # pixels, pixels, pixels an inch
 STATES: dict[TrialState, tuple[str, dict[str, Any]]] = {
@@ -184,7 +184,7 @@ def _of_objective(view: _View) -> Iterator[Drawing]:
     yield Drawing(f"History of {name}", note, [_history(view)])
     found = importances(study, view.index)
     if len(found) > 1:
-        note = "Shares of 1 (PED-ANOVA) with 90 % bootstrap intervals; what overlaps may be equal."
+        note = "Shares of 1 (PED-ANOVA) with 90 % bootstrap intervals; overlapping ones may tie."
         yield Drawing(f"What mattered for {name}", note, [_bars(found)])
     target: dict[str, Any] = {"target_name": name, "target": view.target}
     panels = [visualization.plot_slice(study, params=[path], **target) for path in view.paths]
@@ -199,8 +199,8 @@ def _of_objective(view: _View) -> Iterator[Drawing]:
             worst = max(v for v in view.values if v <= view.bounds[1])
             target["target"] = lambda t: min(float(t.values[view.index]), worst)
         figure = visualization.plot_parallel_coordinate(study, params=view.common, **target)
-        note = "A line for each completed trial; settings that all of them have."
-        yield Drawing(f"Settings together, by {name}", note, [figure])
+        note = "One line per completed trial, over the settings that all have."
+        yield Drawing(f"Settings in combination, by {name}", note, [figure])
 
 
 def _history(view: _View) -> go.Figure:

@@ -82,10 +82,8 @@ def _lead(objectives: Sequence[Objective], outcome: Outcome) -> str:
     aims = [f"{'less' if o.direction == 'minimize' else 'more'} {o.name}" for o in objectives]
     if len(objectives) > 1:
         found = counted(len(outcome.pareto), "trial")
-        return (
-            f"{trials} It looked for {listed(aims)}; {found} that no other is better than in all."
-        )
-    return f"{trials} It looked for {aims[0]}: {_found(objectives[0].name, outcome)}."
+        return f"{trials} Objectives: {listed(aims)}; {found} on the Pareto front."
+    return f"{trials} Objective: {aims[0]}; {_found(objectives[0].name, outcome)}."
 
 
 def _found(name: str, outcome: Outcome) -> str:

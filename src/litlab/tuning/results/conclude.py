@@ -67,7 +67,7 @@ def _nothing(
     what: str, facts: Sequence[Mapping[str, Any]], study: TrialStudy, folder: Path
 ) -> LitlabError:
     """Return the error of a study that recommends nothing, of the kind of the first failure."""
-    reason = facts[0]["failed"] if facts else "all were pruned, or none has begun"
+    reason = facts[0]["failed"] if facts else "all were pruned, or none has started"
     kind = KINDS.get(facts[0].get("code", 0)) if facts else None
     where, fix = f"study {study.settings.name}", f"see the logs in {folder}"
     return (kind or EnvironmentFault)(f"{what}; the first reason: {reason}", where, fix)

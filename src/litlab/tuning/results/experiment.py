@@ -81,7 +81,7 @@ def _card(outcome: Outcome, monitor: str, use_best: str) -> str:
     if outcome.finalists:
         lines += [_score(f, monitor) for f in outcome.finalists]
         low_high = "95 % intervals of the mean (Student's t)"
-        lines.append(f"On seeds that chose nothing; {low_high}.")
+        lines.append(f"On seeds not used for the choice; {low_high}.")
     else:
         first = "did not finish" if outcome.first is None else number(outcome.first)
         lines.append(f"{monitor}: {number(best['value'])}; baseline: {first}.")

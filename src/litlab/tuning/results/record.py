@@ -197,7 +197,7 @@ def apart(work: Callable[[], Any]) -> Any:
     try:
         value, raised = ours.recv()
     except EOFError:
-        value, raised = None, RuntimeError("the process that talks to MLflow was killed")
+        value, raised = None, RuntimeError("the process that writes to MLflow was killed")
     os.waitpid(child, 0)
     if raised is not None:
         raise raised

@@ -99,7 +99,7 @@ def settings_of(
 def _named(name: str) -> dict[str, Any]:
     known = choice_files("study")
     if name not in known:
-        what = f"study has no choice '{name}'" if name else "no study is named"
+        what = f"study has no choice '{name}'" if name else "no study is given"
         raise ConfigError(what, f"study={name}", nearest(name, known) if name else _list(known))
     return {"name": name, **_read(known[name])}
 

@@ -103,7 +103,7 @@ class Space:
         return conditions
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
-        """Return a trial's values; one that goes on has the values it had."""
+        """Return a trial's values; a resumed trial keeps its values."""
         values: dict[str, Any] = {}
         for p in self.parameters:
             if p.applies(values):

@@ -171,7 +171,7 @@ def address_of(url: str) -> URL:
     if address.drivername not in POSTGRES:
         raise ConfigError(f"{address.drivername} is not a PostgreSQL address", where, FIX)
     if "@" in (address.host or ""):
-        what = "the password has a sign that ends it, such as @"
+        what = "the password contains a reserved character, such as @"
         raise ConfigError(what, where, FIX) from None
     if importlib.util.find_spec("psycopg") is None:
         fix = "pip install 'litlab[postgresql]'"

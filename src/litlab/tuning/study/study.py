@@ -1,4 +1,4 @@
-"""A study that goes on: trials begun, told and counted, by one command or by several machines."""
+"""A resumable study: trials are started, finished and counted by one or several machines."""
 
 import math
 import time
@@ -22,7 +22,7 @@ from litlab.utils.paths import runs_folder
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 FACTS = ("run_id", "seconds", "parameters", "epochs", "latency", "failed", "code")
 RUN = "run_id"  # attribute of the study: its run in MLflow
-PATIENCE = 60.0  # seconds that who joins waits for the study to be begun
+PATIENCE = 60.0  # seconds that a joining machine waits for the study to start
 IDENTITY = {  # attributes of the study, and what is said where they differ
     "config": "has another configuration (data, model, any setting)",
     "data": "has other data: they have changed since",
@@ -147,13 +147,13 @@ class TrialStudy:
                 pass
             if time.monotonic() > until:
                 what = f"no study '{self.settings.name}' to join"
-                fix = "begin it on one machine, without --join"
+                fix = "start it on one machine, without --join"
                 raise EnvironmentFault(what, self.storage.url, fix)
             time.sleep(0.5)
 
     def _same(self) -> None:
         had, where = self.study.user_attrs, f"study.name={self.settings.name}"
-        fix = "repeat what it began with, or give this one another name"
+        fix = "use the settings it was started with, or choose another name"
         for key, what in IDENTITY.items():
             if had.get(key) != self._is_of[key]:
                 raise AnotherStudyError(f"the study of that name {what}", where, fix)
@@ -225,7 +225,7 @@ class TrialStudy:
         self.storage.close()
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Note an epoch's value; return whether the trial is to end here."""
+        """Record an epoch's value; return whether to end the trial."""
         if len(self.objectives) > 1:  # Optuna prunes by one
             return False
         try:

@@ -81,7 +81,7 @@ class Pool:
         self.stops: Callable[[], bool] = lambda: False
 
     def begin(self, name: str, config: Config, key: Any, *, fresh: bool) -> None:
-        """Start a training in a free slot; one that was interrupted there goes on.
+        """Start a training in a free slot; an interrupted one is resumed.
 
         Args:
             name: Of its folder, and of its log. Where the folder is another's, it has a number.
@@ -126,7 +126,7 @@ class Pool:
         except EnvironmentFault as error:
             raise EnvironmentFault(error.what, error.where, FIX) from None
         except OSError as error:
-            what = f"no process for a training: {error.strerror}"
+            what = f"no process could be started for a training: {error.strerror}"
             fix = "raise the limits (ulimit -u, ulimit -n); then run the same command to resume"
             raise EnvironmentFault(what, job.name, fix) from None
         self._left.remove(job)

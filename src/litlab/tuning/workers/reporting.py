@@ -38,7 +38,7 @@ class Line:
         threading.Thread(target=wait, name="study", daemon=True).start()
 
     def ask(self, said: dict[str, Any]) -> bool:
-        """Tell the study of an epoch; return whether the trial is to end there."""
+        """Report an epoch's value to the study; return whether to end the trial."""
         try:
             self.connection.send(said)
             # Trials that began later hold the study's end open too: only its death ends the wait.
@@ -77,7 +77,7 @@ class TrialReporter(Callback):
         self.pruned = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether the study has ended it: a run that goes on then is pruned all the same."""
+        """Return whether the study has pruned it, also if the run continued afterwards."""
         return {"pruned": self.pruned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ class TrialReporter(Callback):
         self.pruned = state_dict["pruned"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask whether to go on."""
+        """Return whether to continue."""
         value = trainer.callback_metrics.get(self.monitor)
         if value is None:
             return
