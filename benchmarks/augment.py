@@ -23,10 +23,10 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from litlab.config.compose import compose
 from litlab.data.augment.base import needs_partners
+from litlab.data.augmentations import build_augmentations
 from litlab.data.loading.preprocess import Key, Preprocess
 from litlab.data.spec import DataSpec, Kind
 from litlab.runs.environment import describe
-from litlab.data.augment.build import build_augmentations
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 512

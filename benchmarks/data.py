@@ -113,8 +113,8 @@ def bare(split, spec) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 def data_module(folder: Path, spec, augment: list[str]):
     """litlab's own path, as the Trainer calls it."""
     from litlab.config.compose import load
+    from litlab.data.augmentations import build_augmentations
     from litlab.data.datamodule import ArrayDataModule
-    from litlab.data.augment.build import build_augmentations
 
     config = load(["data=synthetic", *augment])
     loader = config.loader.model_copy(update={"batch_size": BATCH})

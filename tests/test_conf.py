@@ -250,8 +250,8 @@ def test_builds_augmentations(choice: str) -> None:
     import torch
 
     from litlab.config.instantiate import locate
-    from litlab.data.augment.build import build_augmentations
     from litlab.data.augment.draws import Draws
+    from litlab.data.augmentations import build_augmentations
 
     nodes = load([f"augment={choice}"]).augment
     kinds = set(SHAPES)

@@ -314,3 +314,13 @@ def test_any_misspelt_override_exits_with_2(
     error = refusal(f"{'.'.join([*path[:-1], wrong])}=1")
     assert error.exit_code == 2
     assert path[-1] in error.fix
+
+
+def test_a_conf_of_one_experiment_has_litlabs_main_file(tmp_path: Path, monkeypatch: Any) -> None:
+    """As a study leaves it in an empty folder."""
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    recipe = tmp_path / "conf" / "experiment" / "best.yaml"
+    recipe.write_text("# @package _global_\noptimizer:\n  lr: 0.02\n")
+    monkeypatch.chdir(tmp_path)
+    assert load(["experiment=best"]).optimizer["lr"] == 0.02
+    assert load(["experiment=digits_cnn"]).optimizer["lr"] != 0.02

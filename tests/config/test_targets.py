@@ -1,3 +1,4 @@
+import ast
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ REFUSED = [
     "litlab.config.instantiate.build",  # would build what its own arguments name
     "litlab.config.instantiate.locate",
     "litlab.tasks.metrics.build_metrics",
+    "litlab.data.augmentations.build_augmentations",
     "litlab.runs.folder.make_folder",
     "litlab.cli.main.main",
     "torch.nn._reduction.get_enum",
@@ -113,3 +115,16 @@ def test_a_refused_hyperparameter_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="colour") as error:
         instantiate.build(node, where="data.source")
     assert "choose another 'data'" in error.value.fix
+
+
+def test_nothing_that_a_target_may_name_takes_what_to_trust() -> None:
+    """It would build what its own arguments name, trusted by the same arguments."""
+    source = Path(instantiate.__file__).parents[1]
+    taking = []
+    for path in source.rglob("*.py"):
+        module = ".".join(["litlab", *path.relative_to(source).with_suffix("").parts])
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = f"{module}.{getattr(node, 'name', '')}".startswith(instantiate.COMPONENTS)
+            if named and isinstance(node, ast.FunctionDef) and "trust" in ast.unparse(node.args):
+                taking.append(f"{module}.{node.name}")
+    assert taking == []

@@ -10,12 +10,12 @@ import torch
 from litlab.config.compose import compose
 from litlab.config.instantiate import locate
 from litlab.data.augment.base import Augmentation, needs_partners
-from litlab.data.augment.build import build_augmentations
 from litlab.data.augment.crop import Crop
 from litlab.data.augment.cutmix import CutMix
 from litlab.data.augment.draws import Draws
 from litlab.data.augment.flip import Flip
 from litlab.data.augment.mixup import Mixup
+from litlab.data.augmentations import build_augmentations
 from litlab.data.spec import DataSpec, Kind
 from litlab.utils.errors import ConfigError
 from made_augment import SIZES, samples, spec_of
@@ -209,7 +209,6 @@ def test_every_class_has_a_choice(project) -> None:
     targets = {str(node["_target_"]) for choice in CHOICES for node in nodes(choice).values()}
     modules = {target.split(".")[-2] for target in targets}
     helpers = {
-        "build",
         "base", "bits", "draws", "image_ops", "mixing", "policy", "spans", "texts", "warp",
     }  # fmt: skip
     assert modules == {path.stem for path in ROOM.glob("*.py")} - {"__init__"} - helpers

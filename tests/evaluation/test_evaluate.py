@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_score
 
 from litlab.config.compose import load as load_config
-from litlab.data.augment.build import build_augmentations
 from litlab.data.augment.draws import Draws
+from litlab.data.augmentations import build_augmentations
 from litlab.data.loading.arrays import open_split
 from litlab.data.loading.preprocess import Preprocess
 from litlab.data.prepare.open import open_or_prepare

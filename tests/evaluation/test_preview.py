@@ -16,7 +16,7 @@ from PIL import Image
 from litlab.config.compose import load
 from litlab.config.schema import Config
 from litlab.data.augment.base import Augmentation
-from litlab.data.augment.build import build_augmentations
+from litlab.data.augmentations import build_augmentations
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.encode import decode
 from litlab.data.encode.table import TableEncoder

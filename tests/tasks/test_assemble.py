@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from litlab.config.compose import load
-from litlab.data.augment.build import build_augmentations
+from litlab.data.augmentations import build_augmentations
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
 from litlab.tasks.build import build_model, build_task

@@ -13,8 +13,8 @@ from litlab.config import signature
 from litlab.config.compose import load
 from litlab.config.instantiate import build
 from litlab.config.schema import NUM_GIVEN, Component, TrainerConfig
-from litlab.data.augment.build import build_augmentations
 from litlab.data.augment.draws import Draws
+from litlab.data.augmentations import build_augmentations
 from litlab.data.spec import Column, DataSpec
 from litlab.tasks.optim.schedules import Horizon
 from litlab.training.unused_settings import warn_of_convolved_columns, warn_of_unused

@@ -168,13 +168,20 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 @contextmanager
 def _hydra() -> Iterator[list[str]]:
-    """Initialize Hydra on the project's conf/; yield the override that adds litlab's own to it."""
+    """Initialize Hydra on the project's conf/, then litlab's own; yield an override it needs."""
     from hydra import initialize_config_dir
+    from hydra._internal.config_repository import ConfigRepository
+    from hydra.core.global_hydra import GlobalHydra
 
     first, *others = conf_folders()
     with initialize_config_dir(str(first), version_base="1.3", job_name="litlab"):
-        escaped = (str(folder).replace("\\", "\\\\").replace('"', '\\"') for folder in others)
-        yield [f'hydra.searchpath=["file://{folder}"]' for folder in escaped]
+        # Not by an override of hydra.searchpath, which Hydra reads after the main file: a conf/ may
+        # hold an experiment only, and take that one from litlab.
+        loader: Any = GlobalHydra.instance().config_loader()
+        for folder in others:
+            loader.config_search_path.prepend("litlab", f"file://{folder}", "schema")
+        loader.repository = ConfigRepository(loader.config_search_path)
+        yield ["hydra.searchpath=[]"]  # what a main file says there is for DVC
 
 
 def _check_search_path() -> None:

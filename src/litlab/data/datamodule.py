@@ -6,7 +6,7 @@ import torch
 
 from litlab.config.schema import Config, LoaderConfig
 from litlab.data.augment.base import Augmentation, needs_partners
-from litlab.data.augment.build import build_augmentations
+from litlab.data.augmentations import build_augmentations
 from litlab.data.loading.arrays import Split, check_descriptions, open_split
 from litlab.data.loading.loader import BatchLoader, Indexed
 from litlab.data.loading.preprocess import Key, Preprocess

@@ -11,7 +11,7 @@ import torch
 from litlab.config.constraints import GIVEN
 from litlab.config.schema import Config
 from litlab.data.augment.base import Augmentation
-from litlab.data.augment.build import build_augmentations
+from litlab.data.augmentations import build_augmentations
 from litlab.data.loading.arrays import Split
 from litlab.data.loading.loader import BatchLoader
 from litlab.data.loading.preprocess import Key, Preprocess

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from litlab.config.schema import Config
-from litlab.data.augment.build import build_augmentations
+from litlab.data.augmentations import build_augmentations
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.encode import decode
 from litlab.data.leakage.report import GuardReport

@@ -209,13 +209,26 @@ def runs(query: str = "", *, uri: str | None = None) -> Iterator[Run]:
             fix = 'write e.g. "metrics.`best/val/accuracy` > 0.9"; see docs/python.md'
             raise ConfigError(first_line(error), f"litlab.runs({query!r})", fix) from None
         for one in found:
-            folder = Path(one.data.tags.get("run.folder", ""))
-            if (folder / RUN_FILE).is_file():
-                yield Run(folder, folder / BEST, RunRecord.load(folder), trust=trust)
-            elif "run.folder" in one.data.tags:
+            tag = one.data.tags.get("run.folder")
+            run = _run_in(Path(tag), one.info.run_id, trust) if tag else None
+            if run is not None:
+                yield run
+            elif tag:
                 gone += 1
         page = found.token
         if not page:
             break
     if gone:
-        warnings.warn(f"{gone} more runs match, but their folders do not exist", stacklevel=2)
+        what = f"{gone} more runs match, but their folders are not here, or hold a later run"
+        warnings.warn(what, stacklevel=2)
+
+
+def _run_in(folder: Path, run_id: str, trust: tuple[str, ...]) -> Run | None:
+    """Return the run of that id, None where the folder is gone or holds another one."""
+    try:
+        record = RunRecord.load(folder) if (folder / RUN_FILE).is_file() else None
+    except CheckpointError:
+        return None
+    if record is None or record.run_id != run_id:
+        return None
+    return Run(folder, folder / BEST, record, trust=trust)

@@ -108,6 +108,8 @@ class Change(NamedTuple):
 def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that decides the numbers of a run."""
     kept = {key: value for key, value in config.items() if EFFECTS.get(key) != FREE}
+    if kept.get("monitor_mode") is None:  # which older versions did not have
+        kept.pop("monitor_mode", None)
     trainer = {k: v for k, v in kept["trainer"].items() if effect_of(f"trainer.{k}") != FREE}
     for name in ("lr_find", "batch_size_find"):
         if trainer.get(name) != "use":  # a suggestion changes nothing

@@ -1,4 +1,7 @@
-"""Augmentations from a configuration."""
+"""Augmentations from a configuration.
+
+Not in `augment/`, whose functions a `_target_` may name: this one takes what to trust.
+"""
 
 from litlab.config.instantiate import build
 from litlab.config.schema import Component
