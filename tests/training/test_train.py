@@ -217,7 +217,7 @@ def test_a_record_that_cannot_be_written_hides_nothing(project, monkeypatch):
 
     monkeypatch.setattr("litlab.tasks.task.Task.on_train_epoch_end", fail)
     with (
-        pytest.warns(UserWarning, match="not complete: disk full"),
+        pytest.warns(UserWarning, match="incomplete: disk full"),
         pytest.raises(RuntimeError, match="a bug"),
     ):
         small_run(project)
@@ -371,7 +371,7 @@ def test_a_closed_terminal_ends_a_run_saved(project, devices):
     """As a lost connection: SIGHUP to all of its processes, and nothing can be written there."""
     ready_store(project)
     ours, theirs = pty.openpty()
-    process = forked.Popen(
+    process = subprocess.Popen(  # the terminal becomes its own before it starts
         [sys.executable, str(SRC / "litlab"), "train", *SMALL, "trainer=ddp_cpu"]
         + [f"trainer.devices={devices}", "trainer.max_epochs=100000", "trainer.progress=bar"],
         env={**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"},

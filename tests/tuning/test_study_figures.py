@@ -246,7 +246,7 @@ def test_the_page_names_trainings_that_failed(tmp_path: Path) -> None:
     body = page.write(made, ONE, found, tmp_path).read_text().partition("<body>")[2]
     before = body.partition("Settings of the best")[0]  # not hidden below
     assert "no &lt;i&gt;memory&lt;/i&gt;" in before
-    assert "As it was, seed 2" in before
+    assert "Baseline, seed 2" in before
 
 
 def test_the_page_where_nothing_was_better(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_the_page_where_nothing_was_better(tmp_path: Path) -> None:
     best = {**found.best, "number": 0, "params": {}}
     text = page.write(made, ONE, dataclasses.replace(found, best=best), tmp_path).read_text()
     assert "the baseline did best." in text
-    assert '<th scope="col">As it was</th></tr>' in text
+    assert '<th scope="col">Baseline</th></tr>' in text
     assert f"Trial {found.best['number']}</th>" not in text
     text = page.write(made, ONE, found, tmp_path).read_text()
     assert f"trial {found.best['number']} had the best, " in text

@@ -137,7 +137,7 @@ def test_a_suggestion_changes_nothing(project, capsys):
 
 
 def test_several_processes_are_refused(project):
-    with pytest.raises(ConfigError, match="several processes"):
+    with pytest.raises(ConfigError, match="single process"):
         small_run(
             project, "trainer=ddp_cpu", "trainer.progress=none", "trainer.batch_size_find=use"
         )

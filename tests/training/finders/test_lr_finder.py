@@ -163,7 +163,7 @@ def test_where_the_loss_never_falls_it_is_refused_or_said(project, capsys):
 
 
 def test_several_processes_are_refused(project):
-    with pytest.raises(ConfigError, match="several processes"):
+    with pytest.raises(ConfigError, match="single process"):
         small_run(project, "trainer=ddp_cpu", "trainer.progress=none", "trainer.lr_find=use")
 
 

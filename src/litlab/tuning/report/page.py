@@ -106,10 +106,10 @@ def _settings(study: optuna.Study, outcome: Outcome) -> _Table:
     first = {**first, **study.user_attrs.get(OUTSIDE, {})}
     if not best or outcome.best["number"] == 0:
         rows = [_Row(path, [_said(value)]) for path, value in first.items()]
-        return _Table("Settings", ["Setting", "As it was"], rows)
+        return _Table("Settings", ["Setting", "Baseline"], rows)
     paths = dict.fromkeys([*first, *best])
     rows = [_Row(p, [_said(best.get(p, _NONE)), _said(first.get(p, _NONE))]) for p in paths]
-    return _Table("Settings", ["Setting", f"Trial {outcome.best['number']}", "As it was"], rows)
+    return _Table("Settings", ["Setting", f"Trial {outcome.best['number']}", "Baseline"], rows)
 
 
 _NONE = object()
@@ -137,7 +137,7 @@ def _finals(objective: Objective, finalists: Sequence[Finalist]) -> _Table | Non
             apart = None if finalist is first else difference(finalist, first, name)
             cells += ["–", "–"] if apart is None else [number(apart.mean), _between(apart.interval)]
         cells += [number(value) for value in finalist.values[name]]
-        rows.append(_Row("As it was" if finalist is first else f"Trial {finalist.number}", cells))
+        rows.append(_Row("Baseline" if finalist is first else f"Trial {finalist.number}", cells))
     better = "less" if objective.direction == "minimize" else "more"
     return _Table(f"{name}{_meaning(objective)}, {better} is better", heads, rows)
 
