@@ -155,6 +155,18 @@ def test_searching_runs(run: litlab.Run) -> None:
         list(litlab.runs("metrics.val/accuracy >"))
 
 
+def test_a_folder_with_a_later_run_is_not_the_run_that_was_found(project: Path) -> None:
+    ready_store(project)
+    words = [*SMALL, "trainer.max_epochs=1"]
+    for rate in ("0.01", "0.02"):
+        shutil.rmtree(project / "one", ignore_errors=True)
+        litlab.train(litlab.compose(*words, f"optimizer.lr={rate}"), project / "one", preview=False)
+    with pytest.warns(UserWarning, match="1 more runs match, but their folders"):
+        assert list(litlab.runs("params.`optimizer.lr` = '0.01'")) == []
+    (found,) = litlab.runs("params.`optimizer.lr` = '0.02'")
+    assert found.record.run_id == found.id
+
+
 def test_no_runs_and_no_store(project: Path) -> None:
     assert list(litlab.runs()) == []
     assert not (project / "mlflow.db").exists()
@@ -320,6 +332,19 @@ def test_a_task_made_in_python_is_recorded_and_measured(
         litlab.train(litlab.compose(*SMALL, "trainer.lr_find=use"), task=task)
 
 
+def test_the_record_says_what_a_data_module_was_made_of(project: Path) -> None:
+    ready_store(project)
+    other = litlab.compose(*SMALL)
+    rest = [word for word in SMALL if not word.startswith("data")]
+    made = litlab.DataModule(litlab.compose(*rest, "data=wine", "loader.batch_size=20"))
+    task = litlab.ClassificationTask(litlab.models.MLP(made.spec, hidden=[4]))
+    run = litlab.train(other, task=task, data=made, preview=False)
+    stored = mlflow_run(project, run.id).data.params
+    assert (stored["data.name"], stored["loader.batch_size"]) == ("wine", "20")
+    with pytest.raises(litlab.ConfigError, match="another seed"):
+        litlab.train(litlab.compose(*SMALL, "seed=3"), task=task, data=made)
+
+
 # A LightningModule and a LightningDataModule of one's own.
 
 OWN = '''
@@ -426,6 +451,9 @@ def test_what_is_refused_of_own_classes(own: Any, litlab: Any) -> None:
         (["monitor=score"], "set monitor_mode=min or monitor_mode=max"),
         (["trainer.compile=true"], "not available with a class of your own, Module"),
         (["task._target_=mine.Data"], "Data is not a LightningModule"),
+        (["data.num_folds=3", "data.fold=0"], "not available with a class of your own, Module"),
+        (["trainer.budget=1m"], "not available with a class of your own, Module"),
+        (["trainer.swa={start: 0.5, lr: 0.01}"], "not available with a class of your own, Module"),
     ):
         code, _, err = litlab("train", *DATA, *TASK, *TRAINER, *words)
         assert code == 2, err

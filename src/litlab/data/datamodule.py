@@ -153,6 +153,7 @@ class DataModule(ArrayDataModule):
     """
 
     def __init__(self, config: Config, prepared: Path | None = None) -> None:
+        self.config = config
         folder, spec = open_or_prepare(config.data, config.trust, prepared)
         repeat = config.trainer.overfit_batches > 0
         nodes = {} if repeat else config.augment

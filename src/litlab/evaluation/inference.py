@@ -102,11 +102,11 @@ def rebuild(loaded: Loaded, path: Path) -> Task:
         fix = "make it again: a litlab task for litlab.Run.load(RUN, task=...); of another class, "
         fix += "use load_from_checkpoint"
         raise CheckpointError(what, str(path), fix)
-    if is_own_module(loaded.metadata.config):
-        what = f"its task is {node['_target_']}, whose outputs litlab does not know"
-        fix = "use it in Python: load_from_checkpoint of that class"
-        raise CheckpointError(what, str(path), fix)
     try:
+        if is_own_module(loaded.metadata.config):
+            what = f"its task is {node['_target_']}, whose outputs litlab does not know"
+            fix = "use it in Python: load_from_checkpoint of that class"
+            raise CheckpointError(what, str(path), fix)
         require_held(loaded, path)
         task = build_task(loaded.metadata.config, loaded.metadata.spec, trial=False)
         load_weights(task, loaded.weights, path)

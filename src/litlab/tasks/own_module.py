@@ -145,10 +145,13 @@ def refuse_unsupported(
             "trainer.freeze": trainer.freeze,
             "trainer.strategy=fsdp2": trainer.strategy == "fsdp2",
         }
+    if not isinstance(data, ArrayDataModule):
+        asked |= {"trainer.budget": trainer.budget, "data.num_folds": config.data.num_folds}
     if not (isinstance(module, Task) and isinstance(data, ArrayDataModule)):
         asked |= {
             "trainer.batch_size_find": trainer.batch_size_find != "off",
             "trainer.overfit_batches": trainer.overfit_batches,
+            "trainer.swa": trainer.swa,
         }
     found = [setting for setting, wanted in asked.items() if wanted]
     if found:

@@ -56,7 +56,7 @@ def given_in_python(
     The record and the checkpoints name them; neither can build them again.
 
     Raises:
-        ConfigError: A monitor is given for a task that has one.
+        ConfigError: A monitor is given for a task that has one, or a DataModule of another seed.
     """
     changes: dict[str, object] = {}
     if monitor is not None:
@@ -73,10 +73,20 @@ def given_in_python(
             metrics = task.parts.metrics.items()
             changes["metrics"] = {name: {**stand_in, "name": _path(m)} for name, m in metrics}
             changes |= {"monitor": task.parts.monitor, "monitor_mode": task.parts.mode}
-    if data is not None and not isinstance(data, DataModule):
+    if isinstance(data, DataModule):  # the record says what it was made of
+        own = data.config
+        if (config.seed, config.trainer.overfit_batches) != (
+            own.seed,
+            own.trainer.overfit_batches,
+        ):
+            what = "the DataModule was made with another seed or trainer.overfit_batches"
+            fix = "make it with the configuration that is trained: litlab.DataModule(config)"
+            raise ConfigError(what, "litlab.train(data=...)", fix)
+        changes |= {"data": own.data, "loader": own.loader, "augment": own.augment}
+    elif data is not None:
         source = {"_target_": "litlab.data.sources.given.GivenInPython", "name": _path(data)}
-        own = {"name": _name(type(data)), "path": None, "source": source}
-        changes["data"] = config.data.model_copy(update=own)
+        named = {"name": _name(type(data)), "path": None, "source": source}
+        changes["data"] = config.data.model_copy(update=named)
     return config.model_copy(update=changes)
 
 

@@ -59,7 +59,10 @@ class Study:
     def runs(self) -> list[Run]:
         """The runs of all trials that were trained, in their order."""
         folders = sorted(file.parent for file in self.folder.glob(f"*/{RUN_FILE}"))
-        return [Run(folder, folder / BEST, RunRecord.load(folder)) for folder in folders]
+        trust = tuple(load(self.base).trust)
+        return [
+            Run(folder, folder / BEST, RunRecord.load(folder), trust=trust) for folder in folders
+        ]
 
     @property
     def next_command(self) -> str:

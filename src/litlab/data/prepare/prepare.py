@@ -83,6 +83,9 @@ def _refuse_other_files(folder: Path) -> None:
 
 def _read(source: Any, scratch: Path) -> object:
     """Read the source, which may ask for a folder to spool into."""
+    if not hasattr(source, "read"):
+        what = f"{type(source).__name__} is not a source of arrays: nothing is prepared"
+        raise ConfigError(what, "data.source._target_", "train with it: `litlab train`")
     if "scratch" in inspect.signature(source.read).parameters:
         return source.read(scratch=scratch)
     return source.read()

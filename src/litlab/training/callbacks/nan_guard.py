@@ -227,6 +227,8 @@ class NaNGuard(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Note what the batch begins with."""
+        if not pl_module.automatic_optimization:  # a step may be taken where no hook tells of it
+            self._batches.clear()
         self.begin_batch(batch_idx, batch)
 
     def on_before_backward(
