@@ -46,7 +46,7 @@ def test_crop_refuses_to_mirror_more_than_there_is() -> None:
     spec = spec_of("image", (1, 4, 9))
     Crop(spec, padding=3, reflect=True)
     Crop(spec, padding=4)
-    with pytest.raises(ValueError, match="padding=4 mirrors more.*at most 3, or reflect=false"):
+    with pytest.raises(ValueError, match="padding=4 is too large.*at most 3, or reflect=false"):
         Crop(spec, padding=4, reflect=True)
 
 

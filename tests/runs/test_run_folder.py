@@ -129,7 +129,7 @@ def test_runs_that_begin_at_once_get_a_folder_each(project, monkeypatch):
     assert len(set(made)) == 16
 
 
-@pytest.mark.parametrize(("name", "held"), [("run.json", "a run"), ("notes.txt", "other things")])
+@pytest.mark.parametrize(("name", "held"), [("run.json", "a run"), ("notes.txt", "other files")])
 def test_a_folder_that_holds_something_is_left_alone(project, name, held):
     out = project / "out"
     out.mkdir()

@@ -71,7 +71,7 @@ def test_frozen_for_good_or_later_by_the_callback(project):
     freeze(model, trainer_with(freeze=["low"], unfreeze_epoch=2))
     assert all(p.requires_grad for p in model.parameters())  # the optimizer must know them
     together = trainer_with(freeze=["low"], unfreeze_epoch=1, devices=2)
-    with pytest.raises(ConfigError, match="agree"):
+    with pytest.raises(ConfigError, match="several processes"):
         preflight(small().model_copy(update={"trainer": together}))
     with pytest.raises(ConfigError, match="no parameter is frozen"):
         small("trainer.unfreeze_epoch=2")

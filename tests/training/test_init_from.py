@@ -92,7 +92,7 @@ def test_other_classes_of_the_same_number_are_pointed_out(source):
 def test_weights_that_have_seen_what_is_now_validation_are_pointed_out(source):
     for override, seen in (("data.split_seed=1", True), ("data.source.seed=1", False)):
         model, spec = fresh(mlp(8, 6), "data.name=again", override)
-        assert ("split otherwise" in str(init_from(model, spec, "last"))) == seen
+        assert ("with another split" in str(init_from(model, spec, "last"))) == seen
         rmtree("data/prepared/again")
 
 
@@ -100,7 +100,7 @@ def test_all_folds_begin_with_the_same_weights(source, project):
     result = cross_validate(small("init_from=last", "data.num_folds=2", model=mlp(8, 6)))
     told = [json.loads((run.folder / REPORT).read_text()) for run in result.runs]
     assert {report["run_id"] for report in told} == {source.record.run_id}
-    assert all("split otherwise" in " ".join(report["notes"]) for report in told)
+    assert all("with another split" in " ".join(report["notes"]) for report in told)
 
 
 def test_a_run_begins_with_them_and_says_so(source, project, capsys):
