@@ -74,8 +74,8 @@ def refusal(work: Callable[[], object]) -> ConfigError:
         work()
     assert time.process_time() - began < 1
     assert caught.value.exit_code == 2
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 1000
+    assert all(line.isprintable() for line in str(caught.value).splitlines())
+    assert all(len(line) < 1000 for line in str(caught.value).splitlines())
     return caught.value
 
 
@@ -140,7 +140,7 @@ def test_a_huge_file_is_not_read(warm: Path) -> None:
         file.truncate(2 * 2**30)  # takes no room on the disk
     assert "2,147,483,648 bytes" in refusal(lambda: read(path)).what
     path.write_text("# " + "x" * MAX_BYTES)
-    assert "no configuration" in refusal(lambda: read(path)).what
+    assert "too large for a configuration" in refusal(lambda: read(path)).what
 
 
 def test_a_byte_order_mark_does_no_harm(warm: Path) -> None:

@@ -1,6 +1,7 @@
 """Which setting was meant: the answer to an override, or a key of a file, that does not exist."""
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,6 +253,8 @@ def near_key(key: str, content: Content) -> str:
 
 def translate(setting: str, value: object) -> str | None:
     """Return the value that a setting takes instead of one that it refuses, None if unknown."""
+    if isinstance(value, int) and abs(value) > sys.maxsize:  # too long to write out
+        return None
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if setting == "trainer.precision":
         return _PRECISIONS.get(text)

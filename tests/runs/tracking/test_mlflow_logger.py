@@ -265,7 +265,7 @@ def test_long_values_are_cut_with_a_warning(logger):
 
 def test_a_long_tag_is_kept_whole_as_an_artifact(logger, project):
     tags = {"../odd: \u00e9": "y" * 9_999 + "\u00e9", "fits": "z" * 5000}
-    with pytest.warns(UserWarning, match=r"tag .*odd.* is truncated .*tags/\.\._odd___\.txt") as caught:
+    with pytest.warns(UserWarning, match=r"tag .*odd.* is truncated.*_odd___\.txt") as caught:
         logger.start("tea", {}, tags)
     assert len(caught) == 1
     with pytest.warns(UserWarning, match=r"tags/resume\.changed\.txt"):
