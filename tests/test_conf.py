@@ -24,15 +24,19 @@ SHAPES: dict[Kind, tuple[int, ...]] = {
 DELIBERATE = {"optimizer=adamw": {"lr"}}
 
 
+OWN = "datamodule"  # names a class of the user's: see test_api.py
+
+
 def choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    names = (path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(name for name in names if name != OWN)
 
 
 # A study is no part of a configuration: it varies one.
 EVERY = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name != "study"
+    if path.parent.name != "study" and path.stem != OWN
 )
 
 

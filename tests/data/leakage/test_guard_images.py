@@ -133,7 +133,7 @@ def test_near_duplicates_within_a_split_are_told_and_do_not_stop() -> None:
     (found,) = of(report, "near_duplicates")
     assert (found.stops, found.counts) == (False, {"train": 1})
     assert found.pairs == ((("train", 2), ("train", 7)),)
-    assert "1 sample looking like one of the same split: 1 in train" in "".join(report.lines())
+    assert "1 sample looking like a sample of the same split: 1 in train" in "".join(report.lines())
     report.refuse([])
 
 
