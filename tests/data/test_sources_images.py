@@ -406,7 +406,7 @@ def test_binary_batches_that_are_cut_short(tmp_path: Path, form: str) -> None:
     for altered in (content[:-1], content + b"\0", b""):
         path.write_bytes(altered)
         error = refused(open_cifar(tmp_path, form))
-        assert f"holds {len(altered)} bytes" in error.what
+        assert f"has {len(altered)} bytes" in error.what
         assert error.where == str(path)
 
 
