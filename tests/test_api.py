@@ -445,6 +445,47 @@ def test_own_classes_by_the_command_line(own: Any, project: Path, litlab: Any) -
     assert "whose outputs litlab does not know" in err
 
 
+def test_parts_that_a_module_has_itself_are_not_recorded_as_used(own: Any, project: Path) -> None:
+    words = [*DATA, *TASK, *TRAINER]
+    with pytest.warns(UserWarning, match="optimizer.lr=1e-9: no effect, mine.Module has its own"):
+        run = litlab.train(litlab.compose(*words, "optimizer.lr=1e-9"))
+    stored = mlflow_run(project, run.id).data.params
+    assert stored["optimizer._target_"].endswith("given_in_python")
+    assert "optimizer.lr" not in stored
+    assert not [name for name in stored if name.startswith("metrics.")]
+    space = {"optimizer.lr": [0.1, 0.01]}
+    with pytest.raises(litlab.ConfigError, match="varying it changes nothing"):
+        litlab.tune(litlab.compose(*words), name="none", space=space, n_trials=2)
+
+
+def test_manual_optimization_counts_its_steps_on(own: Any) -> None:
+    always = "trainer.save_every_seconds=0"
+    config = litlab.compose("data=synthetic", *TRAINER, "trainer.max_epochs=3", always)
+
+    class Manual(own.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+
+    def train(**more: Any) -> int:
+        torch.manual_seed(0)
+        run = litlab.train(config, task=Manual(), data=own.Data(), monitor="val_acc", **more)
+        return int(torch.load(run.folder / "last.ckpt")["global_step"])
+
+    whole = train()
+    assert whole == 3 * 3  # batches in an epoch of trainer=debug
+    with pytest.raises(litlab.Interrupted):
+        train(callbacks=[_Stop()])
+    assert train(resume=True) == whole
+
+
 def test_what_is_refused_of_own_classes(own: Any, litlab: Any) -> None:
     for words, what in (
         (["+task.widht=4"], "did you mean 'width'"),

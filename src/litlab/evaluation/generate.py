@@ -11,6 +11,7 @@ from litlab.data.encode.tokenizer import SPECIALS, UNK_ID, load_tokenizer
 from litlab.evaluation.inference import load_task
 from litlab.runs.checkpoint.metadata import Loaded
 from litlab.runs.folder import find
+from litlab.tasks.task import Task
 from litlab.utils.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -72,11 +73,12 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     trust: Sequence[str] = (),
+    task: Task | None = None,
 ) -> str:
     """Return the prompt, as the model reads it, and how the model continues it.
 
     Args:
-        reference: Run or checkpoint, as `run_folder.find` takes it.
+        reference: Run or checkpoint, as `litlab.runs.folder.find` takes it.
         prompt: Text to start from. Empty, the model is shown a line's end (which is not
             returned), or where it knows none, a token drawn at random.
         max_tokens: Tokens to write.
@@ -85,6 +87,7 @@ def generate(
         top_p: 1: any token.
         seed: The same gives the same text.
         trust: The user's own packages that the checkpoint may name.
+        task: As `load_task` takes it.
 
     Raises:
         ConfigError: A setting is out of its range.
@@ -95,7 +98,7 @@ def generate(
     if max_tokens < 1:
         _refuse(f"{max_tokens} tokens", "--max-tokens", "1 or more")
     found = find(reference)
-    loaded, task = load_task(found.checkpoint, trust)
+    loaded, task = load_task(found.checkpoint, trust, task)
     _require_language_model(loaded, str(found.checkpoint))
     return write(loaded, task.model, prompt, max_tokens, sampling, seed)
 

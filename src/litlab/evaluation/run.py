@@ -154,7 +154,12 @@ class Run:
         from litlab.evaluation.generate import generate
 
         return generate(
-            str(self.checkpoint), prompt, max_tokens=max_tokens, trust=self.trust, **settings
+            str(self.checkpoint),
+            prompt,
+            max_tokens=max_tokens,
+            trust=self.trust,
+            task=self.task,
+            **settings,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -169,7 +174,7 @@ class Run:
         return f"Run({', '.join(parts)})"
 
 
-def runs(query: str = "", *, uri: str | None = None) -> Iterator[Run]:
+def runs(query: str = "", *, uri: str | None = None, trust: Sequence[str] = ()) -> Iterator[Run]:
     """Search the project's runs in MLflow, the newest first.
 
     Args:
@@ -179,6 +184,8 @@ def runs(query: str = "", *, uri: str | None = None) -> Iterator[Run]:
             several of them joined by "and". All runs if empty.
         uri: The tracking store, as `tracking.uri`; MLFLOW_TRACKING_URI, or the project's own, if
             None.
+        trust: Packages of your own that checkpoints may name, besides those that the project's
+            configuration trusts.
 
     Yields:
         Runs whose folders are on this machine, trials of studies among them.
@@ -197,7 +204,7 @@ def runs(query: str = "", *, uri: str | None = None) -> Iterator[Run]:
     if address == f"sqlite:///{own}" and not own.is_file():
         return  # nothing was recorded yet, and a query would create the file
     client = MLflowLogger(address, "", root / "mlartifacts").client
-    trust = tuple(trusted_packages())
+    packages = tuple(trusted_packages(trust))
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     page: str | None = None
     while True:
@@ -210,7 +217,7 @@ def runs(query: str = "", *, uri: str | None = None) -> Iterator[Run]:
             raise ConfigError(first_line(error), f"litlab.runs({query!r})", fix) from None
         for one in found:
             tag = one.data.tags.get("run.folder")
-            run = _run_in(Path(tag), one.info.run_id, trust) if tag else None
+            run = _run_in(Path(tag), one.info.run_id, packages) if tag else None
             if run is not None:
                 yield run
             elif tag:

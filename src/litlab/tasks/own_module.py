@@ -22,6 +22,7 @@ from litlab.tasks.metrics import build_metrics, direction
 from litlab.tasks.task import Task
 from litlab.utils.errors import ConfigError
 
+UNUSED = ("loss", "optimizer", "scheduler", "metrics")  # by a LightningModule that is no `Task`
 LESS_IS_BETTER = {"loss", "error", "err", "mae", "mse", "rmse", "nll", "perplexity"}
 MORE_IS_BETTER = {"accuracy", "acc", "auroc", "auc", "f1", "precision", "recall", "iou", "r2"}
 
@@ -51,6 +52,19 @@ def is_own_data(config: Config) -> bool:
     target = config.data.source["_target_"]
     found = locate(target, "data.source._target_", config.trust)
     return isinstance(found, type) and issubclass(found, pl.LightningDataModule)
+
+
+def unused_groups(config: Config) -> list[str]:
+    """Return the groups of a configuration that its own LightningModule has itself.
+
+    Raises:
+        ConfigError: The task cannot be imported.
+    """
+    if not is_own_module(config):
+        return []
+    found = locate(config.task["_target_"], "task._target_", config.trust)
+    takes_model = "model" in inspect.signature(found).parameters
+    return [*UNUSED, *([] if takes_model else ["model"])]
 
 
 def build_own_module(config: Config, spec: DataSpec) -> pl.LightningModule:

@@ -1,5 +1,7 @@
 """What a run trains and on what: built from its configuration, or given in Python."""
 
+import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,15 +47,16 @@ class RunParts:
         return isinstance(self.task, Task) and isinstance(self.data, ArrayDataModule)
 
 
-def given_in_python(
+def as_recorded(
     config: Config,
     task: pl.LightningModule | None,
     data: pl.LightningDataModule | None,
     monitor: str | None,
 ) -> Config:
-    """Return a configuration that says which parts were given as objects of Python.
+    """Return the configuration that the record and the checkpoints have.
 
-    The record and the checkpoints name them; neither can build them again.
+    It says which parts were given as objects of Python, or are a LightningModule's own: neither can
+    be built from it again.
 
     Raises:
         ConfigError: A monitor is given for a task that has one, or a DataModule of another seed.
@@ -64,7 +67,9 @@ def given_in_python(
             fix = "give it to litlab.compose, or to the task; the test split selects nothing"
             raise ConfigError("cannot be set here", f"monitor={monitor}", fix)
         changes["monitor"] = monitor
-    if task is not None:
+    if task is None:
+        changes |= _without_unused(config)
+    else:
         stand_in = {"_target_": GIVEN, "name": _path(task)}
         changes |= dict.fromkeys(("task", "model", "loss", "optimizer", "scheduler"), stand_in)
         if isinstance(task, Task):
@@ -88,6 +93,21 @@ def given_in_python(
         named = {"name": _name(type(data)), "path": None, "source": source}
         changes["data"] = config.data.model_copy(update=named)
     return config.model_copy(update=changes)
+
+
+def _without_unused(config: Config) -> dict[str, object]:
+    """Return stand-ins for the parts that a LightningModule of the user's own has itself.
+
+    A record that named an optimizer which did not train would be untrue.
+    """
+    unused = own_module.unused_groups(config)
+    typed = [o for o in config._overrides or () if re.split(r"[.=@]", o.lstrip("+~"))[0] in unused]
+    if typed:
+        name = config.task["_target_"]
+        warnings.warn(f"{' '.join(typed)}: no effect, {name} has its own", stacklevel=4)
+    stand_in = {"_target_": GIVEN, "name": config.task["_target_"]}
+    changes: dict[str, object] = dict.fromkeys(unused, stand_in)
+    return {**changes, **({"metrics": {}} if "metrics" in changes else {})}
 
 
 def _named(config: Config, task: pl.LightningModule) -> Config:

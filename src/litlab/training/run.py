@@ -30,7 +30,7 @@ from litlab.training.callbacks.optimizer_changes import OptimizerChanges
 from litlab.training.dvc_stage import Output
 from litlab.training.failed_step import FailedStepWriter
 from litlab.training.finders.find import find_settings, settings_of
-from litlab.training.parts import RunParts, build_parts, given_in_python
+from litlab.training.parts import RunParts, as_recorded, build_parts
 from litlab.training.preflight import preflight
 from litlab.training.profiling import reports
 from litlab.training.trainer import fit, make_trainer, seed_apart
@@ -78,7 +78,7 @@ def train(
         LitlabError: See `litlab.utils.errors`; a run that had begun is recorded as FAILED or
             KILLED.
     """
-    config = preflight(given_in_python(config, task, data, monitor))
+    config = preflight(as_recorded(config, task, data, monitor))
     resume = Resume() if resume is True else resume or None
     with ExitStack() as locks:
         output = _lock_output(config, out, resume, locks)

@@ -20,6 +20,7 @@ from litlab.tasks.own_module import (
     is_own_module,
     mode_of,
     spec_of,
+    unused_groups,
 )
 from litlab.training.callbacks.budget import seconds as span
 from litlab.training.preflight import preflight
@@ -82,7 +83,7 @@ class Tuner:
         self.space.check(self.composer)
         self.spec = _spec(self.config)
         names = settings.objectives or [self.config.monitor]
-        self.objectives = _objectives(self.config, self.spec, names)
+        self.objectives = _objectives(self.config, self.spec, names, list(settings.space))
         self.folder = runs_folder() / settings.name
         measure = any(o.name == "latency" for o in self.objectives)
         shared = slots(self.config.trainer, settings.workers, cores)
@@ -222,11 +223,17 @@ def _spec(config: Config) -> DataSpec:
     return open_or_prepare(config.data, config.trust)[1]
 
 
-def _objectives(config: Config, spec: DataSpec, names: Sequence[str]) -> list[Objective]:
+def _objectives(
+    config: Config, spec: DataSpec, names: Sequence[str], paths: Sequence[str]
+) -> list[Objective]:
     """Return what is looked for; a LightningModule of the user's own has its monitored value."""
     if not is_own_module(config):
         task = build_task(config, spec, trial=False)
         return objectives_of(names, task.parts.metrics)
+    unused = [path for path in paths if path.partition(".")[0] in unused_groups(config)]
+    if unused:
+        what = f"{config.task['_target_']} has its own: varying it changes nothing"
+        raise ConfigError(what, f"study.space.{unused[0]}", "vary task.NAME instead")
     mode = mode_of(config, build_own_module(config, spec))
     monitored = Objective(config.monitor, "maximize" if mode == "max" else "minimize")
     costs = [name for name in names if name != config.monitor]

@@ -11,7 +11,7 @@ import torch
 
 from litlab.evaluation.inference import load_task
 from litlab.runs.checkpoint.io import KEY, write
-from litlab.runs.checkpoint.metadata import load, load_weights
+from litlab.runs.checkpoint.metadata import code_hash, load, load_weights
 from litlab.utils.errors import CheckpointError
 from run_helpers import THIRD_PARTY, small, small_run
 
@@ -223,3 +223,15 @@ def test_passwords_do_not_travel_in_checkpoints(project):
     for name in ("best.ckpt", "last.ckpt", "config.yaml", "run.json"):
         assert b"geheim" not in (result.folder / name).read_bytes()
     assert load(result.checkpoint).metadata.config.tracking.tags["server"] == "http://***@host"
+
+
+def test_the_code_of_a_package_of_the_users_own_counts(project) -> None:
+    package = project / "src" / "ownpkg"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('not imported')")
+    (package / "model.py").write_text("a = 1")
+    before = code_hash(["ownpkg"])
+    assert before == code_hash(["ownpkg", "not_there_at_all"])
+    assert before != code_hash()
+    (package / "model.py").write_text("a = 2")
+    assert code_hash(["ownpkg"]) != before

@@ -4,6 +4,7 @@ Its manifest is the short form, in the file's comment: hashes that tell what may
 """
 
 import hashlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from litlab.data.spec import DataSpec
 from litlab.runs.checkpoint.changes import training_settings
 from litlab.runs.checkpoint.io import KEY, OTHER, SCHEMA, Manifest, read, verify
 from litlab.utils.errors import CheckpointError, ConfigError
+from litlab.utils.paths import make_importable
 from litlab.utils.redact import redact, redact_spec
 from litlab.utils.strict_json import dumps
 
@@ -68,11 +70,24 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def code_hash() -> str:
-    """Return the SHA-256 of litlab's own source."""
-    total, root = hashlib.sha256(), Path(__file__).parents[2]
-    for path in sorted(root.rglob("*.py")):
-        total.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+def code_hash(trust: Sequence[str] = ()) -> str:
+    """Return the SHA-256 of litlab's source and of the user's own packages.
+
+    Args:
+        trust: Their names; one that is not found here is left out.
+    """
+    make_importable()
+    total, places = hashlib.sha256(), [Path(__file__).parents[2]]
+    for name in sorted({package.partition(".")[0] for package in trust}):
+        found = importlib.util.find_spec(name)
+        folders = found.submodule_search_locations if found else None
+        if folders:
+            places += [Path(folder) for folder in folders]
+        elif found and found.origin:
+            places.append(Path(found.origin))
+    for place in places:
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            total.update(str(path.relative_to(place.parent)).encode() + b"\0" + path.read_bytes())
     return total.hexdigest()
 
 

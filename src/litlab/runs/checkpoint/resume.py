@@ -59,7 +59,9 @@ class Resume:
         """
         if not self.or_start or out is None:
             return None
-        name = hashlib.sha256((config_hash(config) + code_hash()).encode()).hexdigest()[:16]
+        name = hashlib.sha256((config_hash(config) + code_hash(config.trust)).encode()).hexdigest()[
+            :16
+        ]
         return store_root() / ".litlab" / "unfinished" / name
 
     def find(

@@ -49,8 +49,9 @@ class FitLoop(FitLoopBase):
         for progress in (self.epoch_progress.current, self.epoch_progress.total):
             _set(progress, epochs)
         _set(inner.batch_progress.total, state_dict["total_batches"])
-        step = inner.automatic_optimization.optim_progress.optimizer.step
-        step.total.ready = step.total.completed = state_dict["steps"]
+        automatic = inner.automatic_optimization.optim_progress.optimizer.step
+        for step in (automatic, inner.manual_optimization.optim_step_progress):
+            step.total.ready = step.total.completed = state_dict["steps"]
         inner.stepped_batches = state_dict["logged_steps"]
         inner.batches_done = batches
         self.trainer.should_stop = state_dict["should_stop"]
