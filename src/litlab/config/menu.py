@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from litlab.utils.paths import conf_folders
+from litlab.utils.paths import choice_files, conf_folders
 
 # The settings most often changed, and what they are.
 OFTEN_CHANGED = {
@@ -22,11 +22,8 @@ OFTEN_CHANGED = {
 
 def groups() -> dict[str, list[str]]:
     """Return every configuration group with the names of its choices, both sorted."""
-    found: dict[str, set[str]] = {}
-    for conf in conf_folders():
-        for path in conf.glob("*/*.yaml"):
-            found.setdefault(path.parent.name, set()).add(path.stem)
-    return {group: sorted(found[group]) for group in sorted(found)}
+    names = {path.parent.name for conf in conf_folders() for path in conf.glob("*/*.yaml")}
+    return {group: sorted(choice_files(group)) for group in sorted(names)}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -62,14 +59,14 @@ def defaults() -> dict[str, Any]:
     values = {}
     for setting in OFTEN_CHANGED:
         group, _, key = setting.rpartition(".")
-        for content in [_of_choice(group, chosen[group])] if group in chosen else main_files():
+        for content in [_of_choice(group, chosen[group])] if group in chosen else _main_files():
             section = content if group in ("", *chosen) else content.get(group) or {}
             if key in section:
                 values[setting] = section[key]
     return values
 
 
-def main_files() -> list[dict[str, Any]]:
+def _main_files() -> list[dict[str, Any]]:
     """Return base.yaml and what is set on top of it, in Hydra's order."""
     return [read(name) for name in ("base.yaml", "project.yaml", "config.yaml")]
 
@@ -77,7 +74,7 @@ def main_files() -> list[dict[str, Any]]:
 def _chosen() -> dict[str, str]:
     """Return the choice of each group; a data set overrides those of its task, as in Hydra."""
     chosen: dict[str, str] = {}
-    for content in main_files():
+    for content in _main_files():
         chosen |= _entries(content) | _entries(content, "override /")
     by_data = _entries(read(f"data/{chosen.get('data')}.yaml"), "override /")
     chosen |= by_data

@@ -49,7 +49,7 @@ def evaluate(
     """Measure a run's best checkpoint on the test split, write its report, add both to its run.
 
     Args:
-        reference: Run or checkpoint, as `run_folder.find` takes it.
+        reference: Run or checkpoint, as `litlab.runs.folder.find` takes it.
         out: Folder for the results; see `paths.results_folder` if None.
         trust: The user's own packages that the checkpoint may name.
         tta: Augmented views to average each prediction over (test-time augmentation).

@@ -14,7 +14,7 @@ from torch import nn
 
 from litlab.utils.errors import EnvironmentFault
 
-Wish = bool | Literal["auto"]
+AutoOrBool = bool | Literal["auto"]
 
 
 def compile_in_place(model: nn.Module) -> None:
@@ -26,25 +26,27 @@ def compile_in_place(model: nn.Module) -> None:
     model.compile()
 
 
-def wants_channels_last(wish: Wish, model: nn.Module, device: torch.device, *, plain: bool) -> bool:
+def wants_channels_last(
+    setting: AutoOrBool, model: nn.Module, device: torch.device, *, plain: bool
+) -> bool:
     """Return whether images go through the network as `(B, H, W, C)` in memory.
 
     `auto`: on the CPU, where benchmarks/precision.py finds convolutions faster so. Not together
     with compilation, which loses by it there, and not on a GPU, where nobody measured it.
 
     Args:
-        wish: trainer.channels_last.
+        setting: trainer.channels_last.
         model: The network.
         device: Where it runs.
         plain: Whether it is neither compiled nor cut into shards.
     """
     convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
-    if wish is True and not convolves:
+    if setting is True and not convolves:
         warnings.warn(
             "trainer.channels_last is for two-dimensional convolutions, and there is none",
             stacklevel=2,
         )
-    return convolves and (wish is True or (wish == "auto" and plain and device.type == "cpu"))
+    return convolves and (setting is True or (setting == "auto" and plain and device.type == "cpu"))
 
 
 def use_channels_last(model: nn.Module) -> None:

@@ -37,14 +37,14 @@ def train(
     config = load_config(overrides, params)
     from litlab.cli.summary import show_training
     from litlab.distributed.launch import is_first_process
-    from litlab.runs.checkpoint.resume import Resume as Wish
+    from litlab.runs.checkpoint.resume import Resume as ResumeSettings
     from litlab.training.dvc_stage import stop_with_dvc
     from litlab.training.run import train as run
 
     if is_first_process():  # the others end with it
         stop_with_dvc()
-    wish = Wish(allow_changes, resume_or_start) if resume or resume_or_start else None
-    result = run(config, out, ["litlab", *sys.argv[1:]], wish, prepared=prepared)
+    how = ResumeSettings(allow_changes, resume_or_start) if resume or resume_or_start else None
+    result = run(config, out, ["litlab", *sys.argv[1:]], how, prepared=prepared)
     if json:
         print_json(**result.facts())
     # A pipeline's next stage evaluates by itself.

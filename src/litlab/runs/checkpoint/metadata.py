@@ -1,6 +1,7 @@
 """What a checkpoint says of itself, so that it can be used alone: configuration, data, run.
 
-Its manifest is the short form, in the file's comment: hashes that tell what may continue from it.
+Its manifest is the short form, a member of the file's archive: hashes that tell what may continue
+from it.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ class CheckpointMetadata:
     def as_written(
         self, epoch: int, step: int, weights: Mapping[str, torch.Tensor]
     ) -> dict[str, Any]:
-        """Return the metadata as plain values, with the manifest for the file's comment.
+        """Return the metadata as plain values, with the manifest for the file's archive.
 
         Args:
             epoch: What the weights are of, counted from 0.

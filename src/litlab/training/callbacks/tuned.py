@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import Callback
 
 from litlab.tasks.own_module import network
 from litlab.training.compile import (
-    Wish,
+    AutoOrBool,
     compile_in_place,
     lay_out_as_parameters,
     use_channels_last,
@@ -22,7 +22,7 @@ class PrepareModel(Callback):
         sharded: Whether each process has a part of the weights.
     """
 
-    def __init__(self, *, compiled: bool, channels_last: Wish, sharded: bool = False) -> None:
+    def __init__(self, *, compiled: bool, channels_last: AutoOrBool, sharded: bool = False) -> None:
         self.compiled, self.channels_last, self.sharded = compiled, channels_last, sharded
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

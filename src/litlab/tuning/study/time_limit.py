@@ -6,7 +6,6 @@ from litlab.training.callbacks.budget import seconds as span
 from litlab.tuning.study.study import TrialStudy
 
 SPENT = "seconds"  # attribute of a study: how long its time limit has run
-NOTED = 5.0  # seconds between two notes of it
 
 
 class TimeLimit:
