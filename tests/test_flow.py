@@ -205,6 +205,6 @@ def test_tuning_as_a_stage(tmp_path):
     loss.write_text(loss.read_text() + "\n")
     assert "all 2 trials have ended" in dvc("repro", "tune", cwd=folder)
     file.write_text(file.read_text().replace("trainer=debug", "trainer=debug seed=7"))
-    assert "is now called quick-until-" in dvc("repro", "tune", cwd=folder)
+    assert "was renamed to quick-until-" in dvc("repro", "tune", cwd=folder)
     assert len(list((folder / "runs").glob("quick-until-*/trial-*/"))) == 2
     assert len(list((folder / "runs" / "quick").glob("trial-*/"))) == 2

@@ -125,7 +125,7 @@ def test_prepared_splits_are_the_text_in_order(tmp_path, monkeypatch):
 
 
 def test_a_split_shorter_than_the_context_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="the val split has 260 tokens.*300 wants 301") as caught:
+    with pytest.raises(DataError, match="the val split has 260 tokens.*300 needs 301") as caught:
         prepare_text(tmp_path, monkeypatch, length=300)
     assert caught.value.exit_code == 3
     assert not (tmp_path / "made").exists()

@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from litlab.config.compose import load
-from litlab.config.constraints import check, device_reasons
+from litlab.config.constraints import device_reasons
 from litlab.runs.checkpoint.metadata import load as read
 from litlab.training import compile
+from litlab.training.preflight import preflight
 from litlab.utils.errors import ConfigError, EnvironmentFault, refuse
 from run_helpers import THIRD_PARTY, small_run
 
@@ -162,7 +163,7 @@ def test_a_missing_compiler_is_refused_before_anything_else(monkeypatch) -> None
 
 @pytest.mark.parametrize("setting", ["compile", "channels_last"])
 def test_neither_goes_with_sharded_weights(setting: str) -> None:
-    trainer = load(["trainer.accelerator=cpu"]).trainer
-    wrong = trainer.model_copy(update={"strategy": "fsdp2", setting: True})
-    with pytest.raises(ConfigError, match=setting):
-        check(wrong)
+    config = load(["trainer.accelerator=cpu", "trainer.devices=2"])
+    trainer = config.trainer.model_copy(update={"strategy": "fsdp2", setting: True})
+    with pytest.raises(ConfigError, match=f"trainer.{setting}, trainer.strategy"):
+        preflight(config.model_copy(update={"trainer": trainer}))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from litlab.config.schema import Component, Config, TrainerConfig
 from litlab.utils import gpus
-from litlab.utils.errors import ConfigError, EnvironmentFault, LitlabError, nearest, refuse
+from litlab.utils.errors import ConfigError, EnvironmentFault, LitlabError, nearest
 
 Reasons = Iterator[LitlabError]
 GIVEN = "litlab.tasks.task.given_in_python"  # in place of a part that was an object of Python
@@ -29,15 +29,6 @@ def reasons(config: Config, *, device: bool = True) -> list[LitlabError]:
     found = [reason for rule in RULES for reason in rule(config)]
     trainer_rules = (*TRAINER_RULES, *DEVICE_RULES) if device else TRAINER_RULES
     return found + [reason for rule in trainer_rules for reason in rule(config.trainer)]
-
-
-def check(trainer: TrainerConfig) -> None:
-    """Refuse settings of the Trainer that exclude each other.
-
-    Raises:
-        ConfigError: They do.
-    """
-    refuse(reason for rule in TRAINER_RULES for reason in rule(trainer))
 
 
 def device_reasons(trainer: TrainerConfig) -> Reasons:
@@ -229,7 +220,11 @@ def _precision(trainer: TrainerConfig) -> Reasons:
 
 RULES: tuple[Callable[[Config], Reasons], ...] = (_path, _monitor, _task)
 TRAINER_RULES: tuple[Callable[[TrainerConfig], Reasons], ...] = (
-    *(_averages, _freezing, _unused, _determinism, _sharded),
+    _averages,
+    _freezing,
+    _unused,
+    _determinism,
+    _sharded,
 )
 DEVICE_RULES: tuple[Callable[[TrainerConfig], Reasons], ...] = (_device, _compiler, _precision)
 

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from litlab.config.compose import load
-from litlab.config.constraints import check
 from litlab.runs.tracking.history import read_rows
 from litlab.tasks.task import Task
 from litlab.training.callbacks import budget
 from litlab.training.callbacks.budget import Budget, seconds
+from litlab.training.preflight import preflight
 from litlab.utils.errors import ConfigError
 from run_helpers import THIRD_PARTY, small, small_run
 
@@ -95,6 +95,7 @@ def test_time_spent_is_carried_over(monkeypatch) -> None:
 
 
 def test_does_not_go_with_averages_of_known_epochs() -> None:
-    trainer = load(["trainer.swa={start: 0.5, lr: 0.01}"]).trainer
-    with pytest.raises(ConfigError, match="budget"):
-        check(trainer.model_copy(update={"budget": "1m"}))
+    config = load(["trainer.swa={start: 0.5, lr: 0.01}"])
+    trainer = config.trainer.model_copy(update={"budget": "1m"})
+    with pytest.raises(ConfigError, match="trainer.budget, trainer.swa"):
+        preflight(config.model_copy(update={"trainer": trainer}))
