@@ -188,13 +188,23 @@ def test_a_loss_scaler_deals_with_gradients_that_overflow() -> None:
     weight = nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([float("inf"), 0.0])
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    guard.on_train_batch_start(Trainer(), None, None, 0)
+    guard.on_train_batch_start(Trainer(), pl.LightningModule(), None, 0)
     guard.on_before_backward(Trainer(), None, torch.tensor(65536.0))
     guard.on_before_optimizer_step(Trainer(), None, optimizer)
-    guard.on_train_batch_start(Trainer(), None, None, 0)
+    guard.on_train_batch_start(Trainer(), pl.LightningModule(), None, 0)
     guard.on_before_backward(Trainer(), None, torch.tensor(float("nan")))
     with pytest.raises(NonFiniteError):
         guard.on_before_optimizer_step(Trainer(), None, optimizer)
+
+
+def test_manual_optimization_keeps_one_batch() -> None:
+    """Where an optimizer is used raw, no hook tells that its step is taken."""
+    guard: Any = NaNGuard()
+    module = pl.LightningModule()
+    module.automatic_optimization = False
+    for number in range(3):
+        guard.on_train_batch_start(None, module, torch.zeros(1), number)
+    assert [batch.number for batch in guard._batches] == [2]
 
 
 WAITS = ("item", "cpu", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__")
