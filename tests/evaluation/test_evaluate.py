@@ -353,7 +353,7 @@ def test_views_are_averaged_with_the_sample_itself(project):
 
 def test_views_leave_out_what_mixes_and_need_an_augmentation(project):
     small_run(project, "augment=mixup")
-    with pytest.raises(ConfigError, match="it has no settings"):
+    with pytest.raises(ConfigError, match="but it has none"):
         evaluate("last", tta=2)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import sys
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -51,9 +50,11 @@ def names(made, folder: Path, objectives=ONE, finalists=()) -> list[str]:
 
 
 def test_all_that_there_is(tmp_path: Path) -> None:
+    from matplotlib import pyplot
+
+    before = pyplot.get_fignums()  # of other tests
     assert names(mixed(), tmp_path / "new" / "figures", finalists=finals()) == ["finalists", *EVERY]
-    if "matplotlib.pyplot" in sys.modules:
-        assert not sys.modules["matplotlib.pyplot"].get_fignums()
+    assert pyplot.get_fignums() == before
 
 
 def test_several_objectives(tmp_path: Path) -> None:
