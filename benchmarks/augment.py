@@ -24,7 +24,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from litlab.config.compose import compose
 from litlab.data.augment.base import needs_partners
 from litlab.data.augmentations import build_augmentations
-from litlab.data.loading.preprocess import Key, Preprocess
+from litlab.data.loading import Key, Preprocess
 from litlab.data.spec import DataSpec, Kind
 from litlab.runs.environment import describe
 

@@ -138,7 +138,7 @@ def litlab(module) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 def feed(name: str, folder: Path, spec, *, augment: bool) -> Callable[[], Iterator[object]]:
     """Return what makes one epoch's batches; called once an epoch."""
-    from litlab.data.loading.arrays import open_split
+    from litlab.data.loading import open_split
 
     if name == "litlab":
         module = data_module(folder, spec, [f"augment={'standard' if augment else 'none'}"])

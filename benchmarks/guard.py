@@ -26,7 +26,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from litlab.data.leakage.check import LeakageCheck
-from litlab.data.leakage.near_images import Thumbnails
+from litlab.data.leakage.images import Thumbnails
 from litlab.runs.environment import describe
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from litlab.data.loading.arrays import Split
+from litlab.data.loading import Split
 from litlab.training.compile import use_channels_last, wants_channels_last
 
 Seconds = dict[str, float]  # of one epoch, a step, by part
@@ -206,8 +206,7 @@ def fit_ordinary(job: Job, turns: pl.Callback, *, whole: bool) -> None:
 
 def prepare(overrides: list[str], epochs: int, steps: int | None, device: str) -> Job:
     from litlab.config.compose import load
-    from litlab.data.loading.arrays import open_split
-    from litlab.data.loading.preprocess import Preprocess
+    from litlab.data.loading import Preprocess, open_split
     from litlab.data.prepare.open import open_or_prepare
     from litlab.tasks.build import build_model
     from litlab.utils import seeding

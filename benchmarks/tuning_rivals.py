@@ -25,8 +25,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from litlab.data.loading.arrays import open_split
-from litlab.data.loading.preprocess import Preprocess
+from litlab.data.loading import Preprocess, open_split
 from litlab.data.spec import DataSpec
 from litlab.models.mlp import MLP
 from litlab.tasks.optim.optimizers import parameter_groups

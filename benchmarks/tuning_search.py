@@ -81,7 +81,7 @@ def fashion_subset() -> str | None:
     Every search trains on 10,000 of them and is measured on 2,500. The test images are there
     because litlab asks for a test split; nothing reads them.
     """
-    from litlab.data.sources.fashion_mnist import DEBIAN, FashionMNIST
+    from litlab.data.sources.idx import DEBIAN, FashionMNIST
 
     if not DEBIAN.is_dir():
         return None

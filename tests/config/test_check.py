@@ -5,9 +5,8 @@ import pytest
 
 from litlab.config import constraints
 from litlab.config.compose import compose, load
-from litlab.config.messages import words
 from litlab.config.schema import Config, TrainerConfig
-from litlab.config.validate import check_config
+from litlab.config.validate import check_config, words
 from litlab.utils.errors import ConfigError, Refused, refuse
 
 
@@ -104,7 +103,7 @@ def test_no_metrics_and_no_augmentation(project: object) -> None:
 def test_components(content: dict[str, Any]) -> None:
     error = refusal(put(content, "loss", {"label_smoothing": 0.1}))
     assert (error.what, error.where) == ("_target_ is missing", "loss")
-    error = refusal(put(content, "loss", {"_target_": "litlab.tasks.losses.focal.Foca"}))
+    error = refusal(put(content, "loss", {"_target_": "litlab.tasks.losses.classification.Foca"}))
     assert (error.where, error.fix) == ("loss._target_", "did you mean 'Focal'?")
     error = refusal(put(content, "loss", {"_target_": "litlab.tasks.losses.fokal.Focal"}))
     assert "no module 'litlab.tasks.losses.fokal'" in error.what

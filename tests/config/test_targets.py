@@ -25,7 +25,7 @@ REFUSED = [
     "litlab.runs.folder.make_folder",
     "litlab.cli.main.main",
     "torch.nn._reduction.get_enum",
-    "litlab.data.sources.fashion_mnist._download",
+    "litlab.data.sources.idx._download",
     "builtins.eval",
     "os.system('true')",
     "litlab.models.mlp.MLP ",
@@ -52,7 +52,7 @@ def test_refuses_by_name(target: object) -> None:
         "litlab.models.mlp.nn",  # a module
         "litlab.models.layers.CONVOLUTIONS",  # a dict
         "litlab.tasks.task.Any",
-        "litlab.data.sources.fashion_mnist.urllib",
+        "litlab.data.sources.idx.urllib",
     ],
 )
 def test_refuses_what_is_defined_elsewhere(target: str) -> None:

@@ -8,11 +8,11 @@ import torch
 from scipy import ndimage, stats
 
 from litlab.data.augment.affine import Affine
+from litlab.data.augment.base import inside
 from litlab.data.augment.crop import Crop
 from litlab.data.augment.erasing import Erasing
 from litlab.data.augment.flip import Flip
 from litlab.data.augment.noise import Noise
-from litlab.data.augment.spans import inside
 from made_augment import change, draws_of, samples, spec_of
 
 

@@ -6,11 +6,8 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
-from litlab.data.augment.cutmix import CutMix
 from litlab.data.augment.draws import Draws
-from litlab.data.augment.mixing import BetaTable
-from litlab.data.augment.mixup import Mixup
-from litlab.data.augment.mixup_cutmix import MixupCutMix
+from litlab.data.augment.mixing import BetaTable, CutMix, Mixup, MixupCutMix
 from made_augment import draws_of, samples, spec_of
 
 CONTINUOUS = ["image", "sequence", "tabular"]

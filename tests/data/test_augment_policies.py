@@ -8,10 +8,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
-from litlab.data.augment import policy
-from litlab.data.augment.image_ops import OPERATIONS
-from litlab.data.augment.rand_augment import RandAugment
-from litlab.data.augment.trivial_augment import TrivialAugment
+from litlab.data.augment import policies
+from litlab.data.augment.policies import OPERATIONS, RandAugment, TrivialAugment
 from made_augment import change, draws_of, spec_of
 
 SIZE = (40, 36)
@@ -113,11 +111,11 @@ def test_flat_and_tiny_images(name) -> None:
         torch.testing.assert_close(out, x, atol=1e-5, rtol=0)
 
 
-def slow(x: torch.Tensor, choice, magnitude, sign, ranges: policy.Ranges) -> torch.Tensor:
+def slow(x: torch.Tensor, choice, magnitude, sign, ranges: policies.Ranges) -> torch.Tensor:
     """Image by image, with Pillow."""
     found = []
     for image, k, m, s in zip(x, choice.tolist(), magnitude, sign, strict=True):
-        name = policy.NAMES[k]
+        name = policies.NAMES[k]
         amount = float(ranges.amount(name, m / 30, s.float()))
         found.append(from_pillow(PILLOW[name](to_pillow(image), amount)))
     return torch.stack(found)
@@ -192,7 +190,7 @@ def test_translation_in_large_images_is_the_papers() -> None:
 
 def test_each_operation_and_strength_is_as_likely(monkeypatch) -> None:
     seen = []
-    monkeypatch.setattr(policy, "apply", lambda x, *drawn: seen.append(drawn) or x)
+    monkeypatch.setattr(policies, "apply", lambda x, *drawn: seen.append(drawn) or x)
     x, spec = torch.zeros(20_000, 1, 1, 1), spec_of("image", (1, 1, 1))
     change(TrivialAugment(spec), x)
     change(RandAugment(spec, num_ops=2, magnitude=5), x)
@@ -212,8 +210,8 @@ def test_rand_augment_of_strength_nothing_repaints_only() -> None:
     augment = RandAugment(spec_of("image", (3, *SIZE)), num_ops=1, magnitude=0)
     choice = draws_of(100).integers(0, 14, 1)[:, 0]
     changed = (change(augment, x) != x).flatten(1).any(1)
-    repainted = (choice == policy.NAMES.index("autocontrast")) | (
-        choice == policy.NAMES.index("equalize")
+    repainted = (choice == policies.NAMES.index("autocontrast")) | (
+        choice == policies.NAMES.index("equalize")
     )
     assert not (changed & ~repainted).any()
     assert changed.sum() > repainted.sum() / 2  # an image of the whole range stays

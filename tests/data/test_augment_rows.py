@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from litlab.data.augment.base import mask_id
 from litlab.data.augment.feature_dropout import FeatureDropout
 from litlab.data.augment.scale import Scale
 from litlab.data.augment.shift import Shift
 from litlab.data.augment.span_mask import SpanMask
-from litlab.data.augment.texts import mask_id
 from litlab.data.augment.time_mask import TimeMask
 from litlab.data.augment.token_dropout import TokenDropout
 from litlab.data.augment.token_swap import TokenSwap

@@ -10,7 +10,7 @@ from litlab.config.schema import LoaderConfig
 from litlab.data.augment.base import Augmentation
 from litlab.data.augment.draws import Draws
 from litlab.data.datamodule import ArrayDataModule
-from litlab.data.loading.arrays import file_of
+from litlab.data.loading import file_of
 from litlab.data.spec import DataSpec
 from litlab.utils.errors import ConfigError, DataError
 from made_data import make_raw, make_spec, prepare_raw

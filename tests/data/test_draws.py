@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from litlab.data.augment import bits
+from litlab.data.augment import draws as bits
 from litlab.data.augment.draws import Draws
 
 MASK = 2**64 - 1

@@ -10,8 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litlab.data.encode.text import TextEncoder
-from litlab.data.encode.tokenizer import MASK_ID, PAD_ID, UNK_ID, load_tokenizer, train_tokenizer
+from litlab.data.encode.text import (
+    MASK_ID,
+    PAD_ID,
+    UNK_ID,
+    TextEncoder,
+    load_tokenizer,
+    train_tokenizer,
+)
 from litlab.data.spec import DataSpec
 from litlab.utils.errors import DataError
 from made_data import make_spec
@@ -199,7 +205,7 @@ def test_how_texts_come_in_chunks_teaches_nothing(unit) -> None:
 
 TRAINS_AGAIN = """
 import hashlib, random, sys
-from litlab.data.encode.tokenizer import train_tokenizer
+from litlab.data.encode.text import train_tokenizer
 rng = random.Random(0)
 letters = "abcdefghij" + "éàüößñ漢字仮名"
 texts = [" ".join("".join(rng.choices(letters, k=rng.randint(1, 4))) for _ in range(20))

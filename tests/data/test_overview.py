@@ -13,8 +13,8 @@ from litlab.config.compose import load
 from litlab.data.prepare.overview import MOST_COLUMNS, doubts, overview
 from litlab.data.prepare.prepare import prepare
 from litlab.data.raw import Reading
-from litlab.data.sources.class_folders import find_pictures
-from litlab.data.sources.text_folder import folders_of
+from litlab.data.sources.image_folder import find_pictures
+from litlab.data.sources.text import folders_of
 from litlab.data.spec import Column
 from litlab.utils.errors import DataError
 from made_data import make_raw, make_spec, prepare_raw

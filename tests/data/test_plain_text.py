@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litlab.data.encode.tokenizer import load_tokenizer
-from litlab.data.loading.arrays import open_split
+from litlab.data.encode.text import load_tokenizer
+from litlab.data.loading import open_split
 from litlab.data.prepare.prepare import prepare
 from litlab.data.sources import plain_text
 from litlab.data.sources.plain_text import PlainText

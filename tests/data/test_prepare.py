@@ -8,8 +8,7 @@ from pydantic import ValidationError
 
 from litlab.config.compose import load
 from litlab.config.instantiate import build
-from litlab.data.loading.arrays import open_split, sha256
-from litlab.data.loading.preprocess import Preprocess
+from litlab.data.loading import Preprocess, open_split, sha256
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.prepare.prepare import prepare
 from litlab.data.spec import DataSpec

@@ -16,14 +16,12 @@ from PIL import Image
 
 from litlab.data.prepare.prepare import prepare
 from litlab.data.sources.cifar import Cifar10, Cifar100
-from litlab.data.sources.fashion_mnist import FashionMNIST
 from litlab.data.sources.hub import Hub
-from litlab.data.sources.idx_files import Idx
+from litlab.data.sources.idx import FashionMNIST, Idx
 from litlab.data.sources.image_folder import ImageFolder
-from litlab.data.sources.mnist1d import MNIST1D
 from litlab.data.sources.npz import Npz
 from litlab.data.sources.plain_text import PlainText
-from litlab.data.sources.synthetic import Synthetic
+from litlab.data.sources.synthetic import MNIST1D, Synthetic
 from litlab.data.sources.table import Table
 from litlab.data.sources.text import Text
 from litlab.utils.errors import ConfigError, LitlabError

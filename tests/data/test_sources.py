@@ -22,13 +22,10 @@ from litlab.config.instantiate import build
 from litlab.config.schema import DataConfig
 from litlab.data.prepare.validate import check_raw
 from litlab.data.raw import Raw
-from litlab.data.sources import fashion_mnist
-from litlab.data.sources.diabetes import Diabetes
-from litlab.data.sources.digits import Digits
-from litlab.data.sources.fashion_mnist import DEBIAN, FILES, FashionMNIST
-from litlab.data.sources.idx import find_idx, read_idx
-from litlab.data.sources.mnist1d import MNIST1D
-from litlab.data.sources.synthetic import Synthetic
+from litlab.data.sources import idx
+from litlab.data.sources.idx import DEBIAN, FILES, FashionMNIST, find_idx, read_idx
+from litlab.data.sources.scikit_learn import Diabetes, Digits
+from litlab.data.sources.synthetic import MNIST1D, Synthetic
 from litlab.data.spec import Kind
 from litlab.utils.errors import DataError, EnvironmentFault
 
@@ -304,7 +301,7 @@ def test_both_spellings_of_the_names_are_found(tmp_path: Path) -> None:
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No files of Debian's, and an empty cache; returns the cache's folder for Fashion-MNIST."""
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "none")
+    monkeypatch.setattr(idx, "DEBIAN", tmp_path / "none")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "litlab" / "fashion-mnist"
 
@@ -344,7 +341,7 @@ def test_a_download_is_checked_and_cached(
     remote.mkdir()
     arrays = small_mnist(remote, zipped=True)
     sums = {stem: sha256(array.tobytes()).hexdigest() for stem, array in arrays.items()}
-    monkeypatch.setattr(fashion_mnist, "FILES", sums)
+    monkeypatch.setattr(idx, "FILES", sums)
     asked = []
 
     def answer(address: str, timeout: float) -> io.BytesIO:

@@ -18,7 +18,7 @@ from litlab.data.prepare.validate import check_chunk, check_raw, check_splits
 from litlab.data.raw import Raw
 from litlab.data.sources import idx
 from litlab.data.sources.cifar import Cifar10, Cifar100
-from litlab.data.sources.idx_files import Idx
+from litlab.data.sources.idx import Idx
 from litlab.data.sources.npz import Npz
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
 from made_data import make_config

@@ -15,11 +15,9 @@ from litlab.config.compose import read as read_params
 from litlab.data.inputs.read_input import read_input
 from litlab.data.prepare.source_files import changed
 from litlab.data.sources.cifar import Cifar10
-from litlab.data.sources.class_folders import find_pictures
-from litlab.data.sources.fashion_mnist import FashionMNIST
 from litlab.data.sources.hub import Hub
-from litlab.data.sources.idx_files import Idx
-from litlab.data.sources.image_folder import ImageFolder
+from litlab.data.sources.idx import FashionMNIST, Idx
+from litlab.data.sources.image_folder import ImageFolder, find_pictures
 from litlab.data.sources.npz import Npz
 from litlab.data.sources.plain_text import PlainText
 from litlab.data.sources.table import Table

@@ -4,9 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litlab.data.encode.stream import StreamEncoder
-from litlab.data.loading.arrays import StreamSplit, num_windows, open_split
-from litlab.data.loading.loader import BatchLoader
+from litlab.data.encode.text import StreamEncoder
+from litlab.data.loading import BatchLoader, StreamSplit, num_windows, open_split
 from litlab.data.raw import Raw
 from litlab.utils.errors import DataError
 from made_data import prepare_raw
@@ -117,7 +116,7 @@ def test_prepared_splits_are_the_text_in_order(tmp_path, monkeypatch):
         streams.append(split.x)
     encoder = StreamEncoder()
     encoder.fit(lambda: iter([[TEXT]]))
-    from litlab.data.encode.tokenizer import load_tokenizer
+    from litlab.data.encode.text import load_tokenizer
 
     text = load_tokenizer(spec.tokenizer).decode(torch.cat(streams).tolist())
     assert text == TEXT

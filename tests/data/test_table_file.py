@@ -12,10 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litlab.data.sources import table_format
-from litlab.data.sources.table_file import open_table
-from litlab.data.sources.table_format import BLOCK, TableFormat, clean
-from litlab.data.sources.table_rows import Features, TableRows, as_numbers
+from litlab.data.sources import table_file
+from litlab.data.sources.table_file import (
+    BLOCK,
+    Features,
+    TableFormat,
+    TableRows,
+    as_numbers,
+    clean,
+    open_table,
+)
 from litlab.utils.errors import DataError
 
 
@@ -243,10 +249,9 @@ def frame() -> pd.DataFrame:
 
 @pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
 def test_rows_are_pandas_rows_in_any_order(tmp_path, monkeypatch, frame, name) -> None:
-    for limit, size in (("table_file.BLOCK", 8192), ("table_text.BLOCK", 4096)):
-        monkeypatch.setattr(f"litlab.data.sources.{limit}", size)
-    monkeypatch.setattr("litlab.data.sources.table_text.GATHERED", 30_000)
-    monkeypatch.setattr("litlab.data.sources.table_rows.SPOOLED", 300)
+    monkeypatch.setattr("litlab.data.sources.table_file.BLOCK", 4096)
+    monkeypatch.setattr("litlab.data.sources.table_file.GATHERED", 30_000)
+    monkeypatch.setattr("litlab.data.sources.table_file.SPOOLED", 300)
     path = tmp_path / name
     frame.to_csv(path, index=False) if name == "x.csv" else frame.to_parquet(path)
     rows = TableRows(open_table(path, TableFormat()), ["c", "n"], tmp_path / "spool")
@@ -272,4 +277,4 @@ def test_a_format_is_read_off_a_sources_settings() -> None:
 
 def test_a_type_that_is_no_cell() -> None:
     with pytest.raises(TypeError, match="binary"):
-        clean(pa.array([b"x"]), table_format.Missing())
+        clean(pa.array([b"x"]), table_file.Missing())

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from litlab.config.schema import DataConfig
 from litlab.data.encode.text import TextEncoder
-from litlab.data.loading.arrays import open_split
+from litlab.data.loading import open_split
 from litlab.data.prepare.prepare import prepare
 from litlab.data.raw import Raw
 from litlab.data.sources.text import Text
-from litlab.data.sources.text_spool import TextSpool
+from litlab.data.sources.text_files import TextSpool
 from litlab.data.spec import DataSpec
 from litlab.utils.errors import DataError, EnvironmentFault, LitlabError
 
@@ -150,7 +150,7 @@ def test_a_full_disk(tmp_path, scratch, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("litlab.data.sources.text_spool.array", full)
+    monkeypatch.setattr("litlab.data.sources.text_files.array", full)
     error = refused(lines(tmp_path, "a b\n"), scratch)
     assert error.exit_code == 5
     assert "No space left" in error.what

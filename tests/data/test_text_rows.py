@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litlab.data.sources.text_files import lines_of
-from litlab.data.sources.text_rows import Layout, check_layout, read_rows
+from litlab.data.sources.text_files import Layout, check_layout, lines_of, read_rows
 from litlab.utils.errors import DataError
 
 ROWS = [

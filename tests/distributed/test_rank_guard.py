@@ -14,9 +14,8 @@ import pytest
 
 import forked
 from litlab.distributed import watchdog
-from litlab.distributed.heartbeat import HeartbeatClient, HeartbeatServer
 from litlab.distributed.launch import as_launched
-from litlab.distributed.watchdog import Watchdog
+from litlab.distributed.watchdog import HeartbeatClient, HeartbeatServer, Watchdog
 from litlab.runs.folder import RunRecord
 from litlab.utils.errors import (
     ConfigError,

@@ -12,8 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_sc
 from litlab.config.compose import load as load_config
 from litlab.data.augment.draws import Draws
 from litlab.data.augmentations import build_augmentations
-from litlab.data.loading.arrays import open_split
-from litlab.data.loading.preprocess import Preprocess
+from litlab.data.loading import Preprocess, open_split
 from litlab.data.prepare.open import open_or_prepare
 from litlab.evaluation.evaluate import evaluate
 from litlab.evaluation.inference import load_task

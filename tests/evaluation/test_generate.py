@@ -7,8 +7,8 @@ from test_language_model import TEXT, TINY, make_spec
 from torch import nn
 
 from litlab.config.compose import load
-from litlab.data.encode.tokenizer import load_tokenizer, train_tokenizer
-from litlab.evaluation.generate import (
+from litlab.data.encode.text import load_tokenizer, train_tokenizer
+from litlab.evaluation.language_model import (
     Sampling,
     continue_ids,
     encode_prompt,

@@ -13,8 +13,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.text.perplexity import Perplexity as Reference
 
 from litlab.config.compose import load
-from litlab.data.encode.tokenizer import load_tokenizer
-from litlab.data.loading.arrays import open_split
+from litlab.data.encode.text import load_tokenizer
+from litlab.data.loading import open_split
 from litlab.data.spec import DataSpec
 from litlab.evaluation.evaluate import evaluate
 from litlab.evaluation.inference import load_task
@@ -22,9 +22,7 @@ from litlab.evaluation.language_model import read
 from litlab.runs.checkpoint.metadata import load as load_card
 from litlab.runs.tracking.history import read_rows
 from litlab.tasks.build import build_task
-from litlab.tasks.losses.binary_cross_entropy import BinaryCrossEntropy
-from litlab.tasks.losses.cross_entropy import CrossEntropy
-from litlab.tasks.losses.focal import Focal
+from litlab.tasks.losses.classification import BinaryCrossEntropy, CrossEntropy, Focal
 from litlab.tasks.metrics import EpochMeter
 from litlab.tasks.perplexity import BitsPerToken, Perplexity
 from litlab.tasks.task import LanguageModelTask, Parts

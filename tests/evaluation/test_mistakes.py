@@ -2,10 +2,10 @@
 
 import torch
 
-from litlab.data.loading.arrays import Split
+from litlab.data.loading import Split
 from litlab.data.spec import Column, DataSpec
 from litlab.evaluation.inference import Outputs
-from litlab.evaluation.mistakes import MOST, surest, worst
+from litlab.evaluation.results import MOST, surest, worst
 
 
 def make_spec(kind: str, **changes) -> DataSpec:

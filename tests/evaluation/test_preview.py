@@ -21,11 +21,10 @@ from litlab.data.datamodule import ArrayDataModule
 from litlab.data.encode import decode
 from litlab.data.encode.table import TableEncoder
 from litlab.data.encode.text import TextEncoder
-from litlab.data.loading.arrays import Split
-from litlab.data.loading.bucket_sampler import padding_share
+from litlab.data.loading import Split, padding_share
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import Column, DataSpec
-from litlab.evaluation import describe, preview
+from litlab.evaluation import preview
 from litlab.utils import seeding
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
 from run_helpers import THIRD_PARTY, mlflow_run, small, small_run
@@ -254,8 +253,8 @@ def test_large_data_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
         return take(self, index)
 
     monkeypatch.setattr(Split, "take", spy)
-    found = describe.describe(split, spec, [])
-    assert looked == [found.looked_at] == [describe.SAMPLES]
+    found = preview.describe(split, spec, [])
+    assert looked == [found.looked_at] == [preview.SAMPLES]
     assert found.classes == {"a": number, "b": 0}
     assert (found.values["x"].low, found.values["x"].high) == (0, number - 1)
 

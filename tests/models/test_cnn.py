@@ -3,8 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from litlab.models.channels import ConvStyle, ResidualBlock
-from litlab.models.cnn import CNN
+from litlab.models.cnn import CNN, ConvStyle, ResidualBlock
 from litlab.models.layers import GAINS
 from litlab.models.simple import SimpleCNN
 from model_specs import KINDS, PAD, count, make_batch, make_spec

@@ -5,6 +5,7 @@ import torch
 from scipy import integrate, stats
 from torch import nn
 
+from litlab.models.attention import Positions
 from litlab.models.embedding import BagOfTokens, FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from litlab.models.layers import (
     ACTIVATIONS,
@@ -15,7 +16,6 @@ from litlab.models.layers import (
     masked_mean,
     norm_layer,
 )
-from litlab.models.positions import Positions
 from model_specs import PAD, VOCABULARY, make_spec
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from litlab.data.loading.preprocess import Preprocess
+from litlab.data.loading import Preprocess
 from litlab.data.spec import Column, DataSpec
 from litlab.models.cnn import CNN
 from litlab.models.embedding import CellEmbedding, FeatureEmbedding, RowEmbedding

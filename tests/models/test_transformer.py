@@ -3,8 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from litlab.models.attention import EncoderLayer, MultiHeadSelfAttention
-from litlab.models.positions import Positions, sinusoidal_table
+from litlab.models.attention import (
+    EncoderLayer,
+    MultiHeadSelfAttention,
+    Positions,
+    sinusoidal_table,
+)
 from litlab.models.transformer import Transformer
 from model_specs import KINDS, PAD, count, make_batch, make_spec
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import confusion_matrix as count_pairs
 
-from litlab.report import figures, panels
-from litlab.report.calibration import calibration_bins, calibration_error
+from litlab.report import figures
+from litlab.report.intervals import calibration_bins, calibration_error
 
 
 @pytest.fixture(autouse=True)
@@ -209,4 +209,4 @@ def test_report_draws_without_pyplot_or_torch() -> None:
 
 def test_quantities_ignore_the_test_split_and_what_is_empty() -> None:
     history = [{"val/b": 1.0, "test/a": 1.0, "val/c": None}, {"train/loss": 1.0, "lr": 1.0}]
-    assert panels.quantities(history) == ["loss", "b"]
+    assert figures.quantities(history) == ["loss", "b"]

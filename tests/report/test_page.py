@@ -9,7 +9,7 @@ from sklearn.metrics import classification_report
 
 from litlab.data.spec import DataSpec
 from litlab.report import page, tables, words
-from litlab.report.images import sample_uri
+from litlab.report.figures import sample_uri
 from litlab.report.page import Mistake, ReportRecord, WorstSamples, render
 
 HOSTILE = "<script>alert('x')</script>"

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from litlab.data.spec import Column, DataSpec
 from litlab.report import canvas
 from litlab.report.canvas import DPI, WIDTH, cut
-from litlab.report.preview import texts as preview_texts
+from litlab.report.preview import figure as preview_texts
 from litlab.report.preview.batch import (
     BatchStatistics,
     Histogram,
@@ -26,8 +26,8 @@ from litlab.report.preview.batch import (
     SplitStatistics,
     Statistics,
 )
-from litlab.report.preview.figure import draw, png, shown
-from litlab.report.preview.texts import CHARACTERS, LINES, changed, wrapped
+from litlab.report.preview.figure import LINES, changed, draw, png, shown, wrapped
+from litlab.report.preview.figure import TEXT_CHARACTERS as CHARACTERS
 
 RNG = np.random.default_rng(0)
 LONG = "a class with rather a long name, 图 $x_1$ & more of it than fits"

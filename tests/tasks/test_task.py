@@ -13,9 +13,7 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
 from litlab.data.spec import DataSpec
 from litlab.evaluation.evaluate import evaluate
-from litlab.tasks.losses.binary_cross_entropy import BinaryCrossEntropy
-from litlab.tasks.losses.cross_entropy import CrossEntropy
-from litlab.tasks.losses.focal import Focal
+from litlab.tasks.losses.classification import BinaryCrossEntropy, CrossEntropy, Focal
 from litlab.tasks.losses.regression import MAE, MSE, Huber
 from litlab.tasks.task import ClassificationTask, Parts, RegressionTask, Task
 from run_helpers import THIRD_PARTY, small_run

@@ -3,7 +3,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from litlab.data.loading.arrays import open_split
+from litlab.data.loading import open_split
 from litlab.data.spec import DataSpec
 from litlab.training.crossval import cross_validate
 from litlab.utils.errors import ConfigError

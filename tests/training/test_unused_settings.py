@@ -17,7 +17,7 @@ from litlab.data.augment.draws import Draws
 from litlab.data.augmentations import build_augmentations
 from litlab.data.spec import Column, DataSpec
 from litlab.tasks.optim.schedules import Horizon
-from litlab.training.unused_settings import warn_of_convolved_columns, warn_of_unused
+from litlab.training.preflight import warn_of_convolved_columns, warn_of_unused
 from litlab.utils.errors import ConfigError
 from test_conf import SHAPES, components, make_spec
 

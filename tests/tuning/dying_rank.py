@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from litlab.data.spec import DataSpec
-from litlab.tasks.losses.cross_entropy import CrossEntropy
+from litlab.tasks.losses.classification import CrossEntropy
 
 
 class Dies(CrossEntropy):

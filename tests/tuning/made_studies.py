@@ -16,7 +16,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from litlab.tuning.results.outcome import Finalist
-from litlab.tuning.study.objectives import Objective
+from litlab.tuning.study.settings import Objective
 from litlab.tuning.study.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from litlab.tuning.report.advice import advise
-from litlab.tuning.report.borders import beyond, typed
-from litlab.tuning.report.importances import importances
-from litlab.tuning.report.paired import difference
-from litlab.tuning.study.objectives import Objective
+from litlab.tuning.report.advice import advise, beyond, typed
+from litlab.tuning.report.importances import difference, importances
+from litlab.tuning.study.settings import Objective
 from litlab.tuning.study.space import Space
 from made_studies import (
     LOSS,

@@ -3,8 +3,7 @@
 import optuna
 import pytest
 
-from litlab.tuning.study.grid import cells_of
-from litlab.tuning.study.samplers import make_pruner, make_sampler
+from litlab.tuning.study.samplers import cells_of, make_pruner, make_sampler
 from litlab.tuning.study.settings import StudySettings
 from litlab.tuning.study.space import Space
 from litlab.utils.errors import ConfigError

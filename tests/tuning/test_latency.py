@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from litlab.data.loading.arrays import of_values
+from litlab.data.loading import of_values
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.folder import BEST
 from litlab.tuning.workers import latency

@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from litlab.tuning.study.ownership import OWNER, Owner
+from litlab.tuning.study.storage import OWNER, Owner
 
 
 def trial(word: str | None) -> optuna.trial.FrozenTrial:

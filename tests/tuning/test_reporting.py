@@ -15,9 +15,9 @@ import torch
 
 from litlab.distributed.watchdog import RankDied
 from litlab.runs.folder import RunRecord
-from litlab.tuning.workers import reporting, worker
-from litlab.tuning.workers.rank import Ranks
-from litlab.tuning.workers.reporting import Line, TrialReporter
+from litlab.tuning.workers import worker
+from litlab.tuning.workers.devices import Ranks
+from litlab.tuning.workers.worker import Line, TrialReporter
 from litlab.utils.errors import EnvironmentFault
 from run_helpers import THIRD_PARTY, ready_store, small
 
@@ -55,7 +55,7 @@ class Study:
 def signals(monkeypatch) -> Iterator[list[int]]:
     """Those that the process would have sent itself."""
     sent: list[int] = []
-    monkeypatch.setattr(reporting.os, "kill", lambda pid, number: sent.append(number))
+    monkeypatch.setattr(worker.os, "kill", lambda pid, number: sent.append(number))
     return sent
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from litlab.tuning.report import figures, page
 from litlab.tuning.report.figures import drawings, long_pauses, worst_shown
 from litlab.tuning.results.outcome import Outcome
-from litlab.tuning.study.objectives import Objective
+from litlab.tuning.study.settings import Objective
 from litlab.tuning.study.space import Space
 from made_studies import (
     LOSS,

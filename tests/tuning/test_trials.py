@@ -17,7 +17,7 @@ from litlab.cli.summary import show_study
 from litlab.config.compose import load
 from litlab.runs.tracking.mlflow_logger import MLflowLogger
 from litlab.tuning import tune
-from litlab.tuning.results.experiment import write_experiment
+from litlab.tuning.results.conclude import write_experiment
 from litlab.tuning.results.record import ParentRun
 from litlab.tuning.study.settings import StudySettings
 from litlab.tuning.tune import Tuner

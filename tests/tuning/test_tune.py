@@ -12,9 +12,8 @@ from mlflow.tracking import MlflowClient
 
 import forked
 from litlab.runs.folder import RunRecord
-from litlab.tuning.study.objectives import Objective
 from litlab.tuning.study.samplers import KeyedRandom
-from litlab.tuning.study.settings import StudySettings
+from litlab.tuning.study.settings import Objective, StudySettings
 from litlab.tuning.study.space import Space
 from litlab.tuning.study.storage import Storage
 from litlab.tuning.study.study import Start, TrialStudy

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from litlab.runs.checkpoint.metadata import load
-from litlab.training.loop.fit_loop import FitLoop
+from litlab.training.loop import FitLoop
 from litlab.utils import lightning_adapter
 from run_helpers import THIRD_PARTY, small, small_run, trainer_of
 

@@ -45,7 +45,7 @@ def show_study(
         page: Its report.
         next_command: What makes these settings the pipeline's.
     """
-    from litlab.tuning.report.paired import as_it_was, difference
+    from litlab.tuning.report.importances import as_it_was, difference
     from litlab.tuning.results.outcome import failed_label
 
     best, top = outcome.best, outcome.top
@@ -85,7 +85,7 @@ def show_study(
 
 def _score(finalist: "Finalist", name: str) -> str:
     """A finalist's mean, with its interval where seeds differ."""
-    from litlab.tuning.study.objectives import shown
+    from litlab.tuning.study.settings import shown
 
     mean, interval = shown(name, finalist.mean(name)), finalist.interval(name)
     if interval is None or len(set(finalist.values[name])) == 1:

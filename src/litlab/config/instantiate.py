@@ -38,6 +38,21 @@ MOVED = {
     "litlab.perplexity.": "litlab.tasks.perplexity.",
     "litlab.schedules.": "litlab.tasks.optim.schedules.",
     "litlab.task.": "litlab.tasks.task.",
+    "litlab.data.augment.cutmix.": "litlab.data.augment.mixing.",
+    "litlab.data.augment.mixup.": "litlab.data.augment.mixing.",
+    "litlab.data.augment.mixup_cutmix.": "litlab.data.augment.mixing.",
+    "litlab.data.augment.rand_augment.": "litlab.data.augment.policies.",
+    "litlab.data.augment.trivial_augment.": "litlab.data.augment.policies.",
+    "litlab.data.sources.breast_cancer.": "litlab.data.sources.scikit_learn.",
+    "litlab.data.sources.diabetes.": "litlab.data.sources.scikit_learn.",
+    "litlab.data.sources.digits.": "litlab.data.sources.scikit_learn.",
+    "litlab.data.sources.fashion_mnist.": "litlab.data.sources.idx.",
+    "litlab.data.sources.idx_files.": "litlab.data.sources.idx.",
+    "litlab.data.sources.mnist1d.": "litlab.data.sources.synthetic.",
+    "litlab.data.sources.wine.": "litlab.data.sources.scikit_learn.",
+    "litlab.tasks.losses.binary_cross_entropy.": "litlab.tasks.losses.classification.",
+    "litlab.tasks.losses.cross_entropy.": "litlab.tasks.losses.classification.",
+    "litlab.tasks.losses.focal.": "litlab.tasks.losses.classification.",
 }
 _PATH = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+")  # nothing private
 
@@ -60,8 +75,7 @@ def check(target: object, where: str, trust: Iterable[str]) -> str:
         )
     for before, now in MOVED.items():
         if target.startswith(before):
-            target = now + target.removeprefix(before)
-            break
+            target = now + target.removeprefix(before)  # in order: packages, then files
     if not _allowed(target, trust):
         package = target.partition(".")[0]
         fix = f"if you trust it, add it to the configuration: trust=[{package}]"

@@ -12,7 +12,7 @@ from litlab.config.hyperparameters import (
     Positive,
     Probability,
 )
-from litlab.utils.names import DataName, Name
+from litlab.utils.paths import DataName, Name
 
 Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
 Precision = Literal[

@@ -7,9 +7,15 @@ import torch
 from litlab.config.schema import Config, LoaderConfig
 from litlab.data.augment.base import Augmentation, needs_partners
 from litlab.data.augmentations import build_augmentations
-from litlab.data.loading.arrays import Split, check_descriptions, open_split
-from litlab.data.loading.loader import BatchLoader, Indexed
-from litlab.data.loading.preprocess import Key, Preprocess
+from litlab.data.loading import (
+    BatchLoader,
+    Indexed,
+    Key,
+    Preprocess,
+    Split,
+    check_descriptions,
+    open_split,
+)
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
 from litlab.utils.errors import ConfigError

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from litlab.utils.errors import DataError
-from litlab.utils.names import Name
+from litlab.utils.paths import Name
 
 SCHEMA = 2
 FILE_NAME = "spec.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from litlab.data.loading.arrays import Split, open_split
+from litlab.data.loading import Split, open_split
 from litlab.data.spec import FILE_NAME, DataSpec
 from litlab.evaluation.inference import Outputs, load_task, run, views_of
 from litlab.evaluation.language_model import TokenOutputs, read
@@ -22,10 +22,10 @@ from litlab.runs.tracking.open_runs import close_records, close_runs
 from litlab.tasks.metrics import EpochMeter
 from litlab.tasks.task import Task
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
+from litlab.utils.files import read_json
 from litlab.utils.output import command
 from litlab.utils.paths import PIPELINE, prepared_folder, results_folder, short, store_root
 from litlab.utils.redact import redact
-from litlab.utils.strict_json import read_json
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Labels new data with a trained network."""
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from litlab.data.inputs.read_values import read_values
-from litlab.data.loading.arrays import of_values
+from litlab.data.inputs.read_input import read_values
+from litlab.data.loading import of_values
 from litlab.data.spec import DataSpec
 from litlab.evaluation.inference import load_task, run
-from litlab.evaluation.spreadsheet import safe_cell
 from litlab.runs.folder import find
 from litlab.tasks.task import Task
 from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault
@@ -21,6 +21,27 @@ from litlab.utils.signals import cleaning_up
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# Cells of a CSV file that a spreadsheet would take for a formula, and run.
+
+
+# The characters that OWASP names ("CSV Injection"), and their full-width forms.
+FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def safe_cell(value: object) -> object:
+    """Return a cell to write into CSV: a text that begins a formula gets a `'` in front.
+
+    Numbers, and texts that are numbers such as "-3.5", stay as they are. A carriage return becomes
+    a line feed: Python's csv module quotes only that, and a bare one would begin another row.
+    """
+    if not isinstance(value, str) or NUMBER.fullmatch(value):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.startswith(FORMULA) else text
+
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -57,7 +78,7 @@ def predictions(
 
     Args:
         checkpoint: The file.
-        values: Data on disk or in memory; see `litlab.data.inputs.read_values`.
+        values: Data on disk or in memory; see `litlab.data.inputs.read_input`.
         resize: Whether to resize images that differ.
         trust: The user's own packages that the checkpoint may name.
         task: As `load_task` takes it.

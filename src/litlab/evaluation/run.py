@@ -151,7 +151,7 @@ class Run:
             CheckpointError: The run is of no language model.
             ConfigError: A setting is out of range.
         """
-        from litlab.evaluation.generate import generate
+        from litlab.evaluation.language_model import generate
 
         return generate(
             str(self.checkpoint),

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from litlab.config.hyperparameters import Count
 from litlab.data.spec import DataSpec
-from litlab.models.channels import ChannelInput
+from litlab.models.cnn import ChannelInput
 from litlab.models.embedding import flat_input
 from litlab.models.layers import CONVOLUTIONS
 

@@ -5,10 +5,9 @@ from torch import Tensor, nn
 
 from litlab.config.hyperparameters import Activation, Count, Depth, Initialization, Probability
 from litlab.data.spec import DataSpec
-from litlab.models.attention import EncoderLayer
+from litlab.models.attention import EncoderLayer, Positions
 from litlab.models.embedding import CellEmbedding, FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from litlab.models.layers import initialize, masked_mean
-from litlab.models.positions import Positions
 
 
 class Transformer(nn.Module):

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from litlab.data.spec import DataSpec
 from litlab.report import figures, tables, words
-from litlab.report.images import sample_uri
-from litlab.report.panels import quantities
+from litlab.report.figures import quantities, sample_uri
 
 MAX_MISTAKES = 24
 MAX_TARGETS = 6  # figures of about 60 kB each; the page is to stay under 600 kB

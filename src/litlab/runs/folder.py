@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault, nearest
+from litlab.utils.files import read_json, write_json
 from litlab.utils.paths import not_a_file, project_root, runs_folder
-from litlab.utils.strict_json import read_json, write_json
 
 RUN_FILE = "run.json"
 PROCESS = "run.process"  # tag of an MLflow run: the process that records it, or did so last

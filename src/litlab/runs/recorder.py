@@ -18,16 +18,16 @@ from litlab.config.schema import Config
 from litlab.data.spec import DataSpec
 from litlab.runs import environment
 from litlab.runs.best_epoch import BestEpoch
+from litlab.runs.environment import git_state
 from litlab.runs.folder import BEST, PROCESS, RunRecord
 from litlab.runs.tracking.address import tracking_uri
-from litlab.runs.tracking.git import git_state
 from litlab.runs.tracking.history import History, write_rows
 from litlab.runs.tracking.mlflow_logger import MLflowLogger
 from litlab.runs.tracking.open_runs import OpenRun, close_runs
+from litlab.utils.files import dumps
 from litlab.utils.output import say
 from litlab.utils.paths import project_root, store_root
 from litlab.utils.redact import redact, redact_spec
-from litlab.utils.strict_json import dumps
 
 if TYPE_CHECKING:
     from litlab.runs.checkpoint.resume import Interruption

@@ -17,7 +17,7 @@ from torchmetrics.regression import MeanAbsoluteError, R2Score
 from litlab.config.hyperparameters import NonNegative
 from litlab.distributed import loss_scaling
 from litlab.distributed.fsdp import shard
-from litlab.tasks.losses.penalty import l1_penalty
+from litlab.tasks.losses.classification import l1_penalty
 from litlab.tasks.metrics import EpochMeter, direction
 from litlab.tasks.optim.optimizers import adamw
 from litlab.tasks.optim.schedules import Horizon, one_cycle

@@ -10,7 +10,7 @@ from litlab.runs.folder import find
 from litlab.training.preflight import folds as rules_of_folds
 from litlab.training.preflight import preflight
 from litlab.training.run import train
-from litlab.utils.names import extended
+from litlab.utils.paths import extended
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from litlab.training.preflight import check_with_data
 from litlab.training.warm_start import WarmStart, init_from
 from litlab.utils import seeding
 from litlab.utils.errors import ConfigError
-from litlab.utils.names import file_name
+from litlab.utils.paths import file_name
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from litlab.training.callbacks.checkpoint import CheckpointCallback
 from litlab.training.callbacks.nan_guard import NaNGuard
 from litlab.training.callbacks.optimizer_changes import OptimizerChanges
 from litlab.training.dvc_stage import Output
-from litlab.training.failed_step import FailedStepWriter
-from litlab.training.finders.find import find_settings, settings_of
+from litlab.training.finders import find_settings, settings_of
 from litlab.training.parts import RunParts, as_recorded, build_parts
 from litlab.training.preflight import preflight
 from litlab.training.profiling import reports
+from litlab.training.replay import FailedStepWriter
 from litlab.training.trainer import fit, make_trainer, seed_apart
 from litlab.training.warm_start import WarmStart
 from litlab.utils import startup

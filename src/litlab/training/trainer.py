@@ -1,6 +1,7 @@
 """Builds Lightning's Trainer from the configuration, and runs its fit."""
 
 import logging
+import re
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,17 +18,60 @@ from litlab.config.schema import Config
 from litlab.distributed.fsdp import strategy_of
 from litlab.runs.checkpoint.resume import restoring
 from litlab.tasks import memory
-from litlab.training import anomaly
 from litlab.training.callbacks import build, progress
 from litlab.training.callbacks.checkpoint import CheckpointByHooks, CheckpointCallback, Stopped
 from litlab.training.callbacks.nan_guard import NaNGuard
 from litlab.training.compile import explained
-from litlab.training.loop.fit_loop import FitLoop
+from litlab.training.loop import FitLoop
 from litlab.training.preflight import num_processes
 from litlab.training.profiling import make_profiler, profile_callbacks
 from litlab.utils import lightning_adapter, seeding
-from litlab.utils.errors import ConfigError
+from litlab.utils.errors import ConfigError, NonFiniteError
 from litlab.utils.signals import Signals
+
+# What torch's anomaly detection finds, in one line.
+
+
+FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(\S.*)')
+FIX = "correct that operation, such as a root, a logarithm or a division near zero"
+
+
+@contextmanager
+def anomaly_explained() -> Iterator[None]:
+    """Turn torch's warning of a whole traceback, and its error, into one line.
+
+    Raises:
+        NonFiniteError: An operation's gradient was NaN.
+    """
+    told: list[str] = []
+    show = warnings.showwarning
+
+    def note(message: Any, *args: Any, **kwargs: Any) -> None:
+        if str(message).startswith("Error detected in"):
+            told.append(str(message))
+        else:
+            show(message, *args, **kwargs)
+
+    warnings.showwarning = note
+    try:
+        yield
+    except RuntimeError as error:
+        if "returned nan values" not in str(error):
+            raise
+        what = f"anomaly detection: {str(error).rstrip('.')}"
+        raise NonFiniteError(what, _place(told), FIX) from error
+    finally:
+        warnings.showwarning = show
+
+
+def _place(told: list[str]) -> str:
+    """Return the innermost line of the forward call that is not torch's own."""
+    frames = [f for text in told for f in FRAME.findall(text) if "/torch/" not in f[0]]
+    if not frames:
+        return "training"
+    path, line, function, code = frames[-1]
+    return f"{path}, line {line}, in {function}: {code.strip()}"
+
 
 SAME_NAME = (  # passed to the Trainer unchanged
     "max_epochs",
@@ -174,7 +218,7 @@ def fit(
         _blame(trainer, resume)
     fix = "lower loader.batch_size, or choose a smaller network"
     enough = memory.explained("training", "loader.batch_size, model", fix)
-    with _plain_warnings(), signals.noted(), enough, explained(), anomaly.explained():
+    with _plain_warnings(), signals.noted(), enough, explained(), anomaly_explained():
         try:
             lightning_adapter.fit(trainer, task, data, resume)
         except MisconfigurationException as error:

@@ -11,8 +11,8 @@ from litlab.data.spec import DataSpec
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.folder import find
 from litlab.utils.errors import CheckpointError
+from litlab.utils.files import write_json
 from litlab.utils.paths import short
-from litlab.utils.strict_json import write_json
 
 REPORT = "init_from.json"
 MODEL = "model."  # what a task calls its network

@@ -14,7 +14,7 @@ from litlab.config.schema import Config
 from litlab.evaluation.run import Run
 from litlab.runs.folder import BEST, RUN_FILE, RunRecord
 from litlab.training.dvc_stage import stop_with_dvc
-from litlab.tuning.results.experiment import how_to_use, write_experiment
+from litlab.tuning.results.conclude import how_to_use, write_experiment
 from litlab.tuning.results.outcome import Outcome
 from litlab.tuning.study.settings import StudySettings, settings_of
 from litlab.tuning.study.space import overrides, typed

@@ -30,11 +30,9 @@ from litlab.tuning.results.finalists import FinalistResults
 from litlab.tuning.results.outcome import Outcome
 from litlab.tuning.results.record import ParentRun, warm_up
 from litlab.tuning.study.composer import Composer
-from litlab.tuning.study.objectives import Objective, objectives_of
-from litlab.tuning.study.ownership import owners_folder
-from litlab.tuning.study.settings import StudySettings
+from litlab.tuning.study.settings import Objective, StudySettings, objectives_of
 from litlab.tuning.study.space import Space
-from litlab.tuning.study.storage import Storage, put_aside
+from litlab.tuning.study.storage import Storage, owners_folder, put_aside
 from litlab.tuning.study.study import AnotherStudyError, Start, TrialStudy
 from litlab.tuning.trials import Trials, short
 from litlab.tuning.workers.devices import slots

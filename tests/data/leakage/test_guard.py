@@ -7,9 +7,9 @@ from guarded import look, of, stopping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from litlab.data.leakage.drift import cells, rounded
+from litlab.data.leakage.duplicates import Spool
 from litlab.data.leakage.report import GuardReport
-from litlab.data.leakage.spool import Spool
-from litlab.data.leakage.values import cells, rounded
 from litlab.utils.errors import DataError
 from made_data import make_raw, prepare_raw
 

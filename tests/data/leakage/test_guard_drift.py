@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from litlab.data.leakage import drift
-from litlab.data.leakage.statistics import kolmogorov_smirnov, share_p_values, total_variation
+from litlab.data.leakage.drift import kolmogorov_smirnov, share_p_values, total_variation
 
 RNG = np.random.default_rng(0)
 

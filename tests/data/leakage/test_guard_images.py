@@ -8,7 +8,7 @@ from guarded import look, of, stopping
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from litlab.data.leakage.near_images import Thumbnails
+from litlab.data.leakage.images import Thumbnails
 
 ROOT = Path(__file__).parents[3]
 MNIST = ROOT.parent / "shared" / "data" / "mnist"

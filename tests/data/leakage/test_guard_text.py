@@ -6,8 +6,7 @@ from guarded import look, of, stopping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litlab.data.leakage.near_texts import ALIKE, FEWEST, Wordings
-from litlab.data.leakage.words import normalize, words_of
+from litlab.data.leakage.texts import ALIKE, FEWEST, Wordings, normalize, words_of
 
 ROOT = Path(__file__).parents[3]
 SENTENCES = ROOT.parent / "shared" / "data" / "text-sentences"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from litlab.data.loading.arrays import file_of, of_values, open_split, sha256
+from litlab.data.loading import file_of, of_values, open_split, sha256
 from litlab.data.prepare.write_arrays import SplitWriter
 from litlab.data.spec import SPLITS, DataSpec
 from litlab.utils.errors import DataError

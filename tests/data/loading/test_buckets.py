@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litlab.data.loading.bucket_sampler import BucketSampler, padding_share
+from litlab.data.loading import BucketSampler, padding_share
 
 
 def epoch(order: BucketSampler, number: int = 0) -> list[list[int]]:

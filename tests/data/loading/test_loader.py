@@ -3,8 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litlab.data.loading.arrays import Split, of_values
-from litlab.data.loading.loader import BatchLoader
+from litlab.data.loading import BatchLoader, Split, of_values
 
 
 def make_loader(number: int = 20, size: int = 6, **settings) -> BatchLoader:

@@ -3,8 +3,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from litlab.data.loading.arrays import open_split
-from litlab.data.loading.preprocess import Preprocess
+from litlab.data.loading import Preprocess, open_split
 from made_data import make_raw, make_spec, prepare_raw
 
 

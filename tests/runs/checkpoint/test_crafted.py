@@ -20,8 +20,7 @@ from litlab.runs.checkpoint import io
 from litlab.runs.checkpoint.io import KEY, read, write
 from litlab.runs.checkpoint.resume import Resume
 from litlab.training.callbacks.checkpoint import RESUME
-from litlab.training.failed_step import CONTENT
-from litlab.training.replay import replay
+from litlab.training.replay import CONTENT, replay
 from litlab.training.run import train
 from litlab.training.warm_start import init_from
 from litlab.utils.errors import CheckpointError, LitlabError

@@ -162,7 +162,7 @@ def write_canary_module(project):
         "stranger.Model",
         "os.system",
         "litlab.tasks.task.torch.hub.load",
-        "litlab.runs.tracking.git.subprocess.run",
+        "litlab.runs.environment.subprocess.run",
         "torch.nn.modules.module.warnings.warn",
         "torch.hub.load",
     ],

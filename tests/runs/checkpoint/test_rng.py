@@ -3,7 +3,8 @@ import random
 import numpy as np
 import torch
 
-from litlab.runs.checkpoint import io, rng
+from litlab.runs.checkpoint import io
+from litlab.utils import seeding
 
 
 def draw() -> list:
@@ -13,7 +14,7 @@ def draw() -> list:
 
 def test_states_go_out_and_in_through_a_file(tmp_path) -> None:
     draw()  # an odd number of normal numbers: the generators hold the next one back
-    io.write({"rng": rng.state()}, tmp_path / "rng.ckpt")
+    io.write({"rng": seeding.state()}, tmp_path / "rng.ckpt")
     expected = [draw() for _ in range(3)]
-    rng.restore(io.read(tmp_path / "rng.ckpt")["rng"])
+    seeding.restore(io.read(tmp_path / "rng.ckpt")["rng"])
     assert [draw() for _ in range(3)] == expected

@@ -2,8 +2,8 @@ import subprocess
 
 import pytest
 
-from litlab.runs.tracking import git
-from litlab.runs.tracking.git import git_state
+from litlab.runs import environment
+from litlab.runs.environment import git_state
 
 
 def run(folder, *arguments):
@@ -59,6 +59,8 @@ def test_no_repository_no_commit_no_git(tmp_path, monkeypatch):
 
 
 def test_a_git_that_does_not_answer_is_not_called_clean(checkout, monkeypatch):
-    whole = git._git
-    monkeypatch.setattr(git, "_git", lambda r, *a: None if a[0] == "status" else whole(r, *a))
+    whole = environment._git
+    monkeypatch.setattr(
+        environment, "_git", lambda r, *a: None if a[0] == "status" else whole(r, *a)
+    )
     assert git_state(checkout)["dirty"] == "unknown"

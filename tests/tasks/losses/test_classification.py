@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from litlab.tasks.losses.binary_cross_entropy import BinaryCrossEntropy
-from litlab.tasks.losses.cross_entropy import CrossEntropy
-from litlab.tasks.losses.focal import Focal
+from litlab.tasks.losses.classification import BinaryCrossEntropy, CrossEntropy, Focal
 
 WEIGHTS = [0.5, 1.0, 4.0]
 ALL = [

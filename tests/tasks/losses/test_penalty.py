@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from litlab.tasks.losses.penalty import l1_penalty
+from litlab.tasks.losses.classification import l1_penalty
 
 
 def test_sum_of_absolute_weights_without_biases_and_norms():

@@ -10,14 +10,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from litlab.data.datamodule import ArrayDataModule
-from litlab.data.loading.arrays import open_split
+from litlab.data.loading import open_split
 from litlab.data.prepare.open import open_or_prepare
 from litlab.evaluation.inference import load_task, run
 from litlab.runs.checkpoint.io import RAW
 from litlab.tasks.build import build_task
-from litlab.training.callbacks.averaging import floating
-from litlab.training.callbacks.ema import EMA
-from litlab.training.callbacks.swa import SWA
+from litlab.training.callbacks.averaging import EMA, SWA, floating
 from litlab.utils.errors import ConfigError
 from run_helpers import THIRD_PARTY, small, small_run
 

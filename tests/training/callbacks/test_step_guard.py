@@ -13,9 +13,8 @@ from torch import nn
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.folder import RunRecord
 from litlab.training.callbacks.nan_guard import NaNGuard, set_if_non_finite
-from litlab.training.failed_step import open_capsule
-from litlab.training.loop.step import Step
-from litlab.training.replay import replay
+from litlab.training.loop import Step
+from litlab.training.replay import open_capsule, replay
 from litlab.utils.errors import CheckpointError, NonFiniteError
 from run_helpers import THIRD_PARTY, ready_store, small_run
 
@@ -141,7 +140,7 @@ def test_a_full_disk_does_not_hide_the_error(project, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise EnvironmentFault("disk full", "", "")
 
-    monkeypatch.setattr("litlab.training.failed_step.write", full)
+    monkeypatch.setattr("litlab.training.replay.write", full)
     with pytest.warns(UserWarning, match="no capsule was kept: disk full"):
         assert spoilt(project, "loss").where == "training"
 

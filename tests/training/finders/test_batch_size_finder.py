@@ -9,8 +9,8 @@ from litlab.data.prepare.open import open_or_prepare
 from litlab.runs.checkpoint.metadata import load
 from litlab.tasks.build import build_task
 from litlab.tasks.memory import free_memory, peak, resident
-from litlab.training.finders import batch_size
-from litlab.training.finders.batch_size import find_batch_size
+from litlab.training import finders
+from litlab.training.finders import find_batch_size
 from litlab.utils.errors import ConfigError
 from run_helpers import THIRD_PARTY, mlflow_run, small, small_run
 
@@ -99,8 +99,8 @@ def test_another_error_is_no_lack_of_memory(project, monkeypatch):
 
 
 def test_on_the_cpu_it_stops_before_memory_ends(project, monkeypatch):
-    monkeypatch.setattr(batch_size, "free_memory", lambda: 0)
-    monkeypatch.setattr(batch_size, "resident", lambda: peak() - 2**20)
+    monkeypatch.setattr(finders, "free_memory", lambda: 0)
+    monkeypatch.setattr(finders, "resident", lambda: peak() - 2**20)
     found = find("loader.batch_size=10")
     assert tried(found) == [(10, True)]
     assert found.ended_by == "80% of the free memory"

@@ -8,10 +8,11 @@ from torch import nn
 
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.prepare.open import open_or_prepare
-from litlab.runs.checkpoint import rng
 from litlab.runs.checkpoint.metadata import load
 from litlab.tasks.build import build_task
-from litlab.training.finders.lr import FEWEST, HIGHEST, LOWEST, STEPS, curve, find_lr, smooth
+from litlab.training.finders import FEWEST, HIGHEST, LOWEST, curve, find_lr, smooth
+from litlab.training.finders import LR_STEPS as STEPS
+from litlab.utils import seeding
 from litlab.utils.errors import ConfigError
 from run_helpers import THIRD_PARTY, mlflow_run, small, small_run
 
@@ -66,9 +67,9 @@ def test_the_losses_are_those_of_the_hand_written_loop(project, clip):
 def test_everything_is_as_before(project):
     config, task, data = parts()
     before = {name: value.clone() for name, value in task.state_dict().items()}
-    random, loader = rng.state(), data.loader
+    random, loader = seeding.state(), data.loader
     find_lr(task, data, config.trainer)
-    after = rng.state()
+    after = seeding.state()
     assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
     assert torch.equal(random["torch"], after["torch"])
     assert torch.equal(random["python"][1], after["python"][1])

@@ -13,8 +13,7 @@ from litlab.data.datamodule import ArrayDataModule
 from litlab.data.prepare.open import open_or_prepare
 from litlab.tasks.build import build_task
 from litlab.tasks.task import ClassificationTask
-from litlab.training.loop.epoch_loop import EpochLoop
-from litlab.training.loop.step import step_of
+from litlab.training.loop import EpochLoop, step_of
 from litlab.training.trainer import fit
 from litlab.utils import seeding
 from run_helpers import THIRD_PARTY, small, trainer_of

@@ -29,7 +29,7 @@ def trust_of_project(trust: list[str]) -> None:
 
 def print_json(**content: Any) -> None:
     """Print the one line that `--json` promises."""
-    from litlab.utils.strict_json import dumps
+    from litlab.utils.files import dumps
 
     print(dumps(content))
 

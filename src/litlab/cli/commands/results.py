@@ -93,7 +93,7 @@ def generate(
 ) -> None:
     """Generate text with a language model."""
     trust_of_project(trust := list(trust or []))
-    from litlab.evaluation.generate import generate as write
+    from litlab.evaluation.language_model import generate as write
 
     settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     print(write(run, prompt, max_tokens=max_tokens, seed=seed, trust=trust, **settings))

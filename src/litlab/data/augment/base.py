@@ -78,3 +78,71 @@ def needs_partners(augmentations: Sequence[nn.Module]) -> bool:
         after = type(augmentations[mixing[0] + 1]).__name__
         raise ValueError(f"{names[0]} mixes samples and comes before {after}; put it last")
     return bool(mixing)
+
+
+# Spans: so many places in a row, somewhere in a row of so many.
+
+
+def inside(
+    number: torch.Tensor, at: torch.Tensor, places: int, length: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return which places `(B, places)` a span covers, bool.
+
+    Args:
+        number: How many places it covers, `(B,)`; what is over the length is cut off.
+        at: Where it lies, `(B,)` in [0, 1): every start that leaves it inside is equally likely.
+        places: How many there are.
+        length: How many of them a sample uses, the first ones, `(B,)`; None: all.
+    """
+    used: torch.Tensor | int = places if length is None else length
+    number = number.clamp(max=used)
+    # In float32, at * n may round up to n.
+    start = torch.minimum((at * (used - number + 1)).floor(), used - number)
+    place = torch.arange(places, device=at.device)
+    return (place >= start[:, None]) & (place < (start + number)[:, None])
+
+
+def lengths(x: torch.Tensor, pad_id: int) -> torch.Tensor:
+    """Return how many places of each text come before its padding, `(B,)` int64."""
+    place = torch.arange(1, x.shape[1] + 1, device=x.device)
+    return ((x != pad_id) * place).amax(1)
+
+
+MASK_ID = 2  # of litlab's tokenizers: <pad>, <unk>, <mask>, then what they learnt
+
+
+class TextAugmentation(Augmentation):
+    """Changes token ids `(B, L)`, padded at the end; subclasses see how long each text is.
+
+    Raises:
+        ValueError: The data are not texts, or have tokens as targets, which would have to change
+            with them.
+    """
+
+    kinds = frozenset({"text"})
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        if spec.task == "language_model":
+            raise ValueError(
+                f"{type(self).__name__} changes texts, and the targets of '{spec.name}' are their "
+                "tokens; use dropout instead"
+            )
+        assert spec.pad_id is not None
+        self.pad_id = spec.pad_id
+
+    def change(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """Return `(B, L)`; padding stays at the end."""
+        return self.rewrite(x, lengths(x, self.pad_id), draws)
+
+    def rewrite(self, x: torch.Tensor, length: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """Return changed texts `(B, L)`; `length` `(B,)` counts each one's tokens."""
+        raise NotImplementedError
+
+
+def mask_id(spec: DataSpec) -> int | None:
+    """Return the id of the token that stands for a hidden one, or None where there is none."""
+    for token in ("<mask>", "<unk>"):
+        if token in spec.vocabulary:
+            return spec.vocabulary.index(token)
+    return MASK_ID if spec.tokenizer is not None else None

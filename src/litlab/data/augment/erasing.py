@@ -3,9 +3,8 @@ import math
 import torch
 
 from litlab.config.hyperparameters import Fraction
-from litlab.data.augment.base import Augmentation
+from litlab.data.augment.base import Augmentation, inside
 from litlab.data.augment.draws import Draws
-from litlab.data.augment.spans import inside
 from litlab.data.spec import DataSpec
 
 RATIO = 0.3  # of height to width, from this to its inverse, as in the paper

@@ -1,9 +1,8 @@
 import torch
 
 from litlab.config.hyperparameters import Fraction
+from litlab.data.augment.base import TextAugmentation, inside, mask_id
 from litlab.data.augment.draws import Draws
-from litlab.data.augment.spans import inside
-from litlab.data.augment.texts import TextAugmentation, mask_id
 from litlab.data.spec import DataSpec
 
 

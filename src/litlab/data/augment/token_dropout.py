@@ -1,8 +1,8 @@
 import torch
 
 from litlab.config.hyperparameters import Fraction
+from litlab.data.augment.base import TextAugmentation
 from litlab.data.augment.draws import Draws
-from litlab.data.augment.texts import TextAugmentation
 from litlab.data.spec import DataSpec
 
 

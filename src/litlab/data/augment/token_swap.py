@@ -3,8 +3,8 @@ import math
 import torch
 
 from litlab.config.hyperparameters import Fraction
+from litlab.data.augment.base import TextAugmentation
 from litlab.data.augment.draws import Draws
-from litlab.data.augment.texts import TextAugmentation
 from litlab.data.spec import DataSpec
 
 

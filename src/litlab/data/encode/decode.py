@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from litlab.data.encode.tokenizer import load_tokenizer
+from litlab.data.encode.text import load_tokenizer
 from litlab.data.spec import Array, Column, DataSpec
 
 VISIBLE = str.maketrans({"\n": "⏎", "\r": "␍", "\t": "⇥"})

@@ -1,19 +1,243 @@
 """Reads a user's new data, of the kind and shape a network was trained on."""
 
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
 
+from litlab.data.encode.table import TableEncoder
+from litlab.data.encode.text import TextEncoder
 from litlab.data.inputs.images import MODES, Form, count_conversions, decode, in_threads, is_image
 from litlab.data.inputs.images import SUFFIXES as IMAGES
-from litlab.data.inputs.read_text import read_texts, read_words
 from litlab.data.prepare.source_files import require_file
 from litlab.data.sources.idx import read_idx
-from litlab.data.spec import Array, DataSpec
-from litlab.utils.errors import DataError
+from litlab.data.sources.table_file import (
+    TableFile,
+    TableFormat,
+    as_numbers,
+    lacks_columns,
+    open_table,
+    typed,
+)
+from litlab.data.sources.text_files import FORMAT_OF, Layout, MissingColumn, lines_of, read_whole
+from litlab.data.sources.text_files import read_rows as read_text_rows
+from litlab.data.spec import Array, Column, DataSpec
+from litlab.utils.errors import DataError, nearest
+
+# Reads a user's new tables, as the columns of the training data were read and fitted.
+
+
+SHOWN = 5
+
+
+def read_features(path: Path, spec: DataSpec) -> tuple[list[str], Array]:
+    """Return each row's place, and the feature columns, as `prepare` would store them `(N, F)`.
+
+    Other columns, the target among them, are left alone. What was fitted on train holds: fills of
+    missing cells, quantiles, categories; values that train lacks are counted in a warning.
+
+    Raises:
+        DataError: A column is missing or there twice, or its cells are not what they should be.
+    """
+    own = spec.source.startswith("litlab.data.sources.")  # others' settings mean what they like
+    settings: Any = spec.settings.get("source", {}) if own else {}
+    table = _open(path, TableFormat.of(settings), settings.get("target", ()), spec.features)
+    _require_columns(table, spec.features)
+    plain = [Column(name=name, kind="numeric") for name in spec.features]
+    numeric = [c.name for c in spec.columns or plain if c.kind == "numeric"]
+    categorical = [name for name in spec.features if name not in numeric]
+    encoder, decimal = TableEncoder.of(spec.columns), settings.get("decimal", ".")
+    parts, done = [np.empty((0, len(spec.features)))], 0
+    for columns in table.batches(spec.features):
+        batch = pa.table(columns, names=list(spec.features))
+        cells = typed(batch, numeric, categorical, decimal)
+        for name in numeric:
+            _require_numbers(name, batch[name], cells[name], table, done)
+        frame = cells.to_pandas()
+        try:
+            parts.append(encoder.encode(frame) if spec.columns else frame.to_numpy(np.float64))
+        except DataError as error:
+            raise DataError(error.what, str(path), error.fix) from None
+        done += len(frame)
+    for note in encoder.notes():
+        warnings.warn(f"{path.name}: {note}", stacklevel=3)
+    return [table.place(row) for row in range(done)], np.concatenate(parts)
+
+
+def _open(
+    path: Path, style: TableFormat, target: str | Sequence[str], features: Sequence[str]
+) -> TableFile:
+    """Open a file that may have a header where the training data had none, and lack the target."""
+    found = open_table(path, replace(style, header=True, names=()))
+    if set(features) <= set(found.names) or (style.header and not style.names):
+        return found
+    targets = [target] if isinstance(target, str) else target
+    names = style.names
+    if len(found.names) == len(names) - len(targets):
+        names = tuple(name for name in names if name not in targets)
+    return open_table(path, replace(style, names=names))
+
+
+def _require_columns(table: TableFile, features: Sequence[str]) -> None:
+    missing = [name for name in features if name not in table.names]
+    if missing:
+        raise lacks_columns(missing, features, table, "the model was trained with")
+    twice = [name for name in features if table.names.count(name) > 1]
+    if twice:
+        raise DataError(f"column '{twice[0]}' appears twice", str(table.path), "rename or drop it")
+
+
+def _require_numbers(name: str, cells: Any, numbers: Any, table: TableFile, start: int) -> None:
+    odd = pc.and_(pc.is_valid(cells), pc.invert(pc.fill_null(pc.is_finite(numbers), False)))
+    places = np.flatnonzero(odd.to_numpy(zero_copy_only=False))
+    if len(places):
+        first = places[:SHOWN].tolist()
+        shown = [f"{table.place(start + row)} '{cells[row]}'" for row in first]
+        what = f"column '{name}' has cells that are not finite numbers: {', '.join(shown)}"
+        raise DataError(what, str(table.path), "correct the cells")
+
+
+def read_rows(path: Path) -> tuple[list[str], Array]:
+    """Return each row's place, and all columns as numbers `(N, L)`.
+
+    A first line that holds something else is a header.
+
+    Raises:
+        DataError: A cell is no number.
+    """
+    table = open_table(path, TableFormat(header=False))
+    parts, first, done = [np.empty((0, len(table.names)))], 0, 0
+    for columns in table.batches(table.names):
+        if not done and path.suffix.lower() != ".parquet" and _is_header(columns, path):
+            columns, first, done = [column[1:] for column in columns], 1, 1
+        numbers = [as_numbers(column, ".") for column in columns]
+        for name, cells, values in zip(table.names, columns, numbers, strict=True):
+            _require_numbers(name, cells, values, table, done)
+        parts.append(np.column_stack([v.to_numpy(zero_copy_only=False) for v in numbers]))
+        done += len(parts[-1])
+    return [table.place(row) for row in range(first, done)], np.concatenate(parts)
+
+
+def _is_header(columns: Sequence[Any], path: Path) -> bool:
+    first = [as_numbers(column[:1], ".")[0].as_py() for column in columns]
+    given = [column[0].is_valid for column in columns]
+    if any(valid and value is None for valid, value in zip(given, first, strict=True)):
+        return True
+    if len(columns[0]) < 2 or len(first) < 2 or first != list(range(len(first))):
+        return False
+    # pandas writes the numbers of the columns when they have no names.
+    warnings.warn(f"{path.name}: its first line, 0, 1, 2, ..., is a header", stacklevel=4)
+    return True
+
+
+# Reads new texts for a network to label.
+
+
+def read_texts(path: Path, spec: DataSpec) -> tuple[list[str], list[Array]]:
+    """Return a name and the token ids of each text, as `prepare` would store them.
+
+    CSV, TSV, JSON lines and Parquet have a column of the name that the training data's had; of a
+    folder, each `.txt` is a text; of any other file, each line. What is not UTF-8 is read in the
+    training data's encoding, with a warning.
+
+    Raises:
+        DataError: There are no texts, or the file is not what it should be.
+    """
+    settings = spec.settings.get("source", {})
+    source = settings if isinstance(settings, dict) else {}
+    encoding = str(source.get("encoding", "utf-8"))
+    try:
+        pairs = _read(path, source, "utf-8")
+    except DataError as error:
+        if not error.what.startswith("not utf-8") or encoding.lower() in ("utf-8", "utf8"):
+            raise
+        warnings.warn(f"{error.what}: read as {encoding}, as the training data", stacklevel=2)
+        pairs = _read(path, source, encoding)
+    if not pairs:
+        raise DataError("the file has no texts", str(path), "write one text per line")
+    return [name for name, _ in pairs], encode_texts((text for _, text in pairs), spec)
+
+
+def encode_texts(texts: Iterable[str], spec: DataSpec) -> list[Array]:
+    """Return each text's ids `(its length,)`, int32; warn of texts that were cut, or are empty.
+
+    Raises:
+        DataError: The data were not prepared by a tokenizer.
+    """
+    encoder = TextEncoder.of(spec)
+    encoded = encoder.encode(texts)
+    for note in encoder.notes():
+        warnings.warn(note, stacklevel=3)
+    return encoded
+
+
+def _read(path: Path, source: Mapping[str, Any], encoding: str) -> list[tuple[str, str]]:
+    """Pairs of a name and a text."""
+    if path.is_dir():
+        files = sorted(path.rglob("*.txt"))
+        return [
+            (file.relative_to(path).as_posix(), read_whole(file, encoding).strip())
+            for file in files
+        ]
+    if path.suffix.lower() not in FORMAT_OF:
+        return [(f"{path.name}:{n}", line.strip()) for n, line in lines_of(path, encoding)]
+    layout = Layout(
+        encoding=encoding,
+        delimiter=source.get("delimiter"),
+        header=source.get("header", True),
+        quotes=source.get("quotes", True),
+    )
+    first = 1 if layout.format_of(path) == "parquet" else 0  # it has rows, from 0, and no lines
+    column = str(source.get("text", "text"))
+    try:
+        return [
+            (f"{path.name}:{number - first}", "" if cell is None else str(cell).strip())
+            for _, number, (cell,) in read_text_rows(path, [column], layout)
+        ]
+    except MissingColumn as error:
+        what = f"{error.what}, the model was trained with it"
+        fix = f"rename '{error.close}' to '{column}'" if error.close else error.fix
+        raise DataError(what, error.where, fix) from None
+
+
+def read_words(path: Path, spec: DataSpec) -> Array:
+    """Return the ids of a file's lines, padded, by the words of `spec.vocabulary`, `(N, L)`.
+
+    Raises:
+        DataError: The file is not UTF-8, or a word is not in the vocabulary.
+    """
+    known = {word: i for i, word in enumerate(spec.vocabulary)}
+    length, pad = spec.shape[0], spec.pad_id or 0
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
+    rows, cut = [], 0
+    for number, line in enumerate(StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
+        words = line.split()
+        unknown = [word for word in words if word not in known]
+        if unknown:
+            hint = nearest(unknown[0], known)
+            raise DataError(
+                f"line {number}: '{unknown[0]}' is not in the vocabulary",
+                str(path),
+                hint if len(known) < 20 or "mean" in hint else f"use only its {len(known)} words",
+            )
+        cut += len(words) > length
+        ids = [known[word] for word in words[:length]]
+        rows.append(ids + [pad] * (length - len(ids)))
+    if cut:
+        warnings.warn(f"{cut} lines are longer than {length} words and were cut", stacklevel=2)
+    return np.array(rows, dtype=np.int64).reshape(-1, length)
+
 
 TABLES = (".csv", ".tsv", ".parquet")
 
@@ -46,13 +270,11 @@ def read_input(
     elif spec.kind == "text" and path.is_file():
         names, values = _numbered(path, read_words(path, spec), first=1)
     elif spec.kind != "text" and _is_table(path, spec):
-        from litlab.data.inputs import read_table
-
         by_name = spec.kind == "tabular" and spec.features
         if by_name:
-            names, values = read_table.read_features(path, spec)
+            names, values = read_features(path, spec)
         else:
-            names, values = read_table.read_rows(path)
+            names, values = read_rows(path)
     else:
         known = "a text file" if spec.kind == "text" else ", ".join((".npy", ".npz", *TABLES))
         raise DataError(f"cannot read {spec.kind} data from it", str(path), f"use {known}")
@@ -214,3 +436,98 @@ def _channels_last(values: Array, spec: DataSpec) -> bool:
     source: Any = spec.settings.get("source", {})
     last = spec.kind == "sequence" and source.get("channels") == "last"
     return last and values.shape[1:] == spec.shape[::-1]
+
+
+# New data that are in memory: arrays, tables and texts, read as files of them are.
+
+
+Samples = tuple[list[str], Array | list[Array]]
+
+
+def read_values(values: Any, spec: DataSpec, *, resize: bool = False) -> Samples:
+    """Return a name a sample, and stored values `(N, *spec.shape)` as `prepare` would write them.
+
+    Args:
+        values: An array or tensor `(N, *spec.shape)`, a pandas DataFrame with the feature columns
+            (or the text column) by name, the path of a file or folder, or a list: of paths, of
+            texts where the data are text, of arrays of one shape.
+        spec: What the network was trained on.
+        resize: Whether to resize images that differ; as `read_input` takes it.
+
+    Raises:
+        DataError: They are of another kind or shape.
+    """
+    import pandas as pd
+
+    if isinstance(values, str | Path):
+        return read_input(Path(values), spec, resize=resize)
+    if isinstance(values, pd.DataFrame):
+        return _of_frame(values, spec)
+    if isinstance(values, torch.Tensor | np.ndarray):
+        return _of_array(values, spec)
+    if isinstance(values, Sequence) and len(values):
+        if all(isinstance(value, str) for value in values) and spec.kind == "text":
+            return _of_texts(values, spec)
+        if all(isinstance(value, str | Path) for value in values):
+            return _of_paths([Path(value) for value in values], spec, resize)
+        if all(isinstance(value, torch.Tensor | np.ndarray) for value in values):
+            shapes = sorted({tuple(value.shape) for value in values})
+            if len(shapes) == 1:
+                return _of_array(np.stack([np.asarray(value) for value in values]), spec)
+            raise DataError(f"arrays of several shapes: {shapes[0]}, {shapes[1]}", "inputs", FIX)
+    empty = isinstance(values, Sequence) and not len(values)
+    what = "there are no samples" if empty else f"cannot read data from {type(values).__name__}"
+    raise DataError(what, "inputs", FIX)
+
+
+FIX = "give an array (N, ...), a DataFrame, a path, or a list of paths or texts"
+
+
+def _of_array(values: torch.Tensor | Array, spec: DataSpec) -> Samples:
+    array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+    refuse_codes(Path("array"), spec)
+    return as_stored([str(row) for row in range(len(array))], array, spec, Path("array"))
+
+
+def _of_frame(frame: Any, spec: DataSpec) -> Samples:
+    """Read a table through the format that keeps its types: the checks are those of files."""
+    import pyarrow as pa
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "DataFrame.parquet"
+        try:
+            frame.to_parquet(path, index=False)
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            what = f"a column holds more than one type: {error}"
+            raise DataError(what, "DataFrame", "convert it to numbers or to text") from None
+        try:
+            _, values = read_input(path, spec)
+        except DataError as error:
+            where = error.where.replace(str(path), "DataFrame")
+            raise DataError(error.what, where, error.fix) from None
+    return [str(label) for label in frame.index], values
+
+
+def _of_texts(texts: Sequence[str], spec: DataSpec) -> Samples:
+    names = [str(row) for row in range(len(texts))]
+    if spec.tokenizer is not None:
+        return names, encode_texts(texts, spec)
+    with tempfile.TemporaryDirectory() as folder:  # a line of known words a sample
+        path = Path(folder) / "texts.txt"
+        path.write_text("".join(" ".join(text.split()) + "\n" for text in texts), encoding="utf-8")
+        try:
+            return names, read_input(path, spec)[1]
+        except DataError as error:
+            raise DataError(error.what, "texts", error.fix) from None
+
+
+def _of_paths(paths: Sequence[Path], spec: DataSpec, resize: bool) -> Samples:
+    names: list[str] = []
+    parts: list[Any] = []
+    for path in paths:
+        found, values = read_input(path, spec, resize=resize)
+        names += found
+        parts.append(values)
+    if isinstance(parts[0], list):
+        return names, [one for part in parts for one in part]
+    return names, np.concatenate(parts)

@@ -5,17 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from litlab.data.leakage.balance import imbalance
-from litlab.data.leakage.drift import Drift
-from litlab.data.leakage.exact import exact_duplicates, label_noise
-from litlab.data.leakage.groups import Groups
-from litlab.data.leakage.near import near_duplicates
-from litlab.data.leakage.near_images import SMALLEST, Thumbnails
-from litlab.data.leakage.near_texts import FEWEST, Wordings
+from litlab.data.leakage.drift import Drift, imbalance, input_digests
+from litlab.data.leakage.duplicates import Groups, exact_duplicates, label_noise, near_duplicates
+from litlab.data.leakage.images import SMALLEST, Thumbnails
 from litlab.data.leakage.report import Check, Finding, GuardReport
 from litlab.data.leakage.samples import SampleDigests, target_digests
-from litlab.data.leakage.values import input_digests
-from litlab.data.leakage.words import normalize, words_of
+from litlab.data.leakage.texts import FEWEST, Wordings, normalize, words_of
 from litlab.data.spec import SPLITS, Array, Kind, TaskKind
 
 

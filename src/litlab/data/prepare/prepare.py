@@ -13,13 +13,12 @@ from safetensors import SafetensorError
 from litlab.config.instantiate import build
 from litlab.config.schema import DataConfig
 from litlab.data.leakage.check import LeakageCheck
-from litlab.data.loading.arrays import file_of, num_windows, sha256
+from litlab.data.loading import file_of, num_windows, sha256
 from litlab.data.prepare.overview import doubts, overview, refuse_unknown
-from litlab.data.prepare.running_statistics import RunningStatistics
 from litlab.data.prepare.source_files import alone, cannot_write, fingerprints, staged_folder
 from litlab.data.prepare.split import check_settings, cut, split_hash
 from litlab.data.prepare.validate import check_chunk, check_raw, check_splits
-from litlab.data.prepare.write_arrays import SplitWriter
+from litlab.data.prepare.write_arrays import RunningStatistics, SplitWriter
 from litlab.data.raw import Raw
 from litlab.data.spec import FILE_NAME, SPLITS, Array, Column, DataSpec
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault

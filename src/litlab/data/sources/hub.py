@@ -7,8 +7,7 @@ from litlab.config.hyperparameters import Cell, Count
 from litlab.data.encode.text import TextEncoder
 from litlab.data.raw import Raw
 from litlab.data.sources import hub_columns
-from litlab.data.sources.hub_fetch import DatasetFiles, find
-from litlab.data.sources.hub_load import load, name_parts
+from litlab.data.sources.hub_fetch import DatasetFiles, find, load, name_parts
 from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
 
@@ -161,7 +160,7 @@ class Hub:
     def _images(
         self, parts: Mapping[str, Any], column: str, target: str, found: DatasetFiles, scratch: Path
     ) -> Raw:
-        from litlab.data.sources.hub_images import Images, shape_images
+        from litlab.data.sources.hub_columns import Images, shape_images
 
         roots = [root.resolve() for root in (found.root, scratch)]
         images = {p: Images(dataset, column, self.path, roots) for p, dataset in parts.items()}
@@ -202,7 +201,7 @@ class Hub:
 
     def _table(self, parts: Mapping[str, Any], target: str, scratch: Path) -> Raw:
         """Hand the parts on to the source Table, as Parquet."""
-        from litlab.data.sources.hub_tables import read_as_table
+        from litlab.data.sources.hub_columns import read_as_table
 
         return read_as_table(
             parts, scratch, where=self.path, target=target, task=self.task, **self.table

@@ -1,15 +1,74 @@
 """Which columns of a data set are what, and how they are read."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import numpy as np
 
-from litlab.data.sources.class_numbers import number_classes
-from litlab.data.sources.hub_rows import ArrowRows
-from litlab.data.sources.text_labels import SINGLE
+from litlab.data.inputs.images import (
+    GREY_MODES,
+    Fit,
+    Form,
+    Header,
+    count_conversions,
+    decode,
+    in_threads,
+    read_header,
+)
+from litlab.data.prepare.source_files import cannot_write
+from litlab.data.raw import Raw, number_classes
+from litlab.data.sources.table import Table
+from litlab.data.sources.text import SINGLE
 from litlab.data.spec import Array
 from litlab.utils.errors import ConfigError, DataError, nearest
+
+# Rows of a data set in Arrow files, read without keeping them in memory.
+
+
+BATCH_ROWS = 1024
+MAPPED_BYTES = 32 * 2**20  # read through one mapping
+
+
+class ArrowRows:
+    """Some columns of a data set by row number, as Arrow tables.
+
+    The library maps its files into memory, and a page once seen counts as resident until the map is
+    closed. So this holds the data set pickled, which for a mapped one is the files' names, and maps
+    them anew as often as `MAPPED_BYTES` were read.
+    """
+
+    def __init__(self, dataset: Any, columns: Sequence[str]) -> None:
+        self.number = len(dataset)
+        self._closed = pickle.dumps(dataset.select_columns(list(columns)).with_format("arrow"))
+        self._open: Any = None
+        self._seen = 0.0
+
+    def __len__(self) -> int:
+        return self.number
+
+    def take(self, rows: Array) -> Any:
+        """Return these rows `(n,)`, in this order, as a pyarrow Table."""
+        table = self._mapped()[rows.tolist()]
+        if len(rows):  # rows between them are on the same pages
+            self._seen += table.nbytes * (int(rows.max()) - int(rows.min()) + 1) / len(rows)
+        return table
+
+    def batches(self) -> Iterator[Any]:
+        """Go through all rows."""
+        for start in range(0, self.number, BATCH_ROWS):
+            yield self.take(np.arange(start, min(start + BATCH_ROWS, self.number)))
+
+    def _mapped(self) -> Any:
+        if self._open is None or self._seen > MAPPED_BYTES:
+            self._open = None  # closes the old map, unless a table of it is still in use
+            self._open, self._seen = pickle.loads(self._closed), 0.0
+        return self._open
+
 
 Sort = Literal["image", "class", "string", "number", "other"]
 TARGET_NAMES = ("label", "labels", "target", "class", "y")
@@ -228,3 +287,229 @@ def amounts(parts: Mapping[str, Any], column: str, where: str) -> dict[str, Arra
         fix = "set data.source.task=classification, or name a column of numbers"
         raise DataError(f"the target '{column}' is not numeric", where, fix)
     return {part: numbers.astype(np.float64)[:, None] for part, numbers in found.items()}
+
+
+# Images in the cells of a data set: encoded bytes, or files beside it.
+
+
+AT_ONCE = 256  # images whose files are in memory
+
+
+class _Encoded:
+    """A file in memory; of a path it has what decoding uses: `open`, and a name for messages."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        self.content, self.name = content, name
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self, mode: str) -> BytesIO:
+        """Give the content as a file."""
+        return BytesIO(self.content)
+
+
+class Images:
+    """A column of images: decoded in parallel when they are asked for, and not kept.
+
+    Args:
+        dataset: One split.
+        column: The images' column.
+        where: The data set, for messages.
+        roots: Folders that files named in the cells must lie in; links followed.
+
+    Attributes:
+        form: What each becomes; None until all were looked at.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, dataset: Any, column: str, where: str, roots: Sequence[Path]) -> None:
+        from datasets import Image
+
+        self.cells = Cells(dataset.cast_column(column, Image(decode=False)), column)
+        self.where, self.roots = f"{where}, column '{column}'", roots
+        self.form: Form | None = None
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of them, `(N, C, H, W)`."""
+        assert self.form is not None
+        return (len(self), self.form.channels, self.form.height, self.form.width)
+
+    def __getitem__(self, rows: Array) -> Array:
+        """Return the images of these row numbers `(n,)`, uint8 `(n, C, H, W)`."""
+        form = self.form
+        assert form is not None
+        images = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
+        for start in range(0, len(rows), AT_ONCE):
+            numbers = rows[start : start + AT_ONCE]
+            files = self._files(numbers)
+
+            def fill(place: int, start: int = start, files: list[Any] = files) -> None:
+                fix = "set data.source.size"
+                images[start + place], _ = decode(files[place], form, fix=fix)
+
+            in_threads(fill, range(len(numbers)))
+        return images
+
+    def headers(self) -> list[Header]:
+        """Look at every image's header."""
+        found: list[Header] = []
+        for start in range(0, len(self), AT_ONCE):
+            rows = np.arange(start, min(start + AT_ONCE, len(self)))
+            found += in_threads(read_header, self._files(rows))
+        return found
+
+    def _files(self, rows: Array) -> list[Path]:
+        pairs = zip(self.cells[rows], np.asarray(rows).tolist(), strict=True)
+        return [cast(Path, self._file(cell, row)) for cell, row in pairs]
+
+    def _file(self, cell: Mapping[str, Any] | None, row: int) -> Path | _Encoded:
+        """An image's file; what a data set says lies elsewhere on this machine is not opened."""
+        where = f"{self.where}, row {row}"
+        if cell is None or not (cell["bytes"] or cell["path"]):
+            raise DataError("there is no image", where, "remove the row")
+        if cell["bytes"]:
+            return _Encoded(cell["bytes"], where)
+        path = Path(cell["path"])
+        if not any(path.resolve().is_relative_to(root) for root in self.roots):
+            fix = "store the images in it"
+            raise DataError(f"the image is outside the data set ({path})", where, fix)
+        return path
+
+
+def shape_images(
+    parts: Mapping[str, Images],
+    size: tuple[int, int] | None,
+    fit: Fit,
+    color: Literal["rgb", "gray", "auto"],
+) -> list[str]:
+    """Decide what every image becomes; return what the user should know of it.
+
+    Raises:
+        DataError: An image cannot be read, or they differ in size and none is given.
+    """
+    headers = [header for images in parts.values() for header in images.headers()]
+    modes = [header.mode for header in headers]
+    gray = color == "gray" or (color == "auto" and all(mode in GREY_MODES for mode in modes))
+    channels = 1 if gray else 3
+    sizes = Counter((header.height, header.width) for header in headers)
+    if size is None and len(sizes) > 1:
+        where = next(iter(parts.values())).where
+        shown = ", ".join(f"{n} of {w}x{h}" for (h, w), n in sizes.most_common(5))
+        fix = "set data.source.size: one number, or [height, width]"
+        raise DataError(f"images of {len(sizes)} sizes: {shown}", where, fix)
+    height, width = size or next(iter(sizes))
+    for images in parts.values():
+        images.form = Form(channels, height, width, fit if size else None)
+    said = count_conversions(modes, channels)
+    return [said] if said else []
+
+
+# Splits of a data set -> Parquet, for the source of tables to read.
+
+
+PARTS = {"train": "path", "val": "val_path", "test": "test_path"}
+
+
+def read_as_table(
+    parts: Mapping[str, Any],
+    scratch: Path,
+    *,
+    where: str,
+    target: str,
+    drop: Sequence[str],
+    **options: Any,
+) -> Raw:
+    """Write each part as Parquet into `scratch` and read them as tables.
+
+    Args:
+        parts: Data sets by part.
+        scratch: A folder for what does not fit in memory.
+        where: The data set, for messages.
+        target: Column to predict.
+        drop: Columns to leave out.
+        options: The other settings of `Table`.
+
+    Raises:
+        ConfigError: Settings contradict one another, or there is no such column.
+        DataError: The tables are not fit to learn from.
+        EnvironmentFault: The disk is full.
+    """
+    features = next(iter(parts.values())).features
+    for name in drop:
+        if name not in features:
+            fix = nearest(name, features)
+            raise ConfigError(f"there is no column '{name}'", "data.source.drop", fix)
+    kept = [name for name in features if name not in drop]
+    _check_columns({name: features[name] for name in kept}, where)
+    folder = scratch / "tables"
+    folder.mkdir()
+    paths: dict[str, Any] = {}
+    for part, dataset in parts.items():
+        part = "train" if part == "all" else part
+        paths[PARTS[part]] = str(folder / f"{part}.parquet")
+        try:
+            _write(dataset, kept, folder / f"{part}.parquet")
+        except OSError as error:
+            raise cannot_write(error, scratch) from None
+    try:
+        raw = Table(**paths, target=target, **options).read(folder)
+    except DataError as error:  # says where in files of which the user knows nothing
+        place = error.where.replace(f"{folder}/", f"{where}, ").removesuffix(".parquet")
+        raise DataError(error.what.replace(".parquet:", ":"), place, error.fix) from None
+    except ValueError as error:
+        raise ConfigError(str(error), "data.source", "change one of the two") from None
+    left_out = raw.reading.left_out | dict.fromkeys(drop, "data.source.drop")
+    return replace(raw, reading=raw.reading.model_copy(update={"left_out": left_out}))
+
+
+def _check_columns(features: Mapping[str, Any], where: str) -> None:
+    """Refuse columns whose cells are no single values.
+
+    Raises:
+        DataError: There are some.
+    """
+    nested = [
+        name
+        for name, feature in features.items()
+        if sort_of(feature) in ("image", "other") and not _is_time(feature)
+    ]
+    if nested:
+        what = f"the columns {', '.join(nested)} hold neither numbers nor texts"
+        raise DataError(what, where, f"leave them out: data.source.drop=[{','.join(nested)}]")
+
+
+def _is_time(feature: Any) -> bool:
+    return str(getattr(feature, "dtype", "")).startswith(("date", "time", "duration", "null"))
+
+
+def _write(dataset: Any, names: Sequence[str], path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    batches = _batches(dataset, names)
+    first = next(batches)
+    with pq.ParquetWriter(path, first.schema) as file:
+        file.write_table(first)
+        for batch in batches:
+            file.write_table(batch)
+
+
+def _batches(dataset: Any, names: Sequence[str]) -> Iterator[Any]:
+    """Go through the rows; numbered classes have their names."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for table in ArrowRows(dataset, names).batches():
+        for place, name in enumerate(names):
+            feature = dataset.features[name]
+            if sort_of(feature) == "class":
+                numbers = table.column(name)
+                known = pc.if_else(pc.less(numbers, 0), None, numbers)
+                titles = pa.array(feature.names, pa.string()).take(known.combine_chunks())
+                table = table.set_column(place, name, titles)
+        yield table.replace_schema_metadata(None)

@@ -6,14 +6,114 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from litlab.data.prepare.source_files import require_files_below, user_path
-from litlab.data.sources.hub_card import README, Chosen, choose, licence_of, read_card
-from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
+from litlab.data.prepare.source_files import cannot_write, require_files_below, user_path
+from litlab.utils.errors import MOST_LISTED, ConfigError, DataError, EnvironmentFault, nearest
+
+# What a data set's card, the head of its README, says: its licence, and its configurations.
+
+
+README = "README.md"
+
+DatasetCard = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One of a data set's configurations.
+
+    Attributes:
+        name: As its card has it; None where it lists none.
+        files: Its files by split, or patterns of them; None: what its folder has.
+        folder: The only one to be read; None: the whole.
+    """
+
+    name: str | None = None
+    files: Any = None
+    folder: str | None = None
+
+    def patterns(self) -> list[str]:
+        """Return what fits its files' names, for fetching no others; nothing fits all."""
+        if self.files is None and self.folder is None:
+            return []
+        inside = f"{self.folder.rstrip('/')}/" if self.folder else ""
+        # Here `*` goes through folders, so `**/` is nothing special but must not ask for one.
+        return [(inside + name).replace("**/", "*") for name in _flat(self.files or "**")]
+
+
+def read_card(folder: Path) -> DatasetCard:
+    """Return what the card in a folder states; nothing where there is none."""
+    from huggingface_hub.repocard import metadata_load
+
+    readme = folder / README
+    try:
+        return dict(metadata_load(readme) or {}) if readme.is_file() else {}
+    except Exception:  # somebody's README, and no card
+        return {}
+
+
+def licence_of(card: DatasetCard) -> str:
+    """Return the licence that a card states."""
+    stated = card.get("license") or "not stated"
+    return ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated)
+
+
+def choose(card: DatasetCard, config: str | None) -> Chosen:
+    """Return the configuration of this name, or the default one.
+
+    Where the card lists none, a name is that of a folder.
+
+    Raises:
+        ConfigError: There is no such configuration, or there are several and none is the default.
+        DataError: The card names files that do not lie in the data set.
+    """
+    listed = card.get("configs")
+    configs = {
+        str(entry["config_name"]): entry
+        for entry in (listed if isinstance(listed, list) else ())
+        if isinstance(entry, dict) and "config_name" in entry
+    }
+    if not configs:
+        return Chosen(folder=config)
+    for entry in configs.values():
+        _check_inside([*_flat(entry.get("data_files")), *_flat(entry.get("data_dir"))])
+    name = config or _default(configs)
+    if name is None or name not in configs:
+        names = list(configs)
+        shown = ", ".join(names[:MOST_LISTED]) + (", ..." if len(names) > MOST_LISTED else "")
+        what = f"it has no configuration '{config}'" if config else "it has several configurations"
+        raise ConfigError(what, "data.source.config", f"choose one of: {shown}")
+    files = configs[name].get("data_files")
+    if isinstance(files, list) and all(isinstance(file, dict) for file in files):
+        files = {file["split"]: file["path"] for file in files}
+    return Chosen(name, files, configs[name].get("data_dir"))
+
+
+def _default(configs: dict[str, Any]) -> str | None:
+    marked = [name for name, entry in configs.items() if entry.get("default")]
+    usual = [name for name in configs if name == "default" or len(configs) == 1]
+    return next(iter((*marked, *usual)), None)
+
+
+def _flat(files: Any) -> list[str]:
+    """The names and patterns in one of the forms that a card may give them in."""
+    if isinstance(files, dict):
+        files = [files["path"]] if {"split", "path"} == set(files) else list(files.values())
+    if isinstance(files, list):
+        return [name for part in files for name in _flat(part)]
+    return [] if files is None else [str(files)]
+
+
+def _check_inside(names: list[str]) -> None:
+    for name in names:
+        if "://" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+            what = f"its card names a file that does not exist: {name}"
+            raise DataError(what, README, "do not use this data set, or correct its card")
+
 
 ANSWER_SECONDS = 5  # for the hub's first answer
 DEADLINE_SECONDS = 8  # with the search for its address, which has no limit of its own
@@ -232,3 +332,94 @@ def _short(error: BaseException) -> str:
     """An error of a library, in few words."""
     text = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+# Files -> data sets of the library `datasets`: Arrow files, read by row number.
+
+
+VAL_NAMES = ("validation", "valid", "val", "dev")
+TEST_NAMES = ("test",)
+
+
+def load(found: DatasetFiles, scratch: Path) -> dict[str, Any]:
+    """Return a data set's splits by name; what has to be converted is put into `scratch`.
+
+    Raises:
+        DataError: The library cannot read it, or not from a path like this.
+        EnvironmentFault: The disk is full.
+    """
+    import datasets
+
+    saved = [found.path / name for name in ("dataset_dict.json", "state.json")]
+    is_saved = any(file.is_file() for file in saved)
+    chosen = found.chosen
+    if chosen != Chosen() and (is_saved or found.path.is_file()):
+        warnings.warn(f"data.source.config is ignored: {found.origin} has no folders", stacklevel=3)
+    special = sorted(set("[]*?") & set(str(found.path.resolve())))
+    if special and not is_saved:
+        what = f"`datasets` reads {' '.join(special)} in a path as a pattern"
+        raise DataError(what, str(found.path), "rename it")
+    try:
+        if is_saved:
+            loaded = datasets.load_from_disk(str(found.path))
+        elif found.path.is_file():
+            loaded = datasets.load_dataset(
+                str(found.path.parent), data_files=[found.path.name], cache_dir=str(scratch)
+            )
+        else:
+            loaded = datasets.load_dataset(
+                str(found.path),
+                name=chosen.name,
+                data_files=chosen.files,
+                data_dir=chosen.folder if chosen.name is None else None,
+                cache_dir=str(scratch),
+            )
+    except Exception as error:  # of pandas, pyarrow, json, ...
+        raise _complaint(error, found, scratch) from None
+    return dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
+
+
+def _complaint(error: BaseException, found: DatasetFiles, scratch: Path) -> Exception:
+    while error.__cause__ is not None:  # the library wraps what went wrong
+        error = error.__cause__
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        return cannot_write(error, scratch)
+    text = " ".join(str(error).split())[:300]
+    if "scripts are no longer supported" in text:
+        return DataError(
+            "it is loaded by its own code, which litlab does not run",
+            f"data.path={found.origin}",
+            "convert it to Parquet and name the folder",
+        )
+    return DataError(
+        f"`datasets` cannot read it: {type(error).__name__}: {text}",
+        f"data.path={found.origin}",
+        "repair the files, or name those to read",
+    )
+
+
+def name_parts(
+    splits: Mapping[str, Any], train: str, val: str | None, test: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the splits by litlab's names, and the names of those left out.
+
+    Without `val` and `test`, splits of the usual names are taken for them.
+
+    Raises:
+        ConfigError: There is no split of a given name.
+    """
+    if train not in splits and len(splits) == 1 and val is None and test is None:
+        return {"all": next(iter(splits.values()))}, []
+    if val is None and test is None:
+        val = next((name for name in VAL_NAMES if name in splits and name != train), None)
+        test = next((name for name in TEST_NAMES if name in splits and name != train), None)
+    parts = {}
+    for part, name in (("train", train), ("val", val), ("test", test)):
+        if name is None:
+            continue
+        if name not in splits:
+            what = f"there is no split '{name}'"
+            raise ConfigError(what, f"data.source.{part}_split", nearest(name, splits))
+        parts[part] = splits[name]
+    left_out = [name for name in splits if name not in (train, val, test)]
+    return ({"all": parts["train"]} if len(parts) == 1 else parts), left_out

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from litlab.config.hyperparameters import Count
-from litlab.data.encode.stream import StreamEncoder
+from litlab.data.encode.text import StreamEncoder
 from litlab.data.prepare.source_files import require_file, user_path
 from litlab.data.raw import Raw, Reading
 from litlab.data.spec import Array

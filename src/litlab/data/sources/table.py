@@ -7,12 +7,26 @@ from litlab.config.hyperparameters import Cell, Count
 from litlab.data.encode.table import TableEncoder
 from litlab.data.prepare.source_files import user_path
 from litlab.data.raw import Raw, Reading
-from litlab.data.sources.table_columns import MOST_CATEGORIES, Survey, kinds, missing_cells
-from litlab.data.sources.table_doubts import doubts
-from litlab.data.sources.table_file import is_parquet, open_table
-from litlab.data.sources.table_format import TableFile, TableFormat, lacks_columns
-from litlab.data.sources.table_rows import Features, TableRows
-from litlab.data.sources.table_targets import amounts, groups, labels, times
+from litlab.data.sources.table_columns import (
+    MOST_CATEGORIES,
+    Survey,
+    amounts,
+    doubts,
+    groups,
+    kinds,
+    labels,
+    missing_cells,
+    times,
+)
+from litlab.data.sources.table_file import (
+    Features,
+    TableFile,
+    TableFormat,
+    TableRows,
+    is_parquet,
+    lacks_columns,
+    open_table,
+)
 from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
 from litlab.utils.errors import DataError, nearest

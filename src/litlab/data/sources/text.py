@@ -1,5 +1,6 @@
+import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,15 +10,163 @@ from litlab.config.hyperparameters import Count
 from litlab.data.encode.text import TextEncoder
 from litlab.data.prepare.source_files import cannot_write, user_path
 from litlab.data.raw import Raw, Reading
-from litlab.data.sources.text_folder import folders_of, read_folder
-from litlab.data.sources.text_labels import Labels
-from litlab.data.sources.text_rows import Layout, Row, check_layout, read_rows
-from litlab.data.sources.text_spool import TextSpool
+from litlab.data.sources.image_folder import refuse_splits
+from litlab.data.sources.text_files import (
+    Layout,
+    Row,
+    TextSpool,
+    check_layout,
+    read_rows,
+    read_whole,
+)
 from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array
-from litlab.utils.errors import DataError
+from litlab.utils.errors import DataError, nearest
+
+# What files call their classes, as class numbers.
+
 
 SHOWN = 5  # in messages
+FEW = 100  # labels that are never too many
+SINGLE = "several labels per sample are not supported: give each sample one text or number"
+
+
+class Labels:
+    """Gathers the labels of all parts, then numbers the classes.
+
+    Without names, the classes are the labels found, in the order of numbers if all are integers,
+    else of the alphabet. With names, the labels are either names or places in the list, from 0.
+
+    Attributes:
+        first: Each label that was found, and where first.
+    """
+
+    def __init__(self, column: str, names: Sequence[str] | None) -> None:
+        self.column, self.names = column, names
+        self.first: dict[str, tuple[Path, int]] = {}
+        self._codes: dict[str, int] = {}
+        self._rows = 0
+
+    def add(self, cell: Any, path: Path, number: int) -> int:
+        """Take one label and return its preliminary number.
+
+        Raises:
+            DataError: It is missing, or not a single value.
+        """
+        if isinstance(cell, Collection) and not isinstance(cell, str | bytes):
+            what = f"line {number}: the label '{self.column}' is {cell!r:.60}"
+            raise DataError(what, str(path), SINGLE)
+        label = label_of(cell)
+        if not label:
+            what = f"line {number} has no label ('{self.column}')"
+            raise DataError(what, str(path), "give it one, or remove the line")
+        if label not in self._codes:
+            self._codes[label] = len(self._codes)
+            self.first[label] = (path, number)
+        self._rows += 1
+        return self._codes[label]
+
+    def classes(self) -> list[str]:
+        """Return the classes' names in order.
+
+        Raises:
+            DataError: Nearly every row has a label of its own.
+        """
+        if self.names is not None:
+            return list(self.names)
+        found = list(self._codes)
+        if len(found) > max(FEW, self._rows // 2):
+            raise DataError(
+                f"{len(found)} different labels in {self._rows} rows, such as '{found[0]}'",
+                f"column '{self.column}'",
+                "name the column of the classes: data.source.label=...",
+            )
+        numbers = all(_is_integer(label) for label in found)
+        return sorted(found, key=int if numbers else str)
+
+    def numbered(self, codes: "array[int]") -> Array:
+        """Return class numbers `(n,)`, int64, for preliminary ones.
+
+        Raises:
+            DataError: A label is none of the names.
+        """
+        classes = self.classes()
+        place = {name: number for number, name in enumerate(classes)}
+        unknown = [label for label in self._codes if label not in place]
+        if unknown and len(unknown) == len(self._codes):
+            place = {str(number): number for number in range(len(classes))}
+            unknown = [label for label in self._codes if label not in place]
+        if unknown:
+            self._refuse(unknown, classes)
+        final = np.array([place[label] for label in self._codes], dtype=np.int64)
+        numbers: Array = final[np.frombuffer(codes, dtype=np.int64)]
+        return numbers
+
+    def _refuse(self, unknown: list[str], classes: list[str]) -> None:
+        shown = ", ".join(f"'{label}' (line {self.first[label][1]})" for label in unknown[:SHOWN])
+        raise DataError(
+            f"{len(unknown)} labels are not among {', '.join(classes)}: {shown}",
+            str(self.first[unknown[0]][0]),
+            f"correct data.source.label_names, or number them 0 to {len(classes) - 1} in the file",
+        )
+
+
+def label_of(cell: Any) -> str:
+    """Return a label as text: JSON's and Parquet's numbers as integers where they are."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell).strip()
+
+
+def _is_integer(label: str) -> bool:
+    return label.removeprefix("-").isdecimal()
+
+
+SPLITS = ("train", "val", "test")
+
+
+def folders_of(root: Path) -> dict[str, Path]:
+    """Return the folder of each part: `root/train` and so on where they are there, else the root.
+
+    Raises:
+        DataError: There is a test or val split without one for training, or folders named like
+            splits in another way.
+    """
+    parts = {name: root / name for name in SPLITS if (root / name).is_dir()}
+    if not parts:
+        refuse_splits((entry.name for entry in root.iterdir() if entry.is_dir()), str(root))
+        return {"all": root}
+    if "train" not in parts:
+        raise DataError("the folder has no folder 'train'", str(root), "add it, or name its parent")
+    return parts
+
+
+def read_folder(root: Path, encoding: str, names: Sequence[str] | None) -> Iterator[Row]:
+    """Give the text and the class of each file `root/class/*.txt`, in the order of their names.
+
+    Args:
+        root: The folder.
+        encoding: Of the files.
+        names: The only folders to read; None: all.
+
+    Raises:
+        DataError: There are none, or a file is in another encoding.
+    """
+    found = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
+    for name in names or ():
+        if name not in found:
+            raise DataError(f"the folder has no folder '{name}'", str(root), nearest(name, found))
+    files = [file for name in names or found for file in sorted((root / name).glob("*.txt"))]
+    if not files:
+        raise DataError("the folder has no texts", str(root), "put them in class/*.txt")
+    for file in files:
+        yield file, 1, [read_whole(file, encoding), file.parent.name]
+
+
 # Settings that say how files with rows are read, and those that a format uses (a CSV uses all).
 OF_FILES = ("text", "label", "columns", "delimiter", "header", "quotes")
 USED = {

@@ -21,9 +21,8 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from litlab.utils.errors import CheckpointError, EnvironmentFault
-from litlab.utils.files import write_atomically
+from litlab.utils.files import dumps, parse_json, write_atomically
 from litlab.utils.paths import not_a_file
-from litlab.utils.strict_json import dumps, parse_json
 
 KEY = "litlab"
 RESUME = "resume"  # the part that only resuming needs

@@ -22,9 +22,9 @@ from litlab.data.spec import DataSpec
 from litlab.runs.checkpoint.changes import training_settings
 from litlab.runs.checkpoint.io import KEY, OTHER, SCHEMA, Manifest, read, verify
 from litlab.utils.errors import CheckpointError, ConfigError
+from litlab.utils.files import dumps
 from litlab.utils.paths import make_importable
 from litlab.utils.redact import redact, redact_spec
-from litlab.utils.strict_json import dumps
 
 
 @dataclass(frozen=True)

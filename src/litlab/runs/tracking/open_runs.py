@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from litlab.runs.folder import PROCESS, RUN_FILE, RunRecord
 from litlab.runs.lock import is_abandoned, running
 from litlab.utils.errors import LitlabError
+from litlab.utils.files import read_json, write_json
 from litlab.utils.paths import store_root
 from litlab.utils.redact import redact
-from litlab.utils.strict_json import read_json, write_json
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

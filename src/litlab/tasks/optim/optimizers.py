@@ -1,15 +1,160 @@
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from litlab.config.hyperparameters import Betas, Count, Decay, NonNegative, Positive, Probability
-from litlab.tasks.optim.layer_decay import depths
-from litlab.tasks.optim.muon import MuonAdamW
-from litlab.tasks.optim.sgdw import SGDW
 
 Group = dict[str, Any]  # one entry of an optimizer's param_groups
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Two optimizers behind the interface of one: groups, state, step and state_dict.
+
+    The parts read this object's groups and state, so that a scheduler's lr or a loaded checkpoint
+    reaches them without copying. Two optimizers in a LightningModule would mean manual
+    optimization: no accumulation, no clipping, no scheduler by configuration.
+
+    Args:
+        muon: Has the hidden matrices.
+        adamw: Has all other parameters; a group added later joins it.
+    """
+
+    def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.Optimizer) -> None:
+        self._parts = {"muon": muon, "adamw": adamw}
+        groups = [
+            {**group, "algorithm": name}
+            for name, part in self._parts.items()
+            for group in part.param_groups
+        ]
+        super().__init__(groups, {"algorithm": "adamw"})
+
+    @torch.no_grad()
+    def step(  # type: ignore[override]  # torch's own is overloaded
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
+        """Update all parameters once; return the closure's loss, if there is a closure."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for name, part in self._parts.items():
+            # Anew at each step: load_state_dict replaces both objects.
+            part.param_groups = [g for g in self.param_groups if g["algorithm"] == name]
+            part.state = self.state
+            part.step()
+        return loss
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add parameters; without an "algorithm" they are AdamW's."""
+        if param_group.get("algorithm", "adamw") == "adamw":
+            param_group = {**self._parts["adamw"].defaults, **param_group}
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_parts": self._parts}
+
+
+class SGDW(torch.optim.SGD):
+    """SGD whose weight decay scales the weights, `w (1 - lr * weight_decay)`, before each step.
+
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 1, with
+    lr where the paper has a schedule multiplier of its own (as in torch's AdamW). torch's SGD adds
+    `weight_decay * w` to the gradient instead, so that momentum amplifies it.
+    """
+
+    @torch.no_grad()
+    def step(  # type: ignore[override]  # torch's own is overloaded
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
+        """Update all parameters once; return the closure's loss, if there is a closure."""
+        loss = None
+        if closure is not None:  # first of all: the gradient is that of the weights as they are
+            with torch.enable_grad():
+                loss = closure()
+        decays = [group["weight_decay"] for group in self.param_groups]
+        try:
+            for group in self.param_groups:
+                updated = [p for p in group["params"] if p.grad is not None]
+                if group["weight_decay"] and updated:
+                    torch._foreach_mul_(
+                        updated, self._factor(1 - group["lr"] * group["weight_decay"])
+                    )
+                group["weight_decay"] = 0.0
+            super().step()
+        finally:
+            for group, decay in zip(self.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
+        return loss
+
+    def _factor(self, factor: float) -> float | torch.Tensor:
+        """Return a factor that is 1 where torch's kernel is told to leave the weights alone.
+
+        The flag `found_inf` is that of `torch.amp.GradScaler`; it stays on its device.
+        """
+        found: torch.Tensor | None = getattr(self, "found_inf", None)
+        if found is None:
+            return factor
+        values = torch.full((2,), factor, dtype=torch.float64, device=found.device)
+        values[1:].fill_(1.0)
+        return torch.where(found > 0, values[1], values[0])
+
+
+# How far each parameter lies from the head: what layer-wise learning rates go by.
+
+
+STACKS = (nn.ModuleList, nn.Sequential)
+
+
+def depths(model: nn.Module, weights: set[int]) -> dict[int, int]:
+    """Return each parameter's level by its id: 0 is the input, the largest number is the head.
+
+    Levels are counted in order of registration, which is the order of the forward pass in every
+    network built the usual way. A level is one unit with weights: a linear layer, a convolution, a
+    block. Lists and sequences of modules are taken apart, and so are modules that hold nothing
+    else; a block with several parts is one level, as in BEiT. What has no weights of its own
+    (normalization, positions) belongs to the unit before it; embeddings and parameters of the model
+    itself (a class token) to the input.
+
+    Args:
+        model: The network.
+        weights: Ids of the parameters that count as weights, not as biases, norms or positions.
+    """
+    level, found = -1, {id(p): 0 for p in model.parameters(recurse=False)}
+    for unit in _units(model, whole=True):
+        own = [id(p) for p in unit.parameters()]
+        if not own:
+            continue
+        begins = not weights.isdisjoint(own) and not isinstance(unit, nn.Embedding)
+        if level < 0 or (begins and not _is_known(own, found)):
+            level += 1
+        for key in own:
+            found.setdefault(key, level)
+    return found
+
+
+def _is_known(parameters: list[int], found: dict[int, int]) -> bool:
+    """Whether they were all met before: tied weights are where they came first."""
+    return all(key in found for key in parameters)
+
+
+def _units(module: nn.Module, *, whole: bool = False) -> Iterator[nn.Module]:
+    """Take apart what is a list of modules, or holds no other parameters than one."""
+    children = [child for child in module.children() if _has_parameters(child)]
+    direct = next(module.parameters(recurse=False), None) is not None
+    only_a_stack = not direct and len(children) == 1 and isinstance(children[0], STACKS)
+    if not whole and not isinstance(module, STACKS) and not only_a_stack:
+        yield module
+        return
+    for child in children:
+        yield from _units(child)
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
 
 # Decay would pull positions and the class token towards "nowhere": they are no weights. Whole parts
 # of the dotted name, for a `position_wise` layer has weights like any other.
@@ -33,7 +178,7 @@ def parameter_groups(
 
     With `layer_decay` below 1 each level of the network has groups of its own, whose learning rate
     is `lr * layer_decay ** d`, d levels below the head (ELECTRA, Clark et al. 2020, appendix A;
-    BEiT, Bao et al. 2022). `litlab.tasks.optim.layer_decay` says what a level is.
+    BEiT, Bao et al. 2022). `litlab.tasks.optim.optimizers` says what a level is.
 
     Returns:
         One or two groups, "decay" and "no_decay", or as many for each level, the head's first; a

@@ -3,13 +3,12 @@
 from lightning.pytorch.callbacks import Callback
 
 from litlab.config.schema import Config
+from litlab.training.callbacks.averaging import EMA, SWA
 from litlab.training.callbacks.budget import Budget
-from litlab.training.callbacks.ema import EMA
-from litlab.training.callbacks.freezing import Freezing
 from litlab.training.callbacks.norms import Norms
 from litlab.training.callbacks.overfit import Overfit
-from litlab.training.callbacks.swa import SWA
-from litlab.training.callbacks.tuned import PrepareModel
+from litlab.training.compile import PrepareModel
+from litlab.training.freeze import Freezing
 
 
 def callbacks(config: Config) -> list[Callback]:

@@ -18,13 +18,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from litlab.runs.best_epoch import BestEpoch
-from litlab.runs.checkpoint import rng
 from litlab.runs.checkpoint.io import KEY, RAW, RESUME, VerifiedCheckpointIO, read, sweep, write
 from litlab.runs.checkpoint.metadata import CheckpointMetadata
 from litlab.runs.checkpoint.resume import BEST_STATE, check_moments, restoring
 from litlab.runs.folder import BEST, LAST, PREVIOUS
 from litlab.training.callbacks.averaging import WeightAverage
-from litlab.utils import lightning_adapter
+from litlab.utils import lightning_adapter, seeding
 from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault, NonFiniteError
 from litlab.utils.signals import Signals
 
@@ -124,7 +123,7 @@ class CheckpointCallback(Callback):
         self._first = False
         self._plan(0.0)
         with restoring(Path(str(trainer.ckpt_path))):
-            rng.restore(_of_rank(self._resume["rng"], trainer.global_rank))
+            seeding.restore(_of_rank(self._resume["rng"], trainer.global_rank))
             for optimizer in trainer.optimizers:
                 check_moments(optimizer)
 
@@ -135,7 +134,7 @@ class CheckpointCallback(Callback):
         assert self._resume is not None
         meters: Any = trainer.lightning_module  # a litlab task: others are saved between epochs
         with restoring(Path(str(trainer.ckpt_path))):
-            rng.restore(_of_rank(self._resume["rng"], trainer.global_rank))
+            seeding.restore(_of_rank(self._resume["rng"], trainer.global_rank))
             states = self._resume["meters"]
             meters.load_meter_states(states, trainer.global_rank, trainer.world_size)
         self._resume = None
@@ -221,7 +220,7 @@ class CheckpointCallback(Callback):
         self._write_best(trainer)
         content = self._content(trainer) if content is None else content
         content[RESUME] = {
-            "rng": _gather(trainer, rng.state()),
+            "rng": _gather(trainer, seeding.state()),
             "meters": _gather(trainer, self._meters(trainer)) if mid_epoch else None,
             "tracked": self.tracked(),
         }

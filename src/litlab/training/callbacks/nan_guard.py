@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 
-from litlab.tasks.optim.sgdw import SGDW
+from litlab.tasks.optim.optimizers import SGDW
 from litlab.utils.errors import NonFiniteError
 
 READS_FLAG = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, SGDW)
@@ -36,7 +36,7 @@ class StepInputs(NamedTuple):
 
 
 class FailedStepReport(Protocol):
-    """Keeps a refused step for later; see `litlab.training.failed_step`.
+    """Keeps a refused step for later; see `litlab.training.replay`.
 
     Attributes:
         folder: Where.
@@ -87,7 +87,7 @@ class NaNGuard(Callback):
     not.
 
     Args:
-        report: Keeps the step for later, and says where; see `litlab.training.failed_step`.
+        report: Keeps the step for later, and says where; see `litlab.training.replay`.
 
     Attributes:
         serve_again: Serves batches of this epoch once more, by their numbers and random states.

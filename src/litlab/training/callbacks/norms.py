@@ -22,7 +22,7 @@ class Norms(Callback):
     once an epoch.
     """
 
-    quiet = True  # logs at the ends of epochs only: see litlab.training.loop.step
+    quiet = True  # logs at the ends of epochs only: see litlab.training.loop
 
     def __init__(self) -> None:
         self._parameters: list[nn.Parameter] = []

@@ -16,7 +16,7 @@ class Overfit(Callback):
     it was before the first step.
     """
 
-    quiet = True  # logs nothing: see litlab.training.loop.step
+    quiet = True  # logs nothing: see litlab.training.loop
 
     def __init__(self, batches: int) -> None:
         self.batches, self.first = batches, float("nan")

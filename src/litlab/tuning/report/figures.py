@@ -18,11 +18,17 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
-from litlab.report.panels import BLUE, GREY, ORANGE, tidy
-from litlab.tuning.report.importances import GOOD, Importance, completed, importances
-from litlab.tuning.report.paired import as_it_was, first_trial
+from litlab.report.figures import BLUE, GREY, ORANGE, tidy
+from litlab.tuning.report.importances import (
+    GOOD,
+    Importance,
+    as_it_was,
+    completed,
+    first_trial,
+    importances,
+)
 from litlab.tuning.results.outcome import Finalist
-from litlab.tuning.study.objectives import Objective
+from litlab.tuning.study.settings import Objective
 
 COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY]  # Okabe and Ito's
 FAR = " Double-click to include the much worse ones."

@@ -12,9 +12,9 @@ from plotly.offline import get_plotlyjs
 
 from litlab.report.words import counted, listed, number
 from litlab.tuning.report.figures import drawings, html
-from litlab.tuning.report.paired import as_it_was, difference
+from litlab.tuning.report.importances import as_it_was, difference
 from litlab.tuning.results.outcome import OUTSIDE, Finalist, Outcome, failed_label
-from litlab.tuning.study.objectives import COSTS, Objective
+from litlab.tuning.study.settings import COSTS, Objective
 
 NAME = "study.html"
 SHORT = {"COMPLETE": "completed", "FAIL": "failed"}

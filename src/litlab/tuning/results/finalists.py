@@ -12,7 +12,7 @@ from litlab.config.schema import Config
 from litlab.tuning.results.outcome import OUTSIDE, Finalist
 from litlab.tuning.results.record import ParentRun, as_run
 from litlab.tuning.study.composer import Composer
-from litlab.tuning.study.objectives import shown
+from litlab.tuning.study.settings import shown
 from litlab.tuning.study.study import TrialStudy
 from litlab.tuning.workers.pool import MACHINE, Job, Pool
 from litlab.utils.output import say

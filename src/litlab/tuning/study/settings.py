@@ -1,19 +1,79 @@
 """What a study may ask for, read from conf/study and checked before anything runs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torchmetrics import Metric
 
 from litlab.config.hyperparameters import Count, Index
 from litlab.config.schema import Duration
+from litlab.tasks.metrics import direction
 from litlab.utils import limits
 from litlab.utils.errors import ConfigError, nearest
-from litlab.utils.names import StudyName
-from litlab.utils.paths import choice_files, short
+from litlab.utils.output import number
+from litlab.utils.paths import StudyName, choice_files, short
 from litlab.utils.redact import redact
+
+# What a study looks for: a validation metric, and what it may cost.
+
+
+COSTS = {  # by the name a trial's result has them under
+    "parameters": "trainable parameters",
+    "latency": "milliseconds of one forward pass of one sample",
+    "seconds": "seconds of training",
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One of the things a study looks for.
+
+    Attributes:
+        name: A validation metric such as "val/accuracy", or one of `COSTS`.
+        direction: Which way is better.
+    """
+
+    name: str
+    direction: Literal["minimize", "maximize"]
+
+    def value(self, said: Mapping[str, Any]) -> float:
+        """Return it of a trial that has ended: a metric at the best epoch.
+
+        Raises:
+            KeyError: The training has no such metric.
+        """
+        return float(said[self.name] if self.name in COSTS else said["metrics"][self.name])
+
+
+def shown(name: str, value: float) -> str:
+    """Return an objective's value for a person: parameters are counted."""
+    return f"{value:,.0f}" if name == "parameters" else number(value)
+
+
+def objectives_of(names: Sequence[str], metrics: Mapping[str, Metric]) -> list[Objective]:
+    """Return what a study looks for; which way is better, a metric knows itself.
+
+    Args:
+        names: The first of them is the monitored metric; none appears twice.
+        metrics: Those of the task, by name.
+
+    Raises:
+        ConfigError: One does not exist, or is not a validation metric.
+    """
+    known = [f"val/{name}" for name in ("loss", *metrics)] + list(COSTS)
+    for name in names:
+        if name not in known:
+            what = f"'{name}' is not a validation metric of this task, nor a cost"
+            raise ConfigError(what, "study.objectives", nearest(name, known))
+    return [
+        Objective(name, "maximize" if direction(name, metrics) == "max" else "minimize")
+        for name in names
+    ]
+
 
 PARTS = ("low", "high", "log", "step", "when", "choices")  # of an entry of the space
 WANTED = {

@@ -10,12 +10,10 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from litlab.tuning.results.outcome import OUTSIDE
-from litlab.tuning.study.objectives import Objective
-from litlab.tuning.study.ownership import OWNER, RELEASED, Owner
 from litlab.tuning.study.samplers import make_pruner, make_sampler
-from litlab.tuning.study.settings import StudySettings
+from litlab.tuning.study.settings import Objective, StudySettings
 from litlab.tuning.study.space import Space
-from litlab.tuning.study.storage import Storage, study_file
+from litlab.tuning.study.storage import OWNER, RELEASED, Owner, Storage, study_file
 from litlab.utils.errors import ConfigError, EnvironmentFault
 from litlab.utils.paths import runs_folder
 

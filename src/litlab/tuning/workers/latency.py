@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from litlab.data.loading.arrays import Split, open_split
-from litlab.data.loading.preprocess import Preprocess
+from litlab.data.loading import Preprocess, Split, open_split
 from litlab.data.prepare.open import open_or_prepare
 from litlab.evaluation.inference import device, rebuild
 from litlab.runs.checkpoint.metadata import load
