@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from litlab.data.spec import Array, Kind, TaskKind
 
@@ -37,10 +37,31 @@ class Encoder(Protocol):
         """Return what the user should know: cells filled, texts cut, values not seen in train."""
 
 
+class Decision(BaseModel):
+    """What a source settled that the user left open, as the setting that would say the same.
+
+    `litlab inspect` writes it into a data set's YAML, `prepare` prints and records it, and
+    `data.strict=true` refuses instead.
+
+    Attributes:
+        setting: In full, such as `data.source.decimal`.
+        value: What it was decided to be.
+        why: The evidence, such as "412 of 430 cells are like '2,6'".
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    setting: str
+    value: JsonValue
+    why: str
+
+
 class Reading(BaseModel):
     """How a source was read, for people; the model is told nothing of it.
 
     Attributes:
+        decisions: What was settled that the user left open.
+        suggestions: Settings that the user might want, with the evidence; they have no effect yet.
         target: Column of the labels.
         roles: What the remaining columns that were read are for: group, time.
         left_out: Columns that were not, with the reason.
@@ -53,6 +74,8 @@ class Reading(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    decisions: tuple[Decision, ...] = ()
+    suggestions: tuple[Decision, ...] = ()
     target: str = ""
     roles: dict[str, str] = {}
     left_out: dict[str, str] = {}

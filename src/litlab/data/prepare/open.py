@@ -67,7 +67,9 @@ def _find(config: DataConfig) -> Path:
 
 def _require_same(spec: DataSpec, config: DataConfig, folder: Path) -> None:
     # A password is not kept, and is not what the data are known by.
-    had, asked = (_flat(redact(s)) for s in (spec.settings, config.model_dump(mode="json")))
+    # Whether open questions are refused changes nothing in what was prepared.
+    given = config.model_dump(mode="json") | {"strict": spec.settings.get("strict")}
+    had, asked = (_flat(redact(s)) for s in (spec.settings, given))
     differing = [key for key in {**asked, **had} if had.get(key) != asked.get(key)]
     if differing:
         key = differing[0]

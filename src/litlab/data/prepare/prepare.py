@@ -14,6 +14,7 @@ from litlab.config.instantiate import build
 from litlab.config.schema import DataConfig
 from litlab.data.leakage.check import LeakageCheck
 from litlab.data.loading import file_of, num_windows, sha256
+from litlab.data.prepare import decisions
 from litlab.data.prepare.overview import doubts, overview, refuse_unknown
 from litlab.data.prepare.source_files import alone, cannot_write, fingerprints, staged_folder
 from litlab.data.prepare.split import check_settings, cut, split_hash
@@ -147,7 +148,9 @@ class _Preparation:
             "brightest": self.brightest if self.raw.kind == "image" else None,
         }
         reading = self.raw.reading.model_copy(update=filled)
-        for line in overview(spec, reading):
+        if self.config.strict:
+            decisions.refuse(reading, spec.name)
+        for line in (*overview(spec, reading), *decisions.lines(reading)):
             say(line)
         refuse_unknown(spec, reading)
         for doubt in doubts(spec, reading):
