@@ -171,14 +171,6 @@ def test_refused_data_leave_nothing(tmp_path, monkeypatch) -> None:
     assert left_in(tmp_path) == []
 
 
-def test_copies_in_two_splits_are_refused(tmp_path, monkeypatch) -> None:
-    raw = make_raw()
-    x, y = raw.parts["all"]
-    raw.parts = {"all": (np.concatenate([x, x]), np.concatenate([y, y]))}
-    with pytest.raises(DataError, match=r"in two splits"):
-        prepare_raw(raw, tmp_path / "made", monkeypatch)
-
-
 def test_a_class_that_val_lacks_is_warned_of(tmp_path, monkeypatch) -> None:
     raw = make_raw()
     rare = np.where(np.arange(60) == 0, 2, np.arange(60) % 2)

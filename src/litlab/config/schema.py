@@ -69,6 +69,7 @@ class DataConfig(_Strict):
     num_folds: Annotated[int, NOT_BOOL, Field(ge=2)] | None = None
     fold: Index | None = None  # the validation fold, counted from 0
     strict: bool = False  # refuse where a source would have to decide something by itself
+    duplicates: Literal["drop", "keep", "refuse"] = "drop"  # equal samples in two splits
     allow: list[GuardCheck] = []  # findings of the leakage check to accept
     # The split settings that the user has given: if the source brings its own splits, these cause a
     # warning, defaults do not. Not part of the configuration.

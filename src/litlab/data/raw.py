@@ -107,6 +107,7 @@ class Raw:
         files: Files read, for noticing that they have changed since.
         notes: What the user should know of the reading: images converted, files left out.
         reading: What was read as what.
+        place: Names row number n of a part, for messages: its file and line.
     """
 
     kind: Kind
@@ -125,6 +126,7 @@ class Raw:
     files: Sequence[Any] = ()
     notes: Callable[[], list[str]] = list
     reading: Reading = Reading()
+    place: Callable[[str, int], str] | None = None
 
 
 # Labels of any kind -> class numbers.

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -226,21 +224,6 @@ def test_groups_may_be_numbers() -> None:
     assert not look("tabular", x, y, group=numbers).findings
     numbers[40] = 0
     assert stopping(look("tabular", x, y, group=numbers)) == {"group_leak"}
-
-
-def test_prepare_asks_the_guard(tmp_path, monkeypatch, capsys) -> None:
-    raw = make_raw()
-    x, y = raw.parts["all"]
-    raw.parts = {"all": (np.concatenate([x, x]), np.concatenate([y, y]))}
-    with pytest.raises(DataError, match="in two splits"):
-        prepare_raw(raw, tmp_path / "made", monkeypatch)
-    assert not (tmp_path / "made").exists()
-    prepare_raw(raw, tmp_path / "made", monkeypatch, allow=["exact_duplicates"])
-    stored = GuardReport.model_validate_json((tmp_path / "made" / "guard.json").read_text())
-    assert stopping(stored) == {"exact_duplicates"}
-    shown = capsys.readouterr().err
-    assert all(line in shown for line in stored.lines())
-    assert json.loads((tmp_path / "made" / "guard.json").read_text())["sizes"]["test"] == 24
 
 
 def test_prepare_finds_a_group_in_a_publishers_test_split(tmp_path, monkeypatch) -> None:

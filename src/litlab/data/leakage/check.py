@@ -1,12 +1,19 @@
 """Looks for what makes a score too good to be true, while `prepare` streams the samples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from litlab.data.leakage.drift import Drift, imbalance, input_digests
-from litlab.data.leakage.duplicates import Groups, exact_duplicates, label_noise, near_duplicates
+from litlab.data.leakage.duplicates import (
+    Groups,
+    copies,
+    exact_duplicates,
+    label_noise,
+    near_duplicates,
+)
 from litlab.data.leakage.images import SMALLEST, Thumbnails
 from litlab.data.leakage.report import Check, Finding, GuardReport
 from litlab.data.leakage.samples import SampleDigests, target_digests
@@ -93,6 +100,10 @@ class LeakageCheck:
             size = " x ".join(map(str, x.shape[2:]))
             note = f"images of {size} are too small for the near-duplicate check"
             self.notes.append(f"{note} (below {SMALLEST} pixels a side)")
+
+    def copies(self, kept_in: Sequence[str]) -> dict[str, Array]:
+        """Return the samples that equal one of a split earlier in `kept_in`: places by split."""
+        return copies(self.samples, kept_in)
 
     def finish(self) -> GuardReport:
         """Return what was found."""

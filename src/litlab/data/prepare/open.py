@@ -67,8 +67,11 @@ def _find(config: DataConfig) -> Path:
 
 def _require_same(spec: DataSpec, config: DataConfig, folder: Path) -> None:
     # A password is not kept, and is not what the data are known by.
-    # Whether open questions are refused changes nothing in what was prepared.
-    given = config.model_dump(mode="json") | {"strict": spec.settings.get("strict")}
+    # Whether open questions are refused changes nothing in what was prepared, and data that were
+    # prepared before copies could be dropped have none, or their settings allow them.
+    unchanged = {"strict": spec.settings.get("strict")}
+    unchanged |= {} if "duplicates" in spec.settings else {"duplicates": None}
+    given = config.model_dump(mode="json") | unchanged
     had, asked = (_flat(redact(s)) for s in (spec.settings, given))
     differing = [key for key in {**asked, **had} if had.get(key) != asked.get(key)]
     if differing:

@@ -221,6 +221,11 @@ class SplitRows:
     rows: Array
     index: Array
 
+    def without(self, index: Array) -> "SplitRows":
+        """Return the split without the samples of these numbers over all parts."""
+        kept = ~np.isin(self.index, index)
+        return SplitRows(self.part, self.rows[kept], self.index[kept])
+
 
 def cut(raw: Raw, config: DataConfig) -> dict[str, SplitRows]:
     """Say which rows are train, val and test.
