@@ -30,7 +30,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[1]
 NAMES = {
-    *("compose", "train", "tune", "cross_validate", "runs"),
+    *("compose", "inspect", "train", "tune", "cross_validate", "runs"),
     *("Config", "Run", "Study", "DataModule", "DataSpec", "models"),
     *("ClassificationTask", "RegressionTask", "LanguageModelTask"),
     *("LitlabError", "ConfigError", "DataError", "CheckpointError", "EnvironmentFault"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from litlab.config.compose import compose_config as compose
     from litlab.config.schema import Config
     from litlab.data.datamodule import DataModule
+    from litlab.data.inspect import inspect
     from litlab.data.spec import DataSpec
     from litlab.evaluation.run import Run, runs
     from litlab.tasks.task import ClassificationTask, LanguageModelTask, RegressionTask
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # Public name to where it is defined.
 _PUBLIC = {
     "compose": "litlab.config.compose:compose_config",
+    "inspect": "litlab.data.inspect:inspect",
     "train": "litlab.training.run:train",
     "cross_validate": "litlab.training.crossval:cross_validate",
     "tune": "litlab.tuning.run:tune",
@@ -75,6 +77,7 @@ __all__ = [
     "Study",
     "compose",
     "cross_validate",
+    "inspect",
     "models",
     "runs",
     "train",

@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 VERBS = (
     data.params,
+    data.inspect,
     data.prepare,
     data.preview,
     training.train,

@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from litlab.config import menu, quoting, suggestions
+from litlab.config import auto_data, menu, quoting, suggestions
 from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.utils import limits
@@ -34,6 +34,7 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
         ConfigError: It names something unknown or holds a value out of range.
     """
     if params is None:
+        overrides = auto_data.expand(overrides)
         config = check_config(compose(overrides), origin="the command line and conf/")
         typed = {override.lstrip("+").partition("=")[0] for override in overrides}
         config.data._typed = frozenset({"data.val_fraction", "data.split_seed"} & typed)
@@ -233,7 +234,7 @@ def write_params(overrides: Sequence[str], path: Path) -> Config:
     What is written is what Hydra composed, value for value: `dvc exp run` writes the same file its
     own way, and a difference would run stages again for nothing.
     """
-    content = compose(overrides)
+    content = compose(auto_data.expand(overrides))
     config = check_config(content, origin="the command line and conf/")
     _refuse_secrets(content, path)
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from litlab.config import auto_data
 from litlab.config import compose as configuration
 from litlab.config.schema import Config
 from litlab.data.prepare.open import open_or_prepare
@@ -69,7 +70,7 @@ class Tuner:
         # A thread pool that has begun is lost to forked processes, which would wait for it.
         cores = torch.get_num_threads()
         torch.set_num_threads(1)
-        self.settings, self.base, self.join = settings, list(base), join
+        self.settings, self.base, self.join = settings, auto_data.expand(base), join
         self.put_aside = put_aside
         if join and settings.storage is None:
             fix = "study.storage=postgresql://...; on one machine, study.workers=4"

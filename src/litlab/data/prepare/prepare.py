@@ -57,7 +57,7 @@ def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = No
     source = build(config.source, where="data.source", trust=trust or ())
     with staged_folder(folder) as (staged, scratch):
         try:
-            first = _Preparation(_read(source, scratch), config, staged)
+            first = _Preparation(read(source, scratch), config, staged)
             first.write()
             copies = first.copies()
             if not copies:
@@ -66,7 +66,7 @@ def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = No
             # them, other things may be learnt from train: everything is read and fitted again.
             del first
             (scratch / "again").mkdir()
-            second = _Preparation(_read(source, scratch / "again"), config, staged, copies)
+            second = _Preparation(read(source, scratch / "again"), config, staged, copies)
             second.write()
             return second.finish()
         except (OSError, SafetensorError) as error:
@@ -88,8 +88,13 @@ def _refuse_other_files(folder: Path) -> None:
         )
 
 
-def _read(source: Any, scratch: Path) -> Raw:
-    """Read the source, which may ask for a folder to spool into."""
+def read(source: Any, scratch: Path) -> Raw:
+    """Read a source, which may ask for a folder to spool into.
+
+    Raises:
+        ConfigError: It is no source.
+        DataError: The data are not fit to train on.
+    """
     if not hasattr(source, "read"):
         what = f"{type(source).__name__} is not a source of arrays: nothing is prepared"
         raise ConfigError(what, "data.source._target_", "train with it: `litlab train`")
