@@ -19,7 +19,7 @@ from litlab.data.augmentations import build_augmentations
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.encode import decode
 from litlab.data.encode.decode import token_names
-from litlab.data.leakage.report import GuardReport
+from litlab.data.leakage import report
 from litlab.data.loading import Key, Preprocess, Split, padding_share
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.prepare.source_files import require_file
@@ -283,9 +283,11 @@ def _range(x: torch.Tensor) -> Range:
 
 
 def _guard(folder: Path) -> tuple[str, ...]:
-    """What the leakage check said when the data were prepared; nothing if it was not asked then."""
+    """What the leakage check said when the data were prepared; nothing if there is no report."""
+    names = (report.FILE_NAME, *report.OLD_NAMES)
+    file = next((folder / name for name in names if (folder / name).exists()), folder / names[0])
     try:
-        text = require_file(folder / "guard.json").read_text(encoding="utf-8")
-        return tuple(GuardReport.model_validate_json(text).lines())
+        text = require_file(file).read_text(encoding="utf-8")
+        return tuple(report.LeakageReport.model_validate_json(text).lines())
     except (DataError, OSError, ValidationError):
         return ()

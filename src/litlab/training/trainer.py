@@ -238,7 +238,7 @@ def _blame(trainer: pl.Trainer, checkpoint: Path) -> None:
     lightning_adapter.wrap_restoring(trainer, blamed)
 
 
-def seed_apart(seed: int, trainer: pl.Trainer) -> None:
+def seed_rank(seed: int, trainer: pl.Trainer) -> None:
     """Seed each of several processes differently, after all have built the same weights.
 
     A single process keeps the state of its random numbers.

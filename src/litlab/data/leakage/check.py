@@ -8,7 +8,7 @@ import numpy as np
 from litlab.data.leakage.drift import Drift, imbalance, input_digests
 from litlab.data.leakage.duplicates import Groups, exact_duplicates, label_noise, near_duplicates
 from litlab.data.leakage.images import SMALLEST, Thumbnails
-from litlab.data.leakage.report import Check, Finding, GuardReport
+from litlab.data.leakage.report import Check, Finding, LeakageReport
 from litlab.data.leakage.samples import SampleDigests, target_digests
 from litlab.data.leakage.texts import FEWEST, Wordings, normalize, words_of
 from litlab.data.spec import SPLITS, Array, Kind, TaskKind
@@ -94,7 +94,7 @@ class LeakageCheck:
             note = f"images of {size} are too small for the near-duplicate check"
             self.notes.append(f"{note} (below {SMALLEST} pixels a side)")
 
-    def finish(self) -> GuardReport:
+    def finish(self) -> LeakageReport:
         """Return what was found."""
         checked: list[Check] = ["exact_duplicates"]
         findings: list[Finding] = exact_duplicates(self.samples)
@@ -114,7 +114,7 @@ class LeakageCheck:
         findings += self.drift.found()
         sizes = np.bincount(self.samples.split, minlength=len(SPLITS)).tolist()
         counts = {split: tuple(n.tolist()) for split, n in self.counts.items()}
-        return GuardReport(
+        return LeakageReport(
             sizes=dict(zip(SPLITS, sizes, strict=True)),
             class_counts=counts if self.task == "classification" else {},
             findings=tuple(findings),

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from litlab.utils.errors import DataError
 
 SCHEMA = 1
+FILE_NAME = "leakage.json"
+OLD_NAMES = ("guard.json",)  # in folders prepared by earlier versions
 SHOWN = 5  # pairs in a message
 KEPT = 20  # pairs in a report
 Check = Literal[
@@ -43,8 +45,8 @@ class Finding(BaseModel):
     fix: str = ""
 
 
-class GuardReport(BaseModel):
-    """Everything the guard found and looked at; JSON restores it.
+class LeakageReport(BaseModel):
+    """Everything that the leakage check looked at and found; JSON restores it.
 
     `checked` are the checks made, `notes` what could not be.
     """

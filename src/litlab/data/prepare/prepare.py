@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from litlab.config.instantiate import build
 from litlab.config.schema import DataConfig
+from litlab.data.leakage import report
 from litlab.data.leakage.check import LeakageCheck
 from litlab.data.loading import file_of, num_windows, sha256
 from litlab.data.prepare.overview import doubts, overview, refuse_unknown
@@ -70,7 +71,8 @@ def _refuse_other_files(folder: Path) -> None:
     others = [folder.name] if folder.is_file() else []
     if folder.is_dir():
         splits = (file_of(folder, split).name for split in SPLITS)
-        known = {FILE_NAME, *splits, "guard.json", "reading.json", "tokenizer.json", ".DS_Store"}
+        reports = (report.FILE_NAME, *report.OLD_NAMES, "reading.json", "tokenizer.json")
+        known = {FILE_NAME, *splits, *reports, ".DS_Store"}
         others = sorted(path.name for path in folder.iterdir() if path.name not in known)
     if others:
         raise DataError(
@@ -108,26 +110,26 @@ class _Preparation:
         self.brightest = 0
 
     def run(self) -> DataSpec:
-        """Write every split, then the spec; refuse what the guard finds."""
+        """Write every split, then the spec; refuse what the leakage check finds."""
         encoder = self.raw.encoder
         if encoder is not None:
             say(f"{self.config.name}: fitting on the train split")
             encoder.fit(lambda: (chunk for _, chunk in self._chunks("train")))
-        guard = self._guard()
+        check = self._leakage_check()
         checksums = {}
         for split in self.rows:
-            self._write(split, guard)
+            self._write(split, check)
             path = file_of(self.folder, split)
             checksums[path.name] = sha256(path)
         spec = DataSpec.model_validate(self._describe(checksums))
         reading = self._show(spec)
         for note in (*self.raw.notes(), *(encoder.notes() if encoder else ())):
             say(note)
-        report = guard.finish()
-        for line in report.lines():
+        found = check.finish()
+        for line in found.lines():
             say(line)
-        report.refuse(list(self.config.allow))
-        texts = {"guard.json": report.model_dump_json(indent=2) + "\n", "reading.json": reading}
+        found.refuse(list(self.config.allow))
+        texts = {report.FILE_NAME: found.model_dump_json(indent=2) + "\n", "reading.json": reading}
         texts |= {"tokenizer.json": spec.tokenizer} if spec.tokenizer is not None else {}
         for name, text in texts.items():
             path = self.folder / name
@@ -154,7 +156,7 @@ class _Preparation:
             warnings.warn(doubt, stacklevel=5)
         return reading.model_dump_json(indent=2) + "\n"
 
-    def _write(self, split: str, guard: LeakageCheck) -> None:
+    def _write(self, split: str, check: LeakageCheck) -> None:
         rows, encoder = self.rows[split], self.raw.encoder
         before = _token_counts(encoder)
         y = self._targets(split)
@@ -174,7 +176,7 @@ class _Preparation:
                     if split == "train":
                         self.moments.add(x.astype(self.dtype, copy=False))
                         self.brightest = max(self.brightest, int(x.max()) if x.dtype == "u1" else 0)
-                guard.add(
+                check.add(
                     split,
                     rows.index[here],
                     x,
@@ -187,7 +189,7 @@ class _Preparation:
         if tokens:
             self.unknown[split] = float(unknown / tokens)
 
-    def _guard(self) -> LeakageCheck:
+    def _leakage_check(self) -> LeakageCheck:
         described = self.raw.encoder.describe() if self.raw.encoder else {}
         columns = [Column.model_validate(column) for column in described.get("columns", ())]
         codes = tuple(1 + len(c.categories) for c in columns if c.kind == "categorical")

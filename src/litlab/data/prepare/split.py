@@ -360,7 +360,7 @@ def _cutter(raw: Raw, config: DataConfig, part: str) -> Splitter:
         )
     labels = y if stratify and not reason else None
     if config.group is not None:
-        for name in raw.parts:  # the guard looks for groups that reach over publisher's splits
+        for name in raw.parts:  # the leakage check looks for groups across the publisher's splits
             column_of(raw, name, config.group, "data.group")
         groups = column_of(raw, part, config.group, "data.group")
         return GroupSplitter(groups, labels, config.split_seed)

@@ -138,7 +138,7 @@ class MLflowLogger(Logger):
             raise self._fault(error) from None
         return self.run_id
 
-    def go_on(self, tags: Mapping[str, str], rows: Mapping[int, Mapping[str, Any]]) -> None:
+    def resume(self, tags: Mapping[str, str], rows: Mapping[int, Mapping[str, Any]]) -> None:
         """Open an interrupted run again, and send what it had measured and not yet sent.
 
         What the store has beyond `rows` is measured a second time, and not sent a second time.

@@ -121,7 +121,7 @@ def study_file(name: str) -> Path:
     return store_root() / ".litlab" / "studies" / f"{name}.db"
 
 
-def put_aside(name: str) -> str:
+def rename_study(name: str) -> str:
     """Rename the file of a study and the folder of its runs; return the new name."""
     new = f"{name}-until-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     file, folder = study_file(name), runs_folder() / name
