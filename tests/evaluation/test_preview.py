@@ -188,7 +188,7 @@ def test_statistics_against_numpy(project: Path, kind: str) -> None:
             ends = (x.min(axes)[place], x.mean(axes, dtype=np.float64)[place], x.max(axes)[place])
             np.testing.assert_allclose((value.low, value.mean, value.high), ends, rtol=1e-5)
         assert len(found.values) == x.shape[1]
-    assert statistics.guard[0].startswith("leakage check: ")
+    assert statistics.leakage[0].startswith("leakage check: ")
     x, _ = seen_in_training(data)
     if statistics.batch.model_input:
         x = x[: statistics.batch.shown]
@@ -408,9 +408,9 @@ def test_an_altered_leakage_report_is_not_shown(project: Path) -> None:
 def test_a_leakage_report_of_an_earlier_version_or_none(project: Path) -> None:
     data = module_of(config_of("image"))
     (data.folder / "leakage.json").rename(data.folder / "guard.json")
-    assert preview.write_preview(data, project / "p.png").guard
+    assert preview.write_preview(data, project / "p.png").leakage
     (data.folder / "guard.json").unlink()
     (data.folder / "leakage.json").write_text("{}")
-    assert preview.write_preview(data, project / "p.png").guard == ()
+    assert preview.write_preview(data, project / "p.png").leakage == ()
     (data.folder / "leakage.json").unlink()
-    assert preview.write_preview(data, project / "p.png").guard == ()
+    assert preview.write_preview(data, project / "p.png").leakage == ()

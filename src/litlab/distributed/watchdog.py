@@ -202,7 +202,7 @@ PARENT = "LITLAB_PARENT"  # the process id of the one that started this one
 
 
 class RankDied(EnvironmentFault):
-    """One of a run's processes is gone, without a word; from its last save the run can go on."""
+    """One of a run's processes ended without a message; the run can be resumed."""
 
 
 class Watchdog(Callback):

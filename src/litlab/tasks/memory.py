@@ -40,7 +40,7 @@ def peak() -> int:
 
 
 def resident() -> int:
-    """Return the memory that the process has now, in bytes; its peak where that is not told."""
+    """Return the memory that the process has now, in bytes; its peak where that is not known."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -52,7 +52,7 @@ def free_memory() -> int:
     """Return how much memory this process may still take, in bytes.
 
     The least of what the machine, the process's cgroups and its own limit (`ulimit -v`) leave;
-    4 GiB where none of them is told.
+    4 GiB where none of them is known.
     """
     limits = [*_of_machine(), *_of_cgroups(), *_of_process()]
     return max(0, min(limits, default=4 * GIB))
@@ -63,9 +63,9 @@ def _of_machine() -> Iterator[int]:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return
-    told = dict(line.split(":", 1) for line in lines)
-    if "MemAvailable" in told:
-        yield sum(int(told[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree"))
+    fields = dict(line.split(":", 1) for line in lines)
+    if "MemAvailable" in fields:
+        yield sum(int(fields[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree"))
 
 
 def _of_cgroups() -> Iterator[int]:
@@ -99,7 +99,7 @@ def _of_process() -> Iterator[int]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had."""
+    """Whether an error says that memory could not be allocated."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(phrase in text for phrase in OUT_OF_MEMORY)

@@ -268,7 +268,7 @@ def _watch(model: nn.Module, result: Replay) -> Iterator[None]:
             result.first = f"{name} ({kind}): {bad:,} of {output.numel():,} outputs"
 
     handles = [
-        m.register_forward_hook(lambda m, _, out, name=name: hook(name or "the whole", m, out))
+        m.register_forward_hook(lambda m, _, out, name=name: hook(name or "model", m, out))
         for name, m in model.named_modules()
     ]
     try:

@@ -111,7 +111,7 @@ def tune(
 ) -> Study:
     """Search for better settings.
 
-    The same call again goes on with the study, until it has `n_trials` in all. Trials are trained
+    The same call again resumes the study, until it has `n_trials` in all. Trials are trained
     in processes of their own, which are forked.
 
     Args:
@@ -128,7 +128,7 @@ def tune(
             composed: give the changes to `litlab.compose`.
         DataError: The data cannot be prepared.
         EnvironmentFault: The disk or a store fails.
-        Interrupted: Ctrl-C or SIGTERM: trials have saved, and the same call goes on.
+        Interrupted: Ctrl-C or SIGTERM: trials have saved, and the same call resumes.
     """
     composed = config._overrides
     if composed is None or load(composed).model_dump() != config.model_dump():

@@ -134,7 +134,7 @@ class Tuner:
         """Run the trials that are missing, train the best again, and say what was found.
 
         Raises:
-            Interrupted: Ctrl-C, SIGTERM or SIGHUP: trials have saved, and the same command goes on.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP: trials have saved, and the same command resumes.
         """
         status, outcome, pages = "FAILED", None, []
         with self._alone(), self._noted() as signals:

@@ -40,7 +40,7 @@ def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) ->
     Raises:
         ConfigError: The settings do not fit the source.
         DataError: The data are not fit to train on.
-        EnvironmentFault: The data are neither on disk nor to be had from the network, or a file
+        EnvironmentFault: The data are neither on disk nor available from the network, or a file
             cannot be read or written.
     """
     with alone(folder):

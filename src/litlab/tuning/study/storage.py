@@ -113,7 +113,7 @@ class Owner:
 POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 FIX = "postgresql://user@host/database; the password in PGPASSWORD or ~/.pgpass"
 BUSY = 60  # seconds that a write waits while another program holds the SQLite file
-MOST_HELD = 30  # seconds after which a machine that stands still while it holds the study loses it
+MOST_HELD = 30  # seconds after which a machine that hangs while it holds the study loses it
 
 
 def study_file(name: str) -> Path:
