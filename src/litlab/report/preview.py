@@ -146,7 +146,7 @@ class PreviewSamples:
     after: Any = None
     labels: list[str] = field(default_factory=list)
     new_labels: list[str] = field(default_factory=list)
-    targets: list[Sequence[str]] = field(default_factory=list)
+    targets: Sequence[Sequence[str]] = field(default_factory=list)
     joint: str = ""
 
     def new_label(self, i: int) -> str:
