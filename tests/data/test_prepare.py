@@ -107,7 +107,7 @@ def test_a_second_run_writes_the_same_bytes(kind, project: Path) -> None:
     assert prepare(config, folder) == spec == DataSpec.load(folder)
     assert contents(folder) == first
     arrays = {"train.safetensors", "val.safetensors", "test.safetensors"}
-    assert set(first) == {*arrays, "spec.json", "guard.json", "reading.json"}
+    assert set(first) == {*arrays, "spec.json", "leakage.json", "reading.json"}
     files = [path for path in folder.iterdir() if path.name != "spec.json"]
     assert spec.checksums == {path.name: sha256(path) for path in files}
     assert sum(spec.sizes.values()) == 60

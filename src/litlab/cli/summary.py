@@ -45,7 +45,7 @@ def show_study(
         page: Its report.
         next_command: What makes these settings the pipeline's.
     """
-    from litlab.tuning.report.importances import as_it_was, difference
+    from litlab.tuning.report.importances import baseline_of, difference
     from litlab.tuning.results.outcome import failed_label
 
     best, top = outcome.best, outcome.top
@@ -65,7 +65,7 @@ def show_study(
         rows[f"{finalist.label}, {len(finalist.seeds)} seeds"] = scores[0]
         for name, score in zip(list(finalist.values)[1:], scores[1:], strict=True):
             rows[f"{finalist.label}, {name}"] = score
-    first = as_it_was(outcome.finalists)
+    first = baseline_of(outcome.finalists)
     gain = difference(outcome.finalists[0], first, monitor) if first else None
     if gain and outcome.finalists[0] is not first:
         ends = gain.interval

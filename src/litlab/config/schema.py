@@ -28,7 +28,7 @@ Strategy = Literal[
     "fsdp2",
 ]
 # Findings that end `prepare` with an error, under their names in `data.allow`.
-GuardCheck = Literal["exact_duplicates", "near_duplicates", "group_leak", "single_class"]
+AllowedFinding = Literal["exact_duplicates", "near_duplicates", "group_leak", "single_class"]
 MetricName = Annotated[
     str, Field(pattern=r"^\w+$", description="a name of letters, digits and '_'")
 ]
@@ -70,7 +70,7 @@ class DataConfig(_Strict):
     fold: Index | None = None  # the validation fold, counted from 0
     strict: bool = False  # refuse where a source would have to decide something by itself
     duplicates: Literal["drop", "keep", "refuse"] = "drop"  # equal samples in two splits
-    allow: list[GuardCheck] = []  # findings of the leakage check to accept
+    allow: list[AllowedFinding] = []  # findings of the leakage check to accept
     # The split settings that the user has given: if the source brings its own splits, these cause a
     # warning, defaults do not. Not part of the configuration.
     _typed: frozenset[str] = PrivateAttr(default=frozenset())

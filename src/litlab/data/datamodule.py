@@ -23,7 +23,7 @@ from litlab.utils.errors import ConfigError
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def no_step(batch_size: int, available: int) -> ConfigError:
+def no_full_batch(batch_size: int, available: int) -> ConfigError:
     """Return the error of an epoch without a full batch."""
     return ConfigError(
         f"loader.batch_size={batch_size} gives no full batch of {available} samples",
@@ -87,7 +87,7 @@ class ArrayDataModule(pl.LightningDataModule):
         """Return shuffled batches of the train split."""
         loader = self._loader("train", self.loader.batch_size, training=True)
         if not len(loader):
-            raise no_step(self.loader.batch_size, len(loader.split))
+            raise no_full_batch(self.loader.batch_size, len(loader.split))
         return loader
 
     def val_dataloader(self) -> BatchLoader:

@@ -247,7 +247,7 @@ def open_split(folder: Path, spec: DataSpec, split: str) -> Split:
 
 
 def check_descriptions(folder: Path, spec: DataSpec) -> None:
-    """Compare the files beside the arrays, such as what the guard found, with their checksums.
+    """Compare the files beside the arrays, such as the leakage report, with their checksums.
 
     Raises:
         DataError: A file is missing or is not the one that `prepare` wrote.

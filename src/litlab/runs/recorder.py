@@ -137,7 +137,7 @@ class Recording:
         changed = {"resume.changed": "; ".join(map(str, found.changed))} if found.changed else {}
         tags = {PROCESS: self.record.process, "resumed": str(self.record.resumed), **changed}
         self._open.begin()
-        self.mlflow.go_on(tags, self.history.rows)
+        self.mlflow.resume(tags, self.history.rows)
         self.record.experiment = self.mlflow.name
         content = redact(self.config.model_dump(mode="json"))
         (self.folder / "config.yaml").write_text(configuration.dump(content))

@@ -1,4 +1,4 @@
-"""Where the rooms meet: a configuration and a DataSpec become modules."""
+"""Builds model, loss, metrics and task from a configuration and a DataSpec."""
 
 import warnings
 from dataclasses import replace
@@ -11,25 +11,25 @@ from torch import nn
 from litlab.config.instantiate import build
 from litlab.config.schema import Config
 from litlab.data.spec import DataSpec
-from litlab.tasks.memory import Rooms, enough_for_model, is_out_of_memory, rooms_to_train
+from litlab.tasks.memory import MemoryLimits, enough_for_model, is_out_of_memory, memory_to_train
 from litlab.tasks.metrics import build_metrics, direction
 from litlab.tasks.optim.schedules import Horizon
 from litlab.tasks.task import Parts, Task
 from litlab.utils.errors import ConfigError, EnvironmentFault
 
 
-def build_model(config: Config, spec: DataSpec, rooms: Rooms | None = None) -> nn.Module:
+def build_model(config: Config, spec: DataSpec, limits: MemoryLimits | None = None) -> nn.Module:
     """Build the network for the data.
 
     Args:
         config: The configuration.
         spec: The data.
-        rooms: What memory it may take, see `memory.enough_for_model`.
+        limits: What memory it may take, see `memory.enough_for_model`.
 
     Raises:
         ConfigError: It refuses its settings, or does not fit into memory.
     """
-    with enough_for_model(rooms):
+    with enough_for_model(limits):
         model = build(config.model, spec, where="model", trust=config.trust)
     if not isinstance(model, nn.Module):
         raise ConfigError(
@@ -60,7 +60,7 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
         monitor=config.monitor,
         mode=config.monitor_mode or direction(config.monitor, metrics),
     )
-    model = build_model(config, spec, rooms_to_train(config) if trial else None)
+    model = build_model(config, spec, memory_to_train(config) if trial else None)
     task: Task = build(config.task, model, spec, parts, where="task", trust=config.trust)
     if trial:
         # A user's model may draw numbers even in eval mode; the task is still on the CPU.

@@ -132,7 +132,7 @@ class EpochMeter(nn.Module):
     def load_state(
         self, states: Sequence[Mapping[str, Any]], device: torch.device | None = None
     ) -> None:
-        """Go on from what a process, or several together, had collected.
+        """Continue from what a process, or several together, had collected.
 
         Args:
             states: What `state` returned in each of them; with none, the epoch is empty so far.

@@ -338,7 +338,7 @@ class RegressionTask(Task):
         """Return mean absolute error and R2, over all targets."""
         return {"mae": MeanAbsoluteError(), "r2": R2Score()}
 
-    def _moments(self, device: torch.device) -> Batch:
+    def _target_statistics(self, device: torch.device) -> Batch:
         if self._mean.device != device:
             self._mean, self._std = self._mean.to(device), self._std.to(device)
         return self._mean, self._std
@@ -352,12 +352,12 @@ class RegressionTask(Task):
 
     def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
         """Return standardized targets `(B, T)`."""
-        mean, std = self._moments(targets.device)
+        mean, std = self._target_statistics(targets.device)
         return (targets - mean) / std
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return targets in their original unit, `(B, T)`."""
-        mean, std = self._moments(outputs.device)
+        mean, std = self._target_statistics(outputs.device)
         return outputs.float() * std + mean
 
 

@@ -33,7 +33,7 @@ from litlab.training.parts import RunParts, as_recorded, build_parts
 from litlab.training.preflight import preflight
 from litlab.training.profiling import reports
 from litlab.training.replay import FailedStepWriter
-from litlab.training.trainer import fit, make_trainer, seed_apart
+from litlab.training.trainer import fit, make_trainer, seed_rank
 from litlab.training.warm_start import WarmStart
 from litlab.utils import startup
 from litlab.utils.errors import EnvironmentFault, Interrupted, LitlabError
@@ -270,7 +270,7 @@ def _make_trainer(
     )
     if config.trainer.sync_batchnorm and trainer.world_size > 1:
         synchronize(network(parts.task), on_cuda=trainer.strategy.root_device.type == "cuda")
-    seed_apart(config.seed, trainer)
+    seed_rank(config.seed, trainer)
     return trainer
 
 
@@ -283,13 +283,13 @@ def _fit(
 ) -> None:
     """Fit; if one of several processes dies, end the others and record it."""
 
-    def last_words(error: LitlabError) -> None:
+    def on_failure(error: LitlabError) -> None:
         if is_first_process():
             recording.finish("KILLED" if isinstance(error, Interrupted) else "FAILED")
 
     startup.done()
     recording.fit_begins()
-    with Watchdog(last_words).attach(trainer):
+    with Watchdog(on_failure).attach(trainer):
         try:
             checkpoint = interrupted.checkpoint if interrupted else None
             fit(trainer, parts.task, parts.data, signals, checkpoint)

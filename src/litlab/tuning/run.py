@@ -75,19 +75,21 @@ class Study:
         return f"Study({self.outcome.study}, {trials}, {top}, {short(self.page)})"
 
 
-def run_study(settings: StudySettings, base: Sequence[str], *, put_aside: bool = False) -> Study:
+def run_study(
+    settings: StudySettings, base: Sequence[str], *, rename_existing: bool = False
+) -> Study:
     """Run a study to its end, and write down what remains of it.
 
     Args:
         settings: The study's.
         base: Overrides of the configuration that is tuned.
-        put_aside: Whether to rename a study of that name that has other settings.
+        rename_existing: Whether to rename a study of that name that has other settings.
 
     Raises:
         LitlabError: See `Tuner`.
     """
     stop_with_dvc()
-    tuner = Tuner(settings, base, put_aside=put_aside)
+    tuner = Tuner(settings, base, rename_existing=rename_existing)
     outcome = tuner.run()
     monitor = tuner.config.monitor
     path = write_experiment(outcome, list(base), monitor)
@@ -105,17 +107,17 @@ def help_study(settings: StudySettings, base: Sequence[str]) -> int:
 
 
 def tune(
-    config: Config, study: str | None = None, *, put_aside: bool = False, **settings: Any
+    config: Config, study: str | None = None, *, rename_existing: bool = False, **settings: Any
 ) -> Study:
     """Search for better settings.
 
-    The same call again goes on with the study, until it has `n_trials` in all. Trials are trained
+    The same call again resumes the study, until it has `n_trials` in all. Trials are trained
     in processes of their own, which are forked.
 
     Args:
         config: What `litlab.compose` returned: the first trial, and what the others vary.
         study: A study of conf/study to take settings from, such as "quick".
-        put_aside: Whether to rename a study of that name that has other settings.
+        rename_existing: Whether to rename a study of that name that has other settings.
         settings: In place of the study's, or all of them where none is named: `name`, `space`
             (such as `{"optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True}}`), `n_trials`,
             `time_limit` (such as "10m"), `workers`, `sampler`, `pruner`, `objectives`, `finalists`,
@@ -126,7 +128,7 @@ def tune(
             composed: give the changes to `litlab.compose`.
         DataError: The data cannot be prepared.
         EnvironmentFault: The disk or a store fails.
-        Interrupted: Ctrl-C or SIGTERM: trials have saved, and the same call goes on.
+        Interrupted: Ctrl-C or SIGTERM: trials have saved, and the same call resumes.
     """
     composed = config._overrides
     if composed is None or load(composed).model_dump() != config.model_dump():
@@ -138,7 +140,7 @@ def tune(
         if before > 1 and not _threads_survive_a_fork():
             # Trials would wait for the threads that this process has used before, for ever.
             torch.set_num_threads(1)
-        return run_study(own, base, put_aside=put_aside)
+        return run_study(own, base, rename_existing=rename_existing)
     finally:
         torch.set_num_threads(before)
 

@@ -33,7 +33,7 @@ from litlab.tuning.results.record import ParentRun, warm_up
 from litlab.tuning.study.composer import Composer
 from litlab.tuning.study.settings import Objective, StudySettings, objectives_of
 from litlab.tuning.study.space import Space
-from litlab.tuning.study.storage import Storage, owners_folder, put_aside
+from litlab.tuning.study.storage import Storage, owners_folder, rename_study
 from litlab.tuning.study.study import AnotherStudyError, Start, TrialStudy
 from litlab.tuning.trials import Trials, short
 from litlab.tuning.workers.devices import slots
@@ -53,7 +53,7 @@ class Tuner:
         settings: The study's.
         base: Overrides of the configuration that is tuned.
         join: Whether to help with a study that was begun on another machine.
-        put_aside: Whether to rename a study of that name that is of other settings.
+        rename_existing: Whether to rename a study of that name that is of other settings.
 
     Raises:
         ConfigError: A path or a range of the space is not one of the configuration.
@@ -65,13 +65,13 @@ class Tuner:
         base: Sequence[str],
         *,
         join: bool = False,
-        put_aside: bool = False,
+        rename_existing: bool = False,
     ) -> None:
         # A thread pool that has begun is lost to forked processes, which would wait for it.
         cores = torch.get_num_threads()
         torch.set_num_threads(1)
         self.settings, self.base, self.join = settings, auto_data.expand(base), join
-        self.put_aside = put_aside
+        self.rename_existing = rename_existing
         if join and settings.storage is None:
             fix = "study.storage=postgresql://...; on one machine, study.workers=4"
             raise ConfigError("other machines cannot reach a file of this one", "--join", fix)
@@ -119,10 +119,10 @@ class Tuner:
             try:
                 return TrialStudy(*arguments, storage, start, join=self.join)
             except AnotherStudyError:
-                if not self.put_aside or storage.shared:
+                if not self.rename_existing or storage.shared:
                     raise
             with self._alone():
-                say(f"the study with other settings was renamed to {put_aside(settings.name)}")
+                say(f"the study with other settings was renamed to {rename_study(settings.name)}")
             storage = Storage(settings.name, None, silence)
             return TrialStudy(*arguments, storage, start)
 
@@ -135,7 +135,7 @@ class Tuner:
         """Run the trials that are missing, train the best again, and say what was found.
 
         Raises:
-            Interrupted: Ctrl-C, SIGTERM or SIGHUP: trials have saved, and the same command goes on.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP: trials have saved, and the same command resumes.
         """
         status, outcome, pages = "FAILED", None, []
         with self._alone(), self._noted() as signals:

@@ -11,7 +11,7 @@ MOST_LISTED = 20  # names in one line
 
 
 class LitlabError(Exception):
-    """A failure that the user can mend. It shows no password, whatever it was made from.
+    """A failure that the user can fix. It shows no password, whatever it was made from.
 
     Args:
         what: What is wrong, in one sentence.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from litlab.data.leakage.chance import by_chance
-from litlab.data.leakage.report import GuardReport
+from litlab.data.leakage.report import LeakageReport
 from litlab.data.loading import open_split
 from litlab.utils.errors import DataError
 from made_data import make_raw, prepare_raw
@@ -37,7 +37,7 @@ def test_copies_stay_in_train_alone(tmp_path, monkeypatch, capsys, kind) -> None
     number = sum(kept.sizes.values()) - sum(spec.sizes.values())
     shown = capsys.readouterr().err
     assert f"leakage check: {number} copies left out: " in shown
-    report = GuardReport.model_validate_json((folder / "guard.json").read_text())
+    report = LeakageReport.model_validate_json((folder / "leakage.json").read_text())
     assert (report.findings[0].count, report.stopping()) == (number, [])
 
 
@@ -77,7 +77,7 @@ def test_they_are_refused_on_request_and_named(tmp_path, monkeypatch) -> None:
 def test_they_are_kept_on_request(tmp_path, monkeypatch, settings) -> None:
     spec = prepare_raw(doubled(copies=10), tmp_path / "made", monkeypatch, **settings)
     assert sum(spec.sizes.values()) == 70
-    report = GuardReport.model_validate_json((tmp_path / "made" / "guard.json").read_text())
+    report = LeakageReport.model_validate_json((tmp_path / "made" / "leakage.json").read_text())
     assert [finding.check for finding in report.stopping()] == ["exact_duplicates"]
 
 

@@ -269,7 +269,7 @@ def test_a_long_tag_is_kept_whole_as_an_artifact(logger, project):
         logger.start("tea", {}, tags)
     assert len(caught) == 1
     with pytest.warns(UserWarning, match=r"tags/resume\.changed\.txt"):
-        logger.go_on({"resume.changed": "a" * 6000}, {})
+        logger.resume({"resume.changed": "a" * 6000}, {})
     folder = project / "got"
     folder.mkdir()
     logger.client.download_artifacts(logger.run_id, "tags", str(folder))

@@ -77,11 +77,9 @@ def cv(
 
 
 def replay(
-    capsule: Annotated[
+    path: Annotated[
         Path,
-        typer.Argument(
-            metavar="CAPSULE", help="capsule.ckpt of a failed step, or the folder of its run."
-        ),
+        typer.Argument(metavar="RUN|STEP", help="The folder of a run, or its failed-step.ckpt."),
     ],
     json: Json = False,
     trust: Trust = None,
@@ -92,7 +90,7 @@ def replay(
     from litlab.cli.summary import show_replay
     from litlab.training.replay import replay as run
 
-    result = run(capsule, trust)
+    result = run(path, trust)
     if json:
         facts = {**asdict(result), "loss": str(result.loss)}  # JSON has no NaN
         print_json(**facts, reproduced=result.reproduced)

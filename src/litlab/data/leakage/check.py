@@ -15,7 +15,7 @@ from litlab.data.leakage.duplicates import (
     near_duplicates,
 )
 from litlab.data.leakage.images import SMALLEST, Thumbnails
-from litlab.data.leakage.report import Check, Finding, GuardReport
+from litlab.data.leakage.report import Check, Finding, LeakageReport
 from litlab.data.leakage.samples import SampleDigests, target_digests
 from litlab.data.leakage.texts import FEWEST, Wordings, normalize, words_of
 from litlab.data.spec import SPLITS, Array, Kind, TaskKind
@@ -105,7 +105,7 @@ class LeakageCheck:
         """Return the samples that equal one of a split earlier in `kept_in`: places by split."""
         return copies(self.samples, kept_in)
 
-    def finish(self) -> GuardReport:
+    def finish(self) -> LeakageReport:
         """Return what was found."""
         checked: list[Check] = ["exact_duplicates"]
         findings: list[Finding] = exact_duplicates(self.samples)
@@ -125,7 +125,7 @@ class LeakageCheck:
         findings += self.drift.found()
         sizes = np.bincount(self.samples.split, minlength=len(SPLITS)).tolist()
         counts = {split: tuple(n.tolist()) for split, n in self.counts.items()}
-        return GuardReport(
+        return LeakageReport(
             sizes=dict(zip(SPLITS, sizes, strict=True)),
             class_counts=counts if self.task == "classification" else {},
             findings=tuple(findings),

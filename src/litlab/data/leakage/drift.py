@@ -215,7 +215,7 @@ class Drift:
         self._kept: dict[str, _Kept] = {split: _Kept() for split in SPLITS}
 
     def add(self, split: str, index: Array, x: Any, content: Any) -> None:
-        """Look at a chunk, as of `Guard.add`."""
+        """Look at a chunk, see `LeakageCheck.add`."""
         worded = self.kind == "text" and len(content) and isinstance(content[0], str)
 
         def describe(rows: Array) -> tuple[Array, Words]:

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from litlab.utils.errors import DataError
 
 SCHEMA = 1
+FILE_NAME = "leakage.json"
+OLD_NAMES = ("guard.json",)  # in folders prepared by earlier versions
 SHOWN = 5  # pairs in a message
 KEPT = 20  # pairs in a report
 Check = Literal[
@@ -49,8 +51,8 @@ class Finding(BaseModel):
         return ", ".join(pairs) + (", ..." if len(self.pairs) > SHOWN else "")
 
 
-class GuardReport(BaseModel):
-    """Everything the guard found and looked at; JSON restores it.
+class LeakageReport(BaseModel):
+    """Everything that the leakage check looked at and found; JSON restores it.
 
     `checked` are the checks made, `notes` what could not be.
     """
@@ -64,7 +66,7 @@ class GuardReport(BaseModel):
     checked: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def settle(self, chance: int, left_out: Finding | None) -> "GuardReport":
+    def settle(self, chance: int, left_out: Finding | None) -> "LeakageReport":
         """Return the report with what became of the copies across splits.
 
         Args:

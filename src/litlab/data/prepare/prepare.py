@@ -14,7 +14,8 @@ from litlab.config.instantiate import build
 from litlab.config.schema import DataConfig
 from litlab.data.leakage.chance import by_chance
 from litlab.data.leakage.check import LeakageCheck
-from litlab.data.leakage.report import SHOWN, Finding, GuardReport, Place, many
+from litlab.data.leakage.report import FILE_NAME as REPORT_NAME
+from litlab.data.leakage.report import OLD_NAMES, SHOWN, Finding, LeakageReport, Place, many
 from litlab.data.loading import file_of, num_windows, sha256
 from litlab.data.prepare import decisions
 from litlab.data.prepare.overview import doubts, overview, refuse_unknown
@@ -43,7 +44,7 @@ def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) ->
     Raises:
         ConfigError: The settings do not fit the source.
         DataError: The data are not fit to train on.
-        EnvironmentFault: The data are neither on disk nor to be had from the network, or a file
+        EnvironmentFault: The data are neither on disk nor available from the network, or a file
             cannot be read or written.
     """
     with alone(folder):
@@ -78,7 +79,8 @@ def _refuse_other_files(folder: Path) -> None:
     others = [folder.name] if folder.is_file() else []
     if folder.is_dir():
         splits = (file_of(folder, split).name for split in SPLITS)
-        known = {FILE_NAME, *splits, "guard.json", "reading.json", "tokenizer.json", ".DS_Store"}
+        reports = (REPORT_NAME, *OLD_NAMES, "reading.json", "tokenizer.json")
+        known = {FILE_NAME, *splits, *reports, ".DS_Store"}
         others = sorted(path.name for path in folder.iterdir() if path.name not in known)
     if others:
         raise DataError(
@@ -188,7 +190,7 @@ class _Preparation:
         for line in report.lines():
             say(line)
         self._refuse(report)
-        texts = {"guard.json": report.model_dump_json(indent=2) + "\n", "reading.json": reading}
+        texts = {REPORT_NAME: report.model_dump_json(indent=2) + "\n", "reading.json": reading}
         texts |= {"tokenizer.json": spec.tokenizer} if spec.tokenizer is not None else {}
         for name, text in texts.items():
             path = self.folder / name
@@ -198,7 +200,7 @@ class _Preparation:
         spec.save(self.folder)
         return spec
 
-    def _report(self) -> GuardReport:
+    def _report(self) -> LeakageReport:
         """What the leakage check found; copies that are none but by chance do not stop."""
         found = self.check.copies(self.kept_in())
         chance = self._by_chance(found)
@@ -206,7 +208,7 @@ class _Preparation:
         only_chance = number == sum(map(len, found.values()))
         return self.check.finish().settle(number if only_chance else 0, self.left_out)
 
-    def _refuse(self, report: GuardReport) -> None:
+    def _refuse(self, report: LeakageReport) -> None:
         """Stop for what leaks between splits; warn where it is to be kept."""
         allow: list[str] = list(self.config.allow)
         allow += ["exact_duplicates"] if self.config.duplicates == "keep" else []

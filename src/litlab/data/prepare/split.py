@@ -131,7 +131,7 @@ class StreamSplitter:
         return rows[np.sort(order[:place])], rows[np.sort(order[place:])]
 
     def fold(self, rows: Array, num_folds: int, fold: int) -> tuple[Array, Array]:
-        """Not to be had: `check_settings` refuses it."""
+        """Not available: `check_settings` refuses it."""
         raise NotImplementedError
 
 
@@ -243,14 +243,14 @@ def cut(raw: Raw, config: DataConfig) -> dict[str, SplitRows]:
     _warn_of_unused(kept, raw, config)
     name = "all" if "all" in raw.parts else "train"
     rest = np.arange(len(raw.parts[name][0]), dtype=np.int64)
-    cutter = _cutter(raw, config, name)
+    splitter = _splitter(raw, config, name)
     cut_off = {}
     if "test" not in kept and config.test_fraction is not None:
-        rest, cut_off["test"] = cutter.cut(rest, config.test_fraction, "test")
+        rest, cut_off["test"] = splitter.cut(rest, config.test_fraction, "test")
     if "val" not in kept and config.num_folds is not None and config.fold is not None:
-        rest, cut_off["val"] = cutter.fold(rest, config.num_folds, config.fold)
+        rest, cut_off["val"] = splitter.fold(rest, config.num_folds, config.fold)
     elif "val" not in kept:
-        rest, cut_off["val"] = cutter.cut(rest, config.val_fraction, "val")
+        rest, cut_off["val"] = splitter.cut(rest, config.val_fraction, "val")
     start = {part: begin for part, (begin, _) in _places(raw).items()}
     made = {split: SplitRows(name, rows, rows + start[name]) for split, rows in cut_off.items()}
     made["train"] = SplitRows(name, rest, rest + start[name])
@@ -350,7 +350,7 @@ def _places(raw: Raw) -> dict[str, tuple[int, int]]:
     return places
 
 
-def _cutter(raw: Raw, config: DataConfig, part: str) -> Splitter:
+def _splitter(raw: Raw, config: DataConfig, part: str) -> Splitter:
     y = raw.parts[part][1]
     stratify = config.stratify and raw.task == "classification"
     reason = "" if stratify else "regression targets have no classes"
@@ -365,7 +365,7 @@ def _cutter(raw: Raw, config: DataConfig, part: str) -> Splitter:
         )
     labels = y if stratify and not reason else None
     if config.group is not None:
-        for name in raw.parts:  # the guard looks for groups that reach over publisher's splits
+        for name in raw.parts:  # the leakage check looks for groups across the publisher's splits
             column_of(raw, name, config.group, "data.group")
         groups = column_of(raw, part, config.group, "data.group")
         return GroupSplitter(groups, labels, config.split_seed)

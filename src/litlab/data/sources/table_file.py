@@ -27,7 +27,7 @@ from litlab.utils.errors import DataError, closest
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")
 BLOCK = 2**20  # bytes read at once (pyarrow has some 30 blocks in hand); a row must fit
 SHOWN = 10  # names in a message
-MEND = "correct the file"
+ADVICE = "correct the file"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 
 
@@ -179,7 +179,7 @@ def _some(names: Sequence[str]) -> str:
 
 def unreadable(path: Path, error: Exception) -> DataError:
     """Say that a file is no table, in the library's own words."""
-    return DataError(f"cannot be read as a table: {error}", str(path), MEND)
+    return DataError(f"cannot be read as a table: {error}", str(path), ADVICE)
 
 
 def quoted(name: str) -> str:
@@ -214,7 +214,7 @@ class Delimited:
         except FAULTS as error:
             raise self._complaint(error) from None
         if not cells:
-            raise DataError("cannot be read as a table: it is empty", str(path), MEND)
+            raise DataError("cannot be read as a table: it is empty", str(path), ADVICE)
         self.skip = end if style.header else end - 1 - sum(cell.count("\n") for cell in cells)
         if style.names and len(style.names) != len(cells):
             raise DataError(
@@ -237,7 +237,7 @@ class Delimited:
             raise self._complaint(error) from None
         if "\n" in last and not self._ends_with_a_quote():
             what = f"a quote opened before '{last.splitlines()[0][:40]}' is never closed"
-            raise DataError(what, str(self.path), MEND)
+            raise DataError(what, str(self.path), ADVICE)
 
     def place(self, row: int) -> str:
         """Return the line that a row starts in, counted as an editor does: `x.csv:2`."""
@@ -296,7 +296,7 @@ class Delimited:
                 if len(cells) != width:
                     what = f"line {line} has {len(cells)} cells, the others {width}"
                     shown = self.delimiter.join(cells)[:60]
-                    return DataError(f"{what}: {shown}", where, f"{MEND}, or its delimiter")
+                    return DataError(f"{what}: {shown}", where, f"{ADVICE}, or its delimiter")
         return unreadable(self.path, error)
 
     def _ends_with_a_quote(self) -> bool:

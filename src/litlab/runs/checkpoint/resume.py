@@ -41,11 +41,11 @@ class NothingToResume(CheckpointError):
 
 @dataclass(frozen=True)
 class Resume:
-    """Whether and how to go on with an interrupted run.
+    """Whether and how to resume an interrupted run.
 
     Attributes:
         allow_changes: Whether a run of other settings will do.
-        or_start: Whether to start where there is nothing to go on with. With a folder of choice the
+        or_start: Whether to start where there is nothing to resume. With a folder of choice the
             state then lies outside it, for DVC empties it before it runs a stage again.
     """
 
@@ -67,7 +67,7 @@ class Resume:
     def find(
         self, config: Config, out: Path | None, command: Sequence[str] = ()
     ) -> "Interruption | None":
-        """Return the run to go on with; None where a new one may be started instead.
+        """Return the run to resume; None where a new one may be started instead.
 
         Raises:
             LitlabError: See `find_interrupted`.
@@ -86,7 +86,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Interruption:
-    """A run that can go on.
+    """A run that can be resumed.
 
     Attributes:
         folder: The folder that holds its checkpoints.
@@ -128,7 +128,7 @@ def find_interrupted(
     Raises:
         CheckpointError: There is nothing to resume, or it is damaged.
         ConfigError: The newest unfinished run has other settings.
-        EnvironmentFault: The run is still going on.
+        EnvironmentFault: The run is still running.
     """
     found, damaged, finished = [], [], []
     for folder in folders:
@@ -199,7 +199,7 @@ def _with_parts(found: Interruption) -> Interruption:
 def check_fits(
     found: Interruption, spec: DataSpec, weights: Mapping[str, Any], trust: Sequence[str]
 ) -> None:
-    """Refuse to go on with other data or another model.
+    """Refuse to resume with other data or another model.
 
     Raises:
         CheckpointError: The checkpoint is of another model, another state of the data, another
@@ -325,7 +325,7 @@ def restoring(path: Path, passing: tuple[type[Exception], ...] = ()) -> Iterator
     """
     try:
         yield
-    except Exception as error:  # a stranger's values can raise anything, deep within torch
+    except Exception as error:  # crafted values can raise anything, deep within torch
         if isinstance(error, (LitlabError, *passing)):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

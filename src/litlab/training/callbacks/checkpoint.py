@@ -42,7 +42,7 @@ class CheckpointCallback(Callback):
 
     A run is saved after its first epoch, at its end, when it is stopped, and in between whenever
     `every_seconds` have passed, or `every_steps` steps: after a whole step or epoch, so that what
-    is resumed goes on as if nothing had happened. The best epoch's weights wait in memory for the
+    is resumed continues as if nothing had happened. The best epoch's weights wait in memory for the
     next save. Saving never takes more than a twentieth of the time: where it is slow, it is rarer.
 
     Args:
@@ -75,7 +75,7 @@ class CheckpointCallback(Callback):
         self._resume: dict[str, Any] | None = None
         self._whole_epoch: int | None = None  # the epoch that has just ended
         self._countdown, self._steps, self._asked = 1, 0, time.monotonic()
-        self._within_epochs = True  # whether a run can go on from the middle of one
+        self._within_epochs = True  # whether a run can resume in the middle of one
 
     # What Lightning calls.
 
@@ -113,7 +113,7 @@ class CheckpointCallback(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and restore the random states of an interrupted run."""
-        self._within_epochs = _goes_on_within_epochs(trainer)
+        self._within_epochs = _resumes_within_epochs(trainer)
         if trainer.is_global_zero:
             sweep(self.folder)
             sweep(self.state_folder)
@@ -287,18 +287,18 @@ class CheckpointCallback(Callback):
         now, first = time.monotonic(), trainer.is_global_zero
         a_step = max((now - self._asked) / self._steps, 1e-6)
         steps = min(200, 1 + int(0.25 / a_step))
-        wishes = [self.signals.came is not None, first and now >= self._next, first * steps]
-        tensor = torch.tensor([int(w) for w in wishes], device=trainer.strategy.root_device)
+        requests = [self.signals.came is not None, first and now >= self._next, first * steps]
+        tensor = torch.tensor([int(w) for w in requests], device=trainer.strategy.root_device)
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
         stop, due, self._countdown = tensor.tolist()
         self._asked, self._steps = now, 0
         return bool(stop), bool(due)
 
 
-def _goes_on_within_epochs(trainer: pl.Trainer) -> bool:
+def _resumes_within_epochs(trainer: pl.Trainer) -> bool:
     """Whether the loaders can start at a batch, and the task keeps what an epoch has measured.
 
-    Loaders and LightningModules of the user's own go on from the end of an epoch.
+    Loaders and LightningModules of the user's own resume at the end of an epoch.
     """
     can_start = all(hasattr(loader, "start") for loader in lightning_adapter.loaders(trainer))
     return can_start and hasattr(trainer.lightning_module, "meter_states")

@@ -22,7 +22,7 @@ from litlab.report.figures import BLUE, GREY, ORANGE, tidy
 from litlab.tuning.report.importances import (
     GOOD,
     Importance,
-    as_it_was,
+    baseline_of,
     completed,
     first_trial,
     importances,
@@ -377,7 +377,7 @@ def _figures(
 def _finalists(objectives: Sequence[Objective], finalists: Sequence[Finalist]) -> Figure:
     height = 1.0 + 0.45 * len(finalists)
     figure = Figure(figsize=(8.0, height * len(objectives) + 0.3), layout="constrained")
-    first = as_it_was(finalists)
+    first = baseline_of(finalists)
     for row, objective in enumerate(objectives):
         axes, name = figure.add_subplot(len(objectives), 1, row + 1), objective.name
         for y, one in enumerate(finalists):

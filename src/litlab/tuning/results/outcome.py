@@ -27,14 +27,14 @@ class Finalist:
     values: dict[str, tuple[float, ...]]
 
     @property
-    def as_it_was(self) -> bool:
+    def is_baseline(self) -> bool:
         """Whether it is the configuration that was tuned, and no trial's."""
         return not self.params
 
     @property
     def label(self) -> str:
         """What it is called in a list."""
-        return "baseline" if self.as_it_was else f"trial {self.number}"
+        return "baseline" if self.is_baseline else f"trial {self.number}"
 
     def mean(self, objective: str) -> float:
         """Return the mean over the seeds."""

@@ -87,7 +87,7 @@ class StudySettings(BaseModel):
     """A search: where, how, how long.
 
     Attributes:
-        name: Of the study; the same name goes on with it.
+        name: Of the study; the same name resumes it.
         space: Dotted setting to what is tried; see `litlab.tuning.study.space`.
         objectives: What is looked for, the monitored metric first; empty: that alone.
         sampler: How the next configuration is chosen.

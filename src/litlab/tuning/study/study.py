@@ -197,7 +197,7 @@ class TrialStudy:
         return None
 
     def beat(self, trials: Sequence[Trial]) -> None:
-        """Say that these trials are going on, if it is time to."""
+        """Send these trials' heartbeat, if it is time to."""
         every = self.storage.backend.heartbeat_interval
         if self.storage.shared and every and time.monotonic() - self._beaten >= every:
             self._beaten = time.monotonic()

@@ -1,13 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from guarded import look, of, stopping
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from leakage_helpers import look, of, stopping
 
 from litlab.data.leakage.drift import cells, rounded
 from litlab.data.leakage.duplicates import Spool
-from litlab.data.leakage.report import GuardReport
+from litlab.data.leakage.report import LeakageReport
 from litlab.utils.errors import DataError
 from made_data import make_raw, prepare_raw
 
@@ -128,7 +128,7 @@ def test_a_report_survives_json() -> None:
     x[50], y[50], x[7] = x[3], y[3], x[8]
     report = look("tabular", x, y)
     assert len(report.findings) == 2
-    assert GuardReport.model_validate_json(report.model_dump_json()) == report
+    assert LeakageReport.model_validate_json(report.model_dump_json()) == report
 
 
 def test_what_is_found_depends_on_no_chunks() -> None:
