@@ -75,9 +75,10 @@ class Popen(subprocess.Popen):
         self.pid = int.from_bytes(self._line.recv(8, socket.MSG_WAITALL), "big")
         self._child_created = True
         devnull = getattr(self, "_devnull", None)
-        for fd in {p2cread, c2pwrite, errwrite} - {-1, devnull}:
-            if fd not in (p2cwrite, c2pread, errread):
-                os.close(fd)
+        # As subprocess does: its own ends of pipes, not descriptors that were given.
+        for theirs, ours in ((p2cread, p2cwrite), (c2pwrite, c2pread), (errwrite, errread)):
+            if ours != -1 and theirs not in (-1, devnull):
+                os.close(theirs)
         if devnull is not None:
             os.close(devnull)
         self._closed_child_pipe_fds = True
