@@ -1,3 +1,4 @@
+import base64
 import copy
 import os
 import shutil
@@ -13,6 +14,10 @@ from litlab.config import compose as config
 from litlab.utils.paths import find_project
 
 CONF = Path(__file__).parents[1] / "conf"
+# A PNG of one pixel.
+BLANK = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+)
 _composed: dict[Any, dict[str, Any]] = {}
 
 
@@ -34,6 +39,16 @@ def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return copy.deepcopy(_composed[key])
 
     monkeypatch.setattr(config, "compose", compose_once)
+
+
+@pytest.fixture(autouse=True)
+def _draw_nothing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let figures be put together but not drawn: drawing one takes a third of a second.
+
+    They are drawn by tests/report and by tests marked `draws`, and in processes of their own.
+    """
+    if "report" not in request.path.parts and not request.node.get_closest_marker("draws"):
+        monkeypatch.setattr("litlab.report.figures.png", lambda figure, dpi=0: BLANK)
 
 
 @pytest.fixture

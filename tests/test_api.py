@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torchmetrics.classification import MulticlassF1Score
 
+import forked
 import litlab
 from litlab.config.compose import load
 from litlab.data.prepare.open import open_or_prepare
@@ -580,7 +581,7 @@ def test_studies(own: Any, project: Path) -> None:
     code = STUDY.format(small=small, own=words, trainer=TRAINER)
     path = os.pathsep.join([str(ROOT / "src"), str(project)])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr

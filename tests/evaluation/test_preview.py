@@ -130,6 +130,7 @@ def _restless(spec: DataSpec) -> dict[str, Augmentation]:
     return {"restless": Restless(spec)}
 
 
+@pytest.mark.draws
 def test_what_a_run_keeps(project: Path) -> None:
     run = small_run(project, "augment=light", preview=True)
     statistics = json.loads((run.folder / "preview.json").read_text())

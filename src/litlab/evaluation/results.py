@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from litlab.config import compose as configuration
@@ -208,10 +209,11 @@ def write_results(results: Results) -> list[Path]:
     predictions = folder / "predictions.csv"
     write_rows(predictions, [_safe_row(row) for row in _prediction_rows(results)])
     page = folder / "report.html"
-    page.write_text(render(_page(results, by_split, intervals, by_target)), encoding="utf-8")
     drawn = _figures(results)
+    record = _page(results, by_split, intervals, by_target, drawn)
+    page.write_text(render(record), encoding="utf-8")
     write_json(metrics, {**by_split, **more})
-    return [page, metrics, predictions, *drawn]
+    return [page, metrics, predictions, *drawn.values()]
 
 
 def _by_split(results: Results) -> dict[str, dict[str, float]]:
@@ -305,25 +307,26 @@ def _safe_row(row: dict[str, Any]) -> dict[str, Any]:
     return {key: safe_cell(value) for key, value in row.items()}
 
 
-def _figures(results: Results) -> list[Path]:
+def _figures(results: Results) -> dict[str, Path]:
+    """Draw every figure into a file; return the files by what they show."""
     folder, history = results.folder / "figures", results.history
     folder.mkdir(exist_ok=True)
     actual, predicted, _ = _labels(results)
     spec = results.loaded.metadata.spec
-    drawn = {}
+    drawn: dict[str, Figure] = {}
     if history:
         drawn["learning_curves"] = figures.learning_curves(history, results.record.best_epoch)
     if spec.classes:
         drawn["confusion_matrix"] = figures.confusion_matrix(actual, predicted, spec.classes)
     else:
         for i, target in enumerate(spec.targets):
-            drawn[file_name(f"predicted_{target}", drawn)] = figures.predicted_against_true(
+            drawn[f"predicted_{target}"] = figures.predicted_against_true(
                 actual[:, i], predicted[:, i], target
             )
-    paths = []
+    paths: dict[str, Path] = {}
     for name, figure in drawn.items():
-        paths.append(folder / f"{name}.png")
-        figures.save_png(figure, paths[-1])
+        paths[name] = folder / f"{file_name(name, [path.stem for path in paths.values()])}.png"
+        figures.save_png(figure, paths[name])
     return paths
 
 
@@ -332,6 +335,7 @@ def _page(
     by_split: dict[str, dict[str, float]],
     intervals: dict[str, tuple[float, float]],
     by_target: dict[str, dict[str, float]],
+    drawn: dict[str, Path],
 ) -> ReportRecord:
     record, config, spec = (
         results.record,
@@ -363,6 +367,7 @@ def _page(
         worst=worst(outputs, split, spec),
         by_target=by_target,
         written=_written(results) if language else "",
+        drawn={name: path.read_bytes() for name, path in drawn.items()},
     )
 
 

@@ -17,6 +17,7 @@ from sklearn.metrics import confusion_matrix as count_pairs
 
 from litlab.report.intervals import calibration_bins, calibration_error
 
+DPI = 130
 LONGEST_SIDE = 160  # pixels; the gallery shows samples at about 100
 
 
@@ -35,7 +36,7 @@ def sample_uri(sample: NDArray[np.uint8]) -> str:
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_uri(buffer.getvalue())
 
 
 # Three of the eight colours that Okabe and Ito (2008) chose to differ for colour-blind eyes.
@@ -171,13 +172,13 @@ def empty(message: str) -> Figure:
     return figure
 
 
-def png(figure: Figure, dpi: int) -> bytes:
+def png(figure: Figure, dpi: int | None = None) -> bytes:
     """Return a figure as PNG."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A class name in a script the font lacks is drawn as boxes; the tables spell it out.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=dpi or DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -223,7 +224,6 @@ def draw(lrs: Values, losses: Values, smoothed: Values, suggestion: float | None
     return figure
 
 
-DPI = 130
 MAX_NUMBERED_CLASSES = 20
 
 
@@ -358,16 +358,12 @@ def reliability(correct: NDArray[Any], confidence: NDArray[Any], bins: int = 10)
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure as PNG; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_png(figure))
+    path.write_bytes(png(figure))
 
 
-def to_data_uri(figure: Figure) -> str:
-    """Return a figure as a `data:` URI that a page holds within itself."""
-    return "data:image/png;base64," + base64.b64encode(_png(figure)).decode("ascii")
-
-
-def _png(figure: Figure) -> bytes:
-    return png(figure, DPI)
+def data_uri(drawn: bytes) -> str:
+    """Return a PNG as a `data:` URI that a page holds within itself."""
+    return "data:image/png;base64," + base64.b64encode(drawn).decode("ascii")
 
 
 def _share_bar(figure: Figure, axes: Axes, image: AxesImage) -> None:

@@ -1,9 +1,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -67,6 +68,8 @@ class ReportRecord:
         worst: The worst predictions of other samples.
         by_target: Of several targets, each one's metrics on the test split.
         written: What a language model writes.
+        drawn: Wide figures that have been drawn already, as PNG: "learning_curves",
+            "confusion_matrix" and "predicted_TARGET".
     """
 
     title: str
@@ -88,6 +91,7 @@ class ReportRecord:
     worst: WorstSamples | None = None
     by_target: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     written: str = ""
+    drawn: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class _Draw(Protocol):
@@ -112,15 +116,7 @@ def render(record: ReportRecord) -> str:
         raise ValueError(f"actual and predicted differ in shape: {shapes}")
     spec, n = record.spec, len(record.actual)
     by_class = n > 0 and spec.task == "classification"
-    environment = Environment(
-        loader=PackageLoader("litlab.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = words.number
-    return environment.get_template("page.html").render(
+    return _template().render(
         record=record,
         spec=spec,
         lead=words.lead(
@@ -141,6 +137,19 @@ def render(record: ReportRecord) -> str:
     )
 
 
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("litlab.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = words.number
+    return environment.get_template("page.html")
+
+
 def _model(record: ReportRecord) -> str:
     return f"The model {record.model_name} ({record.num_parameters:,} parameters)"
 
@@ -153,7 +162,7 @@ def _curves(record: ReportRecord) -> _Picture:
     draw: _Draw = lambda columns: figures.learning_curves(  # noqa: E731
         record.history, record.best_epoch, columns
     )
-    return _picture(draw, alt + ".")
+    return _picture(draw, alt + ".", record.drawn.get("learning_curves"))
 
 
 def _classified(record: ReportRecord) -> list[_Picture]:
@@ -161,12 +170,13 @@ def _classified(record: ReportRecord) -> list[_Picture]:
     draw: _Draw = lambda columns: figures.confusion_matrix(  # noqa: E731
         actual, predicted, record.spec.classes, columns
     )
-    pictures = [_picture(draw, words.confusion_text(actual, predicted))]
+    text = words.confusion_text(actual, predicted)
+    pictures = [_picture(draw, text, record.drawn.get("confusion_matrix"))]
     if record.confidence is not None:
         correct = np.asarray([a == p for a, p in zip(actual, predicted, strict=True)])
         figure = figures.reliability(correct, record.confidence)
         alt = "Share of correct predictions by confidence, in ten bins."
-        pictures.append(_Picture(figures.to_data_uri(figure), "", alt))
+        pictures.append(_Picture(figures.data_uri(figures.png(figure)), "", alt))
     return pictures
 
 
@@ -179,7 +189,8 @@ def _regressed(record: ReportRecord) -> list[_Picture]:
     pictures = []
     for i, target in enumerate(record.spec.targets[:MAX_TARGETS]):
         text = f"Predicted against actual {target} of {n:,} test samples, and their residuals."
-        pictures.append(_picture(_scatter(actual[:, i], predicted[:, i], target), text))
+        draw = _scatter(actual[:, i], predicted[:, i], target)
+        pictures.append(_picture(draw, text, record.drawn.get(f"predicted_{target}")))
     return pictures
 
 
@@ -187,8 +198,9 @@ def _scatter(actual: NDArray[Any], predicted: NDArray[Any], target: str) -> _Dra
     return lambda columns: figures.predicted_against_true(actual, predicted, target, columns)
 
 
-def _picture(draw: Callable[[int], Figure], alt: str) -> _Picture:
-    return _Picture(figures.to_data_uri(draw(2)), figures.to_data_uri(draw(1)), alt)
+def _picture(draw: Callable[[int], Figure], alt: str, wide: bytes | None) -> _Picture:
+    drawn = figures.png(draw(2)) if wide is None else wide
+    return _Picture(figures.data_uri(drawn), figures.data_uri(figures.png(draw(1))), alt)
 
 
 def _gallery(record: ReportRecord) -> list[tuple[str, Mistake]]:
