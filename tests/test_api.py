@@ -446,6 +446,23 @@ def test_own_classes_by_the_command_line(own: Any, project: Path, litlab: Any) -
     assert "whose outputs litlab does not know" in err
 
 
+def test_what_a_module_logs_in_steps_is_recorded_once_an_epoch(own: Any, project: Path) -> None:
+    class Steps(own.Module):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.log("last_loss", loss)
+            return loss
+
+    words = [*TRAINER, "data=synthetic", "trainer.max_epochs=2"]
+    run = litlab.train(
+        litlab.compose(*words), task=Steps(), data=own.Data(), monitor="val_acc", preview=False
+    )
+    assert not run.history["last_loss"].isna().any()
+    assert len(run.history) == 2
+    assert run.metrics["last_loss"] == run.history["last_loss"][run.record.best_epoch]
+    assert mlflow_run(project, run.id).data.metrics["last_loss"] == run.history["last_loss"][1]
+
+
 def test_parts_that_a_module_has_itself_are_not_recorded_as_used(own: Any, project: Path) -> None:
     words = [*DATA, *TASK, *TRAINER]
     with pytest.warns(UserWarning, match="optimizer.lr=1e-9: no effect, mine.Module has its own"):

@@ -1,7 +1,8 @@
 """Reads every configuration: composes conf/ or reads params.yaml, then checks it."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
@@ -22,6 +23,7 @@ from litlab.utils.paths import (
 )
 from litlab.utils.redact import redact, remember
 
+COMPOSED = 'give what litlab.compose("data=digits", ...) returns'
 SEARCH_PATH = "pkg://litlab.conf"  # by which DVC finds an installed litlab's conf/
 MAIN_FILES = ("base.yaml", "config.yaml", "project.yaml")
 HEADER = "# Written by `litlab params` and by `dvc exp run`; edit conf/ instead.\n"
@@ -312,17 +314,40 @@ def outline(overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {}
 
 
-def compose_config(*overrides: str) -> Config:
+def compose_config(*overrides: str, **settings: object) -> Config:
     """Return a checked configuration, composed as `litlab train` composes it: `litlab.compose`.
 
     Args:
         overrides: Hydra's, such as "data=digits", "model=cnn", "optimizer.lr=1e-3"; with none, the
             default configuration.
+        settings: Refused, with the overrides that they amount to.
 
     Raises:
         ConfigError: An override names something unknown, or holds a value out of range.
     """
+    if settings or not all(isinstance(override, str) for override in overrides):
+        what = "overrides are texts, one for each setting"
+        raise ConfigError(what, "litlab.compose", f"use {_as_texts(overrides, settings)}")
     return load(overrides)
+
+
+def _as_texts(given: Sequence[object], settings: Mapping[str, object]) -> str:
+    """Return the call that was probably meant by lists, mappings and keywords."""
+    texts: list[str] = []
+    for one in [*given, settings]:
+        if isinstance(one, str):
+            texts.append(one)
+        elif isinstance(one, Mapping):
+            texts += [f"{key}={_typed(value)}" for key, value in one.items()]
+        elif isinstance(one, list | tuple | set):
+            texts += [str(item) for item in one]
+    return f"litlab.compose({', '.join(map(json.dumps, redact(texts)))})"
+
+
+def _typed(value: object) -> str:
+    """Return a value of Python as an override has it."""
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def trusted_packages(more: Sequence[str] = ()) -> list[str]:

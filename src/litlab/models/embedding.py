@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from litlab.data.spec import DataSpec
 from litlab.models.layers import CONVOLUTIONS, masked_mean
+from litlab.utils.errors import require
 
 # Most words of a labelled data set occur a few times only, and what their vectors start with stays
 # in them as noise: docs/log.md has the figures. A language model's tokens occur often.
@@ -58,12 +59,22 @@ class BagOfTokens(nn.Module):
         return masked_mean(*self.embed(ids))
 
 
+def require_spec(spec: DataSpec) -> None:
+    """Refuse what is no description of data, such as a number of classes.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    require(spec, DataSpec, "litlab.models", "give data.spec of a litlab.DataModule")
+
+
 def require_labels(spec: DataSpec) -> None:
     """Refuse data of which every token has a prediction of its own.
 
     Raises:
         ValueError: The data are for a language model.
     """
+    require_spec(spec)
     if spec.task == "language_model":
         raise ValueError(
             f"it predicts one label per text, but '{spec.name}' needs the next token at every "

@@ -63,12 +63,22 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
     model = build_model(config, spec, memory_to_train(config) if trial else None)
     task: Task = build(config.task, model, spec, parts, where="task", trust=config.trust)
     if trial:
-        # A user's model may draw numbers even in eval mode; the task is still on the CPU.
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")  # of metrics, about three samples that are all alike
-            _try(task, spec)
+        task.try_on(spec)
+        with torch.random.fork_rng(devices=[]):
             parts.optimizer(task.model)  # some refuse a model, and the fit would make it too late
     return task
+
+
+def try_task(task: Task, spec: DataSpec) -> None:
+    """Try a task on made-up samples; random numbers stay as they were.
+
+    Raises:
+        ConfigError: Its parts do not fit each other or the data.
+    """
+    # A user's model may draw numbers even in eval mode.
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # of metrics, about three samples that are all alike
+        _try(task, spec)
 
 
 def use_settings(task: Task, config: Config) -> None:
@@ -108,7 +118,7 @@ def _scheduler(config: Config, optimizer: torch.optim.Optimizer, horizon: Horizo
 @torch.no_grad()
 def _try(task: Task, spec: DataSpec) -> None:
     """Run three made-up samples through model, loss and metrics: misfits show before training."""
-    x, y = _samples(spec, 3)
+    x, y = (values.to(task.device) for values in _samples(spec, 3))
     modes, where = [(m, m.training) for m in task.model.modules()], "model"
     task.model.eval()  # made-up samples must not reach the running statistics of batch norm
     try:
@@ -123,7 +133,7 @@ def _try(task: Task, spec: DataSpec) -> None:
         _require_one_number(task.loss(task.outputs_for_loss(outputs), task.targets_for_loss(y)))
         for name, metric in task.parts.metrics.items():
             where = f"metrics.{name}"
-            metric.update(*task.measured(outputs, y))
+            metric.update(*(v.to(metric.device) for v in task.measured(outputs, y)))
             _require_one_number(metric.compute())
             metric.reset()
     except Exception as error:  # whatever a user's own part may raise

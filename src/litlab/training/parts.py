@@ -4,9 +4,12 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 import lightning.pytorch as pl
+from torch import nn
 
+from litlab.config.compose import COMPOSED
 from litlab.config.constraints import GIVEN
 from litlab.config.schema import Config
 from litlab.data.datamodule import ArrayDataModule, DataModule
@@ -19,7 +22,7 @@ from litlab.training.freeze import freeze
 from litlab.training.preflight import check_with_data
 from litlab.training.warm_start import WarmStart, init_from
 from litlab.utils import seeding
-from litlab.utils.errors import ConfigError
+from litlab.utils.errors import ConfigError, refuse, require
 from litlab.utils.paths import file_name
 
 
@@ -45,6 +48,36 @@ class RunParts:
     def known(self) -> bool:
         """Whether task and data are litlab's own, and so can be evaluated."""
         return isinstance(self.task, Task) and isinstance(self.data, ArrayDataModule)
+
+
+def require_arguments(
+    config: object, task: object, data: object, monitor: object, callbacks: object
+) -> None:
+    """Refuse arguments of `litlab.train` that are of another type, all of it at once.
+
+    Raises:
+        ConfigError: One is.
+    """
+    named = task.__name__ if isinstance(task, type) else "MyModule"
+    of_module = f"give an object of a LightningModule: task={named}(...)"
+    if isinstance(task, nn.Module):
+        of_module = f"use task=litlab.ClassificationTask({type(task).__name__}(...))"
+    of_data = "give a LightningDataModule, such as litlab.DataModule(config) or "
+    of_data += "lightning.LightningDataModule.from_datasets(...)"
+    wanted: list[tuple[object, type | tuple[type, ...], str, str]] = [
+        (config, Config, "config", COMPOSED),
+        (task, (pl.LightningModule, NoneType), "task", of_module),
+        (data, (pl.LightningDataModule, NoneType), "data", of_data),
+        (monitor, (str, NoneType), "monitor", 'give a name: monitor="val_acc"'),
+        (callbacks, (list, tuple), "callbacks", "give a list: callbacks=[...]"),
+    ]
+    wrong = []
+    for value, kind, name, fix in wanted:
+        try:
+            require(value, kind, f"litlab.train({name})", fix)
+        except ConfigError as error:
+            wrong.append(error)
+    refuse(wrong)
 
 
 def as_recorded(
@@ -153,6 +186,8 @@ def build_parts(
     seeding.seed_everything(config.seed)
     if task is None:
         task = _task(config, spec, data)
+    elif isinstance(task, Task):
+        task.try_on(spec)
     own_module.refuse_unsupported(config, task, data)
     own_module.mode_of(config, task)  # else it would be asked for when the run has begun
     warm_start = None

@@ -29,7 +29,7 @@ from litlab.training.callbacks.nan_guard import NaNGuard
 from litlab.training.callbacks.optimizer_changes import OptimizerChanges
 from litlab.training.dvc_stage import Output
 from litlab.training.finders import find_settings, settings_of
-from litlab.training.parts import RunParts, as_recorded, build_parts
+from litlab.training.parts import RunParts, as_recorded, build_parts, require_arguments
 from litlab.training.preflight import preflight
 from litlab.training.profiling import reports
 from litlab.training.replay import FailedStepWriter
@@ -78,6 +78,9 @@ def train(
         LitlabError: See `litlab.utils.errors`; a run that had begun is recorded as FAILED or
             KILLED.
     """
+    require_arguments(config, task, data, monitor, callbacks)
+    out = None if out is None else Path(out)
+    prepared = None if prepared is None else Path(prepared)
     config = preflight(as_recorded(config, task, data, monitor))
     resume = Resume() if resume is True else resume or None
     with ExitStack() as locks:

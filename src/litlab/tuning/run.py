@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from litlab.config.compose import load
+from litlab.config.compose import COMPOSED, load
 from litlab.config.schema import Config
 from litlab.evaluation.run import Run
 from litlab.runs.folder import BEST, RUN_FILE, RunRecord
@@ -19,7 +19,7 @@ from litlab.tuning.results.outcome import Outcome
 from litlab.tuning.study.settings import StudySettings, settings_of
 from litlab.tuning.study.space import overrides, typed
 from litlab.tuning.tune import Tuner
-from litlab.utils.errors import ConfigError
+from litlab.utils.errors import ConfigError, require
 from litlab.utils.paths import short
 
 PROBE_SECONDS = 5.0
@@ -130,6 +130,9 @@ def tune(
         EnvironmentFault: The disk or a store fails.
         Interrupted: Ctrl-C or SIGTERM: trials have saved, and the same call resumes.
     """
+    require(config, Config, "litlab.tune(config)", COMPOSED)
+    if study is not None:
+        require(study, str, "litlab.tune(study)", 'give the name of a study, such as "quick"')
     composed = config._overrides
     if composed is None or load(composed).model_dump() != config.model_dump():
         what = "the configuration was changed after it was composed, or read from a file"

@@ -27,7 +27,8 @@ from litlab.runs.checkpoint.metadata import (
 )
 from litlab.runs.folder import LAST, PREVIOUS, RunRecord
 from litlab.runs.lock import is_running
-from litlab.utils.errors import CheckpointError, EnvironmentFault, LitlabError
+from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault, LitlabError
+from litlab.utils.output import nth_epoch
 from litlab.utils.paths import runs_folder, short, store_root
 
 MOMENTS = {"exp_avg", "exp_avg_sq", "momentum_buffer"}
@@ -155,8 +156,23 @@ def find_interrupted(
         return newest
     changed = tuple(changes(load(newest.checkpoint, trust).metadata.config, config))
     require_allowed(changed, newest.folder, command, allow_changes=allow_changes)
+    _refuse_passed(changed, newest)
     # Without any, a setting that is newer than the checkpoint has changed the hash.
     return Interruption(newest.folder, newest.checkpoint, newest.manifest, changed)
+
+
+def _refuse_passed(changed: Iterable[Change], found: Interruption) -> None:
+    """Refuse a number of epochs that the run has reached already.
+
+    Raises:
+        ConfigError: There is nothing left to train.
+    """
+    reached = nth_epoch(found.manifest["epoch"])
+    for setting, _, new, _ in changed:
+        if setting == "trainer.max_epochs" and new < reached:
+            what = f"{short(found.folder)} is in epoch {reached} already"
+            fix = f"use trainer.max_epochs={reached} or more, or train without --resume"
+            raise ConfigError(what, f"trainer.max_epochs={new}", fix)
 
 
 def newest_valid(folder: Path) -> Interruption:

@@ -165,6 +165,7 @@ class CheckpointCallback(Callback):
             Stopped: A signal came, and the state is saved.
         """
         self._resume, self._whole_epoch = None, trainer.current_epoch - 1
+        self._record_steps(trainer)
         content = self._judge(trainer)
         if trainer.world_size == 1:
             stop, due = self.signals.came is not None, time.monotonic() >= self._next
@@ -174,6 +175,24 @@ class CheckpointCallback(Callback):
             self._save(trainer, content)
         if stop:
             raise Stopped
+
+    def _record_steps(self, trainer: pl.Trainer) -> None:
+        """Record once an epoch what the module logs in steps, as progress shows it.
+
+        Lightning sends such values every 50 steps only: a short epoch would have none.
+        """
+        if getattr(trainer.lightning_module, "quiet_steps", False):
+            return
+        epoch = trainer.current_epoch - 1
+        row = self.tracked().get("rows", {}).get(epoch, {})
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        fresh = {
+            name: value
+            for name, value in values.items()
+            if row.get(name) != value and f"{name}_epoch" not in values and value == value
+        }
+        for logger in trainer.loggers if fresh else ():
+            logger.log_metrics({**fresh, "epoch": epoch}, trainer.global_step)
 
     def fit_done(self, trainer: pl.Trainer) -> None:
         """Save the end, unless that was done."""
