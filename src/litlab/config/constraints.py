@@ -75,23 +75,38 @@ def _monitor(config: Config) -> Reasons:
 def _task(config: Config) -> Reasons:
     """Shipped losses and metrics of another task; a user's own are tried when built."""
     task = config.task["_target_"].removeprefix("litlab.tasks.task.")
+    task = task.removeprefix("litlab.tasks.multi_label.")
     of_regression = ("litlab.tasks.losses.regression.", "torchmetrics.regression.")
+    of_labels = (
+        "litlab.tasks.losses.multi_label.",
+        "torchmetrics.classification.Multilabel",
+        "litlab.tasks.multi_label.",
+    )
     of_classification = (
         "litlab.tasks.losses.",
         "torchmetrics.classification.",
         "litlab.tasks.perplexity.",
     )
-    names = {"LanguageModelTask": "language models"}
+    names = {"LanguageModelTask": "language models", "MultiLabelTask": "several labels a sample"}
     for where, node in components(config):
         target = node["_target_"]
         if target.startswith(of_regression):
-            misfit = task in ("ClassificationTask", "LanguageModelTask")
+            misfit = task in ("ClassificationTask", "LanguageModelTask", "MultiLabelTask")
+        elif where != "task" and target.startswith(of_labels):
+            misfit = task in ("ClassificationTask", "LanguageModelTask", "RegressionTask")
+        elif task == "MultiLabelTask":
+            # torchmetrics' facades, such as AUROC, take task=multilabel.
+            own = ("litlab.tasks.losses.", "litlab.tasks.perplexity.")
+            misfit = target.startswith((*own, "torchmetrics.classification.Multiclass"))
+            misfit = misfit or target.startswith("torchmetrics.classification.Binary")
         else:
             misfit = task == "RegressionTask" and target.startswith(of_classification)
         if misfit:
             name = target.rpartition(".")[2]
             kind = names.get(task, task.removesuffix("Task").lower())
             fix = f"choose another {where.partition('.')[0]}, or another task"
+            if task == "MultiLabelTask":
+                fix = "leave it out, or use loss=bce and metrics of several labels, such as metrics=[average_precision,multi_label_f1]"
             yield ConfigError(f"{name} is not for {kind}", where, fix)
 
 

@@ -118,7 +118,7 @@ def _is_evaluation(folder: Path) -> bool:
 
 def measure(task: Task, outputs: Outputs, targets: torch.Tensor) -> dict[str, float]:
     """Return loss and metrics over all samples at once."""
-    meter = EpochMeter(task.parts.metrics)
+    meter = EpochMeter(task.test_metrics())
     task = task.cpu()
     loss = task.loss(outputs.raw, task.targets_for_loss(targets))
     meter.add(loss, *task.measured(outputs.raw, targets))

@@ -240,7 +240,7 @@ def _by_target(results: Results) -> dict[str, dict[str, float]]:
 
 def _intervals(results: Results) -> dict[str, tuple[float, float]]:
     """95 % intervals of the test metrics: what another draw of test samples might have given."""
-    metrics = results.task.parts.metrics
+    metrics = results.task.test_metrics()
     if isinstance(results.outputs, language_model.TokenOutputs):
         return language_model.intervals(results.outputs, metrics, results.metrics, ROUNDS)
     raw, targets = results.task.measured(results.outputs.raw, results.split.y)

@@ -54,6 +54,7 @@ class GuardReport(BaseModel):
     schema_version: int = SCHEMA
     sizes: dict[str, int]
     class_counts: dict[str, tuple[int, ...]] = {}
+    counted: str = "class"  # or label
     findings: tuple[Finding, ...] = ()
     checked: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
@@ -91,7 +92,7 @@ class GuardReport(BaseModel):
         if not counts:
             return f"{self.sizes[split]:,}"
         low, high = min(counts), max(counts)
-        return f"{self.sizes[split]:,} ({low:,}{f' to {high:,}' if high > low else ''} per class)"
+        return f"{self.sizes[split]:,} ({low:,}{f' to {high:,}' if high > low else ''} per {self.counted})"
 
 
 def many(number: int, one: str, more: str) -> str:

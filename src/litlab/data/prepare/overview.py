@@ -68,6 +68,8 @@ def _target(spec: DataSpec, reading: Reading) -> str:
         pairs = zip(spec.targets, spec.target_mean, spec.target_std, strict=True)
         amounts = [f"{_short(n)} (mean {mean:.4g}, deviation {std:.4g})" for n, mean, std in pairs]
         return _listed("target, a number" if len(amounts) == 1 else "targets, numbers", amounts)
+    if spec.task == "multi_label":
+        return _labels(spec, reading)
     name = f"target {_short(reading.target)}: " if reading.target else "target: "
     number = len(spec.classes)
     if number > MOST_CLASSES:
@@ -76,6 +78,20 @@ def _target(spec: DataSpec, reading: Reading) -> str:
     counts = spec.class_counts or ("?",) * number
     shown = [f"{_short(label)} ({n})" for label, n in zip(spec.classes, counts, strict=True)]
     return f"{name}{number} classes (in train): {', '.join(shown)}"
+
+
+def _labels(spec: DataSpec, reading: Reading) -> str:
+    """The labels with their samples in train, and how many a sample has."""
+    each = sum(spec.class_counts) / max(1, spec.sizes["train"])
+    column = "" if reading.target == ", ".join(spec.classes) else f" of {_short(reading.target)}"
+    of = f"{column if reading.target else ''} ({each:.3g} a sample)"
+    if len(spec.classes) > MOST_CLASSES:
+        first, last = _short(spec.classes[0]), _short(spec.classes[-1])
+        return f"target: {len(spec.classes)} labels{of}, from '{first}' to '{last}'"
+    pairs = zip(spec.classes, spec.class_counts, strict=True)
+    shown = ", ".join(f"{_short(label)} ({n})" for label, n in pairs)
+    word = "labels" if len(spec.classes) > 1 else "label"
+    return f"target: {len(spec.classes)} {word}{of}, in train: {shown}"
 
 
 def _splits(spec: DataSpec, reading: Reading) -> str:

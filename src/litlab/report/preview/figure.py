@@ -215,7 +215,8 @@ def _bars(axes: Axes, statistics: Statistics) -> None:
     for i, (key, _, colour) in enumerate(SPLITS):
         part = statistics.splits[key]
         counts = [(part.tokens if tokens else part.classes).get(name, 0) for name in names]
-        shares = np.array(counts) / max(1, part.looked_at if tokens else sum(counts))
+        of = {"language_model": part.looked_at, "multi_label": part.size}
+        shares = np.array(counts) / max(1, of.get(statistics.task, sum(counts)))
         places = np.arange(len(names))
         if len(names) <= DRAWN:
             left, right, low = places + 0.4 * i - 0.4, places + 0.4 * i, np.zeros(len(names))
@@ -239,8 +240,8 @@ def _bars(axes: Axes, statistics: Statistics) -> None:
     tidy(axes)
     axes.grid(visible=False, axis="x")
     axes.tick_params(labelsize=8)
-    title = "most frequent tokens" if tokens else "class balance"
-    _title(axes, title, "share of the split")
+    titles = {"language_model": "most frequent tokens", "multi_label": "samples with each label"}
+    _title(axes, titles.get(statistics.task, "class balance"), "share of the split")
 
 
 def _names(statistics: Statistics) -> list[str]:
