@@ -92,7 +92,8 @@ class GuardReport(BaseModel):
         if not counts:
             return f"{self.sizes[split]:,}"
         low, high = min(counts), max(counts)
-        return f"{self.sizes[split]:,} ({low:,}{f' to {high:,}' if high > low else ''} per {self.counted})"
+        span = f"{low:,}{f' to {high:,}' if high > low else ''}"
+        return f"{self.sizes[split]:,} ({span} per {self.counted})"
 
 
 def many(number: int, one: str, more: str) -> str:

@@ -187,17 +187,24 @@ def _check_labels_of_splits(raw: Raw, targets: dict[str, Array]) -> list[str]:
     shares = {split: y.mean(0) for split, y in targets.items()}
     same = (shares["train"] == 0) | (shares["train"] == 1)
     if same.all():
-        what, fix = "all samples of train have the same labels", "change data.split_seed, or the data"
+        what, fix = (
+            "all samples of train have the same labels",
+            "change data.split_seed, or the data",
+        )
         raise DataError(what, "data", fix)
     messages = []
     if same.any():
         names = _named(raw, same)
-        messages.append(f"nothing can be learnt of the labels {names}: all of train has it, or none")
+        messages.append(
+            f"nothing can be learnt of the labels {names}: all of train has it, or none"
+        )
     for split in ("val", "test"):
         absent = (shares[split] == 0) & ~same
         if absent.any():
             names = _named(raw, absent)
-            messages.append(f"{split} has no samples with the labels {names}: they are not measured")
+            messages.append(
+                f"{split} has no samples with the labels {names}: they are not measured"
+            )
     return messages
 
 

@@ -51,8 +51,8 @@ class Table:
     Args:
         path: The file, relative to the project's root; `.csv.gz` and the like are unpacked.
         target: Column to predict; several of them for several labels, or several numbers.
-        task: `auto` takes a target of text, or of at most 20 whole numbers, for classes, and several
-            targets of 0 and 1 for labels (multi_label).
+        task: `auto` takes a target of text, or of at most 20 whole numbers, for classes, and
+            several targets of 0 and 1 for labels (multi_label).
         val_path: A file of its own for validation; null: a share of the first.
         test_path: A file of its own for the test split, likewise.
         delimiter: Between cells; null: found from the first lines, a tab for `.tsv`.

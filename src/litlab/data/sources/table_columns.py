@@ -342,7 +342,10 @@ def amounts(rows: Mapping[str, TableRows], surveys: Sequence[Survey]) -> dict[st
 def is_label(survey: Survey) -> bool:
     """Whether a column holds nothing but 0 and 1."""
     known = survey.values is not None and survey.present == survey.numbers > 0
-    return known and {float(v.replace(survey.decimal, ".")) for v in survey.values or ()} <= {0.0, 1.0}
+    return known and {float(v.replace(survey.decimal, ".")) for v in survey.values or ()} <= {
+        0.0,
+        1.0,
+    }
 
 
 def flags(rows: Mapping[str, TableRows], surveys: Sequence[Survey]) -> dict[str, Array]:

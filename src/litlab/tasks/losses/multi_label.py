@@ -65,7 +65,7 @@ def positive_weights(
 
 
 class LabelCrossEntropy(nn.Module):
-    """Binary cross-entropy of each label, from logits; torch's `BCEWithLogitsLoss` with its weights.
+    """Binary cross-entropy of each label, from logits: torch's `BCEWithLogitsLoss`.
 
     There is no label smoothing: which labels a sample lacks is known, and smoothing towards 1/2
     would only move the thresholds, which are chosen on validation anyhow.
@@ -104,8 +104,8 @@ class LabelCrossEntropy(nn.Module):
 class LabelFocal(nn.Module):
     """Focal loss of each label, `-alpha_t (1 - p_t)^gamma log p_t`, p_t of the true answer.
 
-    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5, with its sigmoid. The
-    paper divides by the number of foreground anchors; this is the mean over samples and labels.
+    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5, with its sigmoid.
+    The paper divides by the number of foreground anchors; this is the mean over samples and labels.
 
     Args:
         spec: Data with several labels a sample.
