@@ -65,7 +65,8 @@ def _composed(overrides: Sequence[str]) -> Config:
     try:
         return _check(content, overrides)
     except ConfigError:
-        if _chooses_task(overrides) or content["data"].get("source", {}).get("task") != "auto":
+        source = content["data"]["source"]
+        if _chooses_task(overrides) or source.get("task", "fixed") not in ("auto", None):
             raise
         for task in FITTING:  # `loss=mae` is for numbers, whatever the data turn out to be
             with suppress(ConfigError):

@@ -244,11 +244,12 @@ def write_results(results: Results) -> list[Path]:
     if by_target:
         more["test_by_target"] = by_target
     if isinstance(results.task, MultiLabelTask):
-        rows = {row.name: row._asdict() for row in _label_rows(results)}
-        more["thresholds"] = {name: row["threshold"] for name, row in rows.items()}
+        more["thresholds"] = several_labels.thresholds_of(
+            results.task, results.loaded.metadata.spec
+        )
         more["test_by_label"] = {
-            name: {k: v for k, v in row.items() if k not in ("name", "threshold")}
-            for name, row in rows.items()
+            row.name: {k: v for k, v in row._asdict().items() if k not in ("name", "threshold")}
+            for row in _label_rows(results)
         }
     metrics = folder / "metrics.json"
     metrics.unlink(missing_ok=True)  # written last: with it an evaluation is whole

@@ -10,6 +10,7 @@ from litlab.data.spec import DataSpec
 from litlab.evaluation.inference import Outputs
 from litlab.report.tables import LabelRow
 from litlab.tasks.multi_label import MultiLabelTask, average_precisions
+from litlab.tasks.task import Task
 
 SEPARATOR = ";"  # between labels in a cell
 MIDDLE = 0.5  # a probability nearer to the truth is no error to show
@@ -38,7 +39,6 @@ def label_rows(
     """
     found, truth = task.decide(outputs.predictions), split.y.bool()
     hits, decided, support = (t.sum(0).tolist() for t in (found & truth, found, truth))
-    thresholds = task.thresholds.expand(len(spec.classes)).tolist()
     precisions = average_precisions(outputs.predictions.numpy(), split.y.numpy())
     return [
         LabelRow(
@@ -50,7 +50,7 @@ def label_rows(
             average_precision=float(precisions[k]),
             support=support[k],
         )
-        for k, (name, threshold) in enumerate(zip(spec.classes, thresholds, strict=True))
+        for k, (name, threshold) in enumerate(thresholds_of(task, spec).items())
     ]
 
 
@@ -84,6 +84,14 @@ def largest_errors(outputs: Outputs, split: Split, most: int) -> list[tuple[int,
     size, label = away.nan_to_num(1.0).max(1)
     order = size.argsort(descending=True, stable=True)[:most].tolist()
     return [(i, int(label[i])) for i in order if size[i] > MIDDLE]
+
+
+def thresholds_of(task: Task, spec: DataSpec) -> dict[str, float]:
+    """Return the threshold of each label; nothing for another task."""
+    if not isinstance(task, MultiLabelTask):
+        return {}
+    values = task.thresholds.expand(len(spec.classes)).tolist()
+    return dict(zip(spec.classes, values, strict=True))
 
 
 def _share(part: int, whole: int) -> float:

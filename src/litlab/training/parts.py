@@ -26,6 +26,13 @@ from litlab.utils.errors import ConfigError
 from litlab.utils.output import say
 from litlab.utils.paths import file_name
 
+TARGETS = {
+    "classification": "classes",
+    "multi_label": "several labels a sample",
+    "regression": "numbers",
+    "language_model": "tokens",
+}
+
 
 @dataclass(frozen=True)
 class RunParts:
@@ -126,7 +133,9 @@ def follow_data(
         return config
     if is_first_process():
         loss, metrics = followed.loss["_target_"].rpartition(".")[2], ", ".join(followed.metrics)
-        say(f"{spec.name}: its targets need task={spec.task} (loss {loss}; metrics {metrics})")
+        targets = TARGETS.get(spec.task, spec.task)
+        say(f"{spec.name}: the targets are {targets}, so task={spec.task} is used")
+        say(f"  loss {loss}; metrics {metrics}")
     return preflight(followed)
 
 

@@ -83,15 +83,16 @@ def _target(spec: DataSpec, reading: Reading) -> str:
 def _labels(spec: DataSpec, reading: Reading) -> str:
     """The labels with their samples in train, and how many a sample has."""
     each = sum(spec.class_counts) / max(1, spec.sizes["train"])
-    column = "" if reading.target == ", ".join(spec.classes) else f" of {_short(reading.target)}"
-    of = f"{column if reading.target else ''} ({each:.3g} a sample)"
+    columns = reading.target == ", ".join(spec.classes)  # each label is a column of its own
+    name = f"target {_short(reading.target)}" if reading.target and not columns else "target"
+    number = f"{len(spec.classes)} label{'s' if len(spec.classes) > 1 else ''}"
+    several = f"{name}: {number}, {each:.3g} a sample"
     if len(spec.classes) > MOST_CLASSES:
         first, last = _short(spec.classes[0]), _short(spec.classes[-1])
-        return f"target: {len(spec.classes)} labels{of}, from '{first}' to '{last}'"
+        return f"{several}, from '{first}' to '{last}'"
     pairs = zip(spec.classes, spec.class_counts, strict=True)
     shown = ", ".join(f"{_short(label)} ({n})" for label, n in pairs)
-    word = "labels" if len(spec.classes) > 1 else "label"
-    return f"target: {len(spec.classes)} {word}{of}, in train: {shown}"
+    return f"{several} (in train): {shown}"
 
 
 def _splits(spec: DataSpec, reading: Reading) -> str:
@@ -121,7 +122,7 @@ def doubts(spec: DataSpec, reading: Reading) -> list[str]:
     """Return warnings of what was probably meant otherwise; none of it stops."""
     found = list(reading.doubts)
     if spec.task == "classification":
-        found += _of_classes(spec.classes)
+        found += _of_classes(spec.classes, _source(spec))
     many = {split: share for split, share in reading.unknown.items() if share > MANY_UNKNOWN}
     if many:
         shares = ", ".join(f"{split} {share:.0%}" for split, share in many.items())
@@ -154,9 +155,9 @@ def _known_tokens(spec: DataSpec) -> str:
     return "set data.source.tokenizer=bpe, or lower data.source.min_frequency"
 
 
-def _of_classes(classes: Sequence[str]) -> list[str]:
+def _of_classes(classes: Sequence[str], source: Mapping[str, object]) -> list[str]:
     numbers = [number for number in map(_number, classes) if number is not None]
-    found = _alike(classes) + _joined(classes) + _no_classes(classes)
+    found = _alike(classes) + _joined(classes, source) + _no_classes(classes)
     if len(numbers) == len(classes):
         if any(not number.is_integer() for number in numbers):
             found.append(
@@ -182,15 +183,18 @@ def _alike(classes: Sequence[str]) -> list[str]:
     return [f"classes that look the same: {shown}; write each class in one way"]
 
 
-def _joined(classes: Sequence[str]) -> list[str]:
+def _joined(classes: Sequence[str], source: Mapping[str, object]) -> list[str]:
     """Classes made of other classes: several labels in one cell."""
     known = set(classes)
     for label in classes:
         for separator in "|;,+ ":
             parts = [part.strip() for part in label.split(separator)]
             if len(parts) > 1 and set(parts) <= known:
-                what = f"class '{_short(label)}' combines other classes: several labels per sample"
-                return [f"{what} are not supported, so each combination is a separate class"]
+                what = f"class '{_short(label)}' combines other classes, and is a class of its own"
+                fix = "for several labels a sample, give a column of 0 and 1 for each"
+                if "label_separator" in source:
+                    fix = f"for several labels a text: 'data.source.label_separator={separator}'"
+                return [f"{what}; {fix}"]
     return []
 
 

@@ -10,7 +10,6 @@ from numpy.lib import format as npy
 
 from litlab.data.prepare.source_files import require_file, user_path
 from litlab.data.raw import Raw, Reading, number_classes
-from litlab.data.sources.text import SINGLE
 from litlab.data.spec import Array
 from litlab.utils.errors import ConfigError, DataError, nearest
 
@@ -272,7 +271,11 @@ class Npz:
             y = y[:, 0]  # as Keras keeps CIFAR-10's
         if y.ndim != 1:
             one_hot = y.ndim == 2 and y.dtype.kind in "iufb" and bool((y.sum(1) == 1).all())
-            fix = "save class numbers (N,): y.argmax(1)" if one_hot else SINGLE
+            fix = (
+                "save class numbers (N,): y.argmax(1)"
+                if one_hot
+                else "several labels are 0 or 1 each"
+            )
             raise self._misfit(name, f"labels of shape {y.shape}", fix)
         if y.dtype.kind == "f":
             fix = "give integers: y.astype(int); or set data.source.task=regression task=regression"
