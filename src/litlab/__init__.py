@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from litlab.data.datamodule import DataModule
     from litlab.data.spec import DataSpec
     from litlab.evaluation.run import Run, runs
+    from litlab.tasks.multi_label import MultiLabelTask
     from litlab.tasks.task import ClassificationTask, LanguageModelTask, RegressionTask
     from litlab.training.crossval import cross_validate
     from litlab.training.run import train
@@ -42,6 +43,7 @@ _PUBLIC = {
     "DataSpec": "litlab.data.spec:DataSpec",
     "models": "litlab.models:",
     "ClassificationTask": "litlab.tasks.task:ClassificationTask",
+    "MultiLabelTask": "litlab.tasks.multi_label:MultiLabelTask",
     "RegressionTask": "litlab.tasks.task:RegressionTask",
     "LanguageModelTask": "litlab.tasks.task:LanguageModelTask",
     **{
@@ -69,6 +71,7 @@ __all__ = [
     "Interrupted",
     "LanguageModelTask",
     "LitlabError",
+    "MultiLabelTask",
     "NonFiniteError",
     "RegressionTask",
     "Run",

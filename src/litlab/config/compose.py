@@ -61,16 +61,16 @@ def _composed(overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: It fits no task.
     """
-    content = compose(overrides)
     try:
-        return _check(content, overrides)
+        return _check(compose(overrides), overrides)
     except ConfigError:
-        source = content["data"]["source"]
-        if _chooses_task(overrides) or source.get("task", "fixed") not in ("auto", None):
+        if _chooses_task(overrides):
             raise
         for task in FITTING:  # `loss=mae` is for numbers, whatever the data turn out to be
             with suppress(ConfigError):
-                return _check(compose([*overrides, f"task={task}"]), overrides)
+                content = compose([*overrides, f"task={task}"])
+                if content["data"]["source"].get("task", "fixed") in ("auto", None):
+                    return _check(content, overrides)
         raise
 
 

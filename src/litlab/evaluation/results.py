@@ -75,7 +75,7 @@ def _wrong_labels(
             confidence=float(outputs.predictions[i, k]),
             about=spec.classes[k],
         )
-        for i, k in several_labels.largest_errors(outputs, split, MOST)
+        for i, k in several_labels.largest_errors(task, outputs, split, MOST)
     ]
 
 
@@ -126,14 +126,14 @@ def _classified(outputs: Outputs, split: Split, spec: DataSpec) -> Found:
 
 def _labelled(outputs: Outputs, split: Split, spec: DataSpec, task: MultiLabelTask) -> Found:
     actual, predicted = several_labels.decisions(task, outputs, split, spec)
-    pairs = several_labels.largest_errors(outputs, split, MOST)
+    pairs = several_labels.largest_errors(task, outputs, split, MOST)
     cells = [
         [_cut("; ".join(names)) or decode.NO_LABEL for names in (actual[i], predicted[i])]
         + [f"{spec.classes[k]} {100 * outputs.predictions[i, k]:.1f} %"]
         for i, k in pairs
     ]
     columns = ["Actual", "Predicted", "Most wrong"]
-    note = "The test samples with a probability furthest from the truth, and the label it is of."
+    note = "Test samples with a wrong label, and the wrong label whose probability is furthest off."
     return [i for i, _ in pairs], "Largest errors", note, columns, cells
 
 

@@ -13,7 +13,6 @@ from litlab.tasks.multi_label import MultiLabelTask, average_precisions
 from litlab.tasks.task import Task
 
 SEPARATOR = ";"  # between labels in a cell
-MIDDLE = 0.5  # a probability nearer to the truth is no error to show
 
 
 def names_of(spec: DataSpec, decided: torch.Tensor) -> list[list[str]]:
@@ -78,12 +77,15 @@ def decisions(
     return names_of(spec, split.y.bool()), names_of(spec, task.decide(outputs.predictions))
 
 
-def largest_errors(outputs: Outputs, split: Split, most: int) -> list[tuple[int, int]]:
-    """Return samples and labels of the probabilities furthest from the truth, a sample once."""
-    away = (outputs.predictions - split.y.float()).abs()
-    size, label = away.nan_to_num(1.0).max(1)
+def largest_errors(
+    task: MultiLabelTask, outputs: Outputs, split: Split, most: int
+) -> list[tuple[int, int]]:
+    """Return samples with a wrong label, and that label: those furthest from the truth first."""
+    wrong = task.decide(outputs.predictions) != split.y.bool()
+    away = (outputs.predictions - split.y.float()).abs().nan_to_num(1.0)
+    size, label = torch.where(wrong, away, -1.0).max(1)
     order = size.argsort(descending=True, stable=True)[:most].tolist()
-    return [(i, int(label[i])) for i in order if size[i] > MIDDLE]
+    return [(i, int(label[i])) for i in order if size[i] >= 0]
 
 
 def thresholds_of(task: Task, spec: DataSpec) -> dict[str, float]:

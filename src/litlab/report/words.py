@@ -83,7 +83,7 @@ def lead(
     trained = f"{model} was trained on {counted(spec.sizes.get('train', 0), noun)} of {spec.name}"
     aim = f"to tell {len(spec.classes)} classes apart"
     if spec.task == "multi_label":
-        aim = f"to find which of {counted(len(spec.classes), 'label')} a sample has"
+        aim = f"to find which of {counted(len(spec.classes), 'label')} a {noun} has"
     elif spec.task == "regression":
         few = len(spec.targets) <= 3
         aim = f"to predict {listed(spec.targets) if few else f'{len(spec.targets)} targets'}"

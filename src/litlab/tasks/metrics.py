@@ -30,8 +30,8 @@ def build_metrics(
     for name, node in nodes.items():
         where = f"metrics.{name}"
         known = _parameters(locate(node["_target_"], where, trust))
-        extra = {key: num_classes for key in ("num_classes", "num_labels") if key in known}
-        extra = extra if num_classes else {}
+        numbers = [key for key in ("num_classes", "num_labels") if key in known and num_classes]
+        extra: dict[str, Any] = dict.fromkeys(numbers, num_classes)
         built[name] = build({**extra, **node}, where=where, trust=trust)
     return built
 

@@ -197,7 +197,8 @@ def imbalance(
             check="imbalance",
             stops=False,
             count=len(details),
-            message=f"{'label' if sizes else 'class'} frequencies differ between splits by more than chance: {shown}",
+            message=f"{'label' if sizes else 'class'} frequencies differ between splits by more"
+            f" than chance: {shown}",
             details=tuple(details),
         )
     ]

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from litlab.config.quoting import quoted
 from litlab.data.raw import Reading
 from litlab.data.spec import SPLITS, Column, DataSpec
 from litlab.utils.errors import DataError
@@ -193,7 +194,8 @@ def _joined(classes: Sequence[str], source: Mapping[str, object]) -> list[str]:
                 what = f"class '{_short(label)}' combines other classes, and is a class of its own"
                 fix = "for several labels a sample, give a column of 0 and 1 for each"
                 if "label_separator" in source:
-                    fix = f"for several labels a text: 'data.source.label_separator={separator}'"
+                    setting = quoted(f"data.source.label_separator={separator}")
+                    fix = f"for several labels a text, set {setting}"
                 return [f"{what}; {fix}"]
     return []
 

@@ -209,5 +209,5 @@ def _check_labels_of_splits(raw: Raw, targets: dict[str, Array]) -> list[str]:
 
 
 def _named(raw: Raw, chosen: Array) -> str:
-    names = [raw.classes[place] for place in np.flatnonzero(chosen)]
+    names = [raw.classes[place] for place in np.flatnonzero(chosen).tolist()]
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
