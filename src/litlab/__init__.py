@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from litlab.data.inspect import inspect
     from litlab.data.spec import DataSpec
     from litlab.evaluation.run import Run, runs
+    from litlab.tasks.multi_label import MultiLabelTask
     from litlab.tasks.task import ClassificationTask, LanguageModelTask, RegressionTask
     from litlab.training.crossval import cross_validate
     from litlab.training.run import train
@@ -44,6 +45,7 @@ _PUBLIC = {
     "DataSpec": "litlab.data.spec:DataSpec",
     "models": "litlab.models:",
     "ClassificationTask": "litlab.tasks.task:ClassificationTask",
+    "MultiLabelTask": "litlab.tasks.multi_label:MultiLabelTask",
     "RegressionTask": "litlab.tasks.task:RegressionTask",
     "LanguageModelTask": "litlab.tasks.task:LanguageModelTask",
     **{
@@ -71,6 +73,7 @@ __all__ = [
     "Interrupted",
     "LanguageModelTask",
     "LitlabError",
+    "MultiLabelTask",
     "NonFiniteError",
     "RegressionTask",
     "Run",

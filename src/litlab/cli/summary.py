@@ -113,6 +113,13 @@ def show_replay(replay: "Replay") -> None:
     console.print(table(f"epoch {nth_epoch(replay.epoch)}, step {replay.step}", rows))
 
 
+def listed_thresholds(thresholds: dict[str, float]) -> str:
+    """Return the labels' thresholds in a line."""
+    shown = [f"{label} {number(value)}" for label, value in list(thresholds.items())[:8]]
+    more = f" and {len(thresholds) - 8} more" if len(thresholds) > 8 else ""
+    return f"{', '.join(shown)}{more}"
+
+
 def show_summary(folder: Path) -> None:
     """Print it: read from the evaluation's files, nothing is computed."""
     metrics, run = read_results(folder)
@@ -123,6 +130,9 @@ def show_summary(folder: Path) -> None:
         interval = f"  (95 %: {number(low_high[0])} to {number(low_high[1])})" if low_high else ""
         # null stands for NaN or infinity.
         rows[f"test {name}"] = ("not finite" if value is None else number(value)) + interval
+    if metrics.get("thresholds"):
+        shown = listed_thresholds(metrics["thresholds"])
+        rows["thresholds"] = f"{shown}  (chosen on validation)"
     rows["report"] = short(folder / "report.html")
     rows["checkpoint"] = short(project_root() / run["checkpoint"])
     rows["run"] = f"{run['run_id']} in experiment {run['experiment']}"

@@ -26,6 +26,15 @@ from litlab.utils.redact import redact, remember
 COMPOSED = 'give what litlab.compose("data=digits", ...) returns'
 SEARCH_PATH = "pkg://litlab.conf"  # by which DVC finds an installed litlab's conf/
 MAIN_FILES = ("base.yaml", "config.yaml", "project.yaml")
+# The settings of the split of which it matters whether the user has given them.
+TYPED = frozenset({"data.val_fraction", "data.split_seed", "data.stratify"})
+TASKS = {  # of litlab, with the kind of targets that each is for: the names of conf/task, too
+    "litlab.tasks.task.ClassificationTask": "classification",
+    "litlab.tasks.multi_label.MultiLabelTask": "multi_label",
+    "litlab.tasks.task.RegressionTask": "regression",
+    "litlab.tasks.task.LanguageModelTask": "language_model",
+}
+FITTING = ("regression", "multi_label")  # tasks to try, where the default one does not fit
 HEADER = "# Written by `litlab params` and by `dvc exp run`; edit conf/ instead.\n"
 
 
@@ -36,12 +45,7 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
         ConfigError: It names something unknown or holds a value out of range.
     """
     if params is None:
-        overrides = auto_data.expand(overrides)
-        config = check_config(compose(overrides), origin="the command line and conf/")
-        typed = {override.lstrip("+").partition("=")[0] for override in overrides}
-        config.data._typed = frozenset({"data.val_fraction", "data.split_seed"} & typed)
-        config._overrides = tuple(overrides)
-        return config
+        return _composed(auto_data.expand(overrides))
     if overrides:
         raise ConfigError(
             "--params and overrides exclude each other",
@@ -51,6 +55,68 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
     content = read(params)
     _refuse_secrets(content, params)
     return check_config(content, origin=str(params))
+
+
+def _composed(overrides: Sequence[str]) -> Config:
+    """Return conf/ with overrides, checked; where the data decide the task, with one that fits.
+
+    Raises:
+        ConfigError: It fits no task.
+    """
+    try:
+        return _check(compose(overrides), overrides)
+    except ConfigError:
+        if _chooses_task(overrides):
+            raise
+        for task in FITTING:  # `loss=mae` is for numbers, whatever the data turn out to be
+            with suppress(ConfigError):
+                content = compose([*overrides, f"task={task}"])
+                if content["data"]["source"].get("task", "fixed") in ("auto", None):
+                    return _check(content, overrides)
+        raise
+
+
+def _check(content: dict[str, Any], overrides: Sequence[str]) -> Config:
+    config = check_config(content, origin="the command line and conf/")
+    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    config.data._typed = frozenset(TYPED & typed)
+    config._overrides = tuple(overrides)
+    return config
+
+
+def _chooses_task(overrides: Sequence[str]) -> bool:
+    return any(o.lstrip("+~").partition("=")[0] in ("task", "task._target_") for o in overrides)
+
+
+def follow_targets(config: Config, task: str, name: str) -> Config:
+    """Return a configuration with the task that the targets ask for, its loss and its metrics.
+
+    What the user chose stays: a task on the command line, one of their own, and all that is set
+    besides it. A configuration that was read from a file stays as it is.
+
+    Args:
+        config: A checked configuration.
+        task: Of the data, as a DataSpec has it.
+        name: Of the data.
+
+    Raises:
+        ConfigError: Other settings of the command line do not fit that task.
+    """
+    overrides = config._overrides
+    has = TASKS.get(config.task["_target_"])
+    if overrides is None or task not in TASKS.values() or has in (None, task):
+        return config
+    if _chooses_task(overrides):
+        return config
+    try:
+        found = load([*overrides, f"task={task}"])
+    except ConfigError as error:
+        what = f"the targets of '{name}' need task={task}, with which this does not fit: "
+        raise ConfigError(f"{what}{error.what}", error.where, error.fix) from None
+    parts = {key: getattr(found, key) for key in ("task", "loss", "metrics", "plot", "monitor")}
+    followed = config.model_copy(update={**parts, "monitor_mode": found.monitor_mode})
+    followed._overrides = found._overrides
+    return followed
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ COMPONENTS = (
     "litlab.tasks.optim.optimizers.",
     "litlab.tasks.perplexity.",
     "litlab.tasks.optim.schedules.",
+    "litlab.tasks.multi_label.",
     "litlab.tasks.task.",
 )
 LIBRARIES = (

@@ -207,4 +207,4 @@ NUM_GIVEN: dict[str, int | tuple[str, ...]] = {
     "scheduler": 2,  # optimizer, horizon
 }
 # Passed by keyword to constructors that have it, unless the configuration sets it.
-GIVEN_BY_NAME = {"metrics": ("num_classes",)}
+GIVEN_BY_NAME = {"metrics": ("num_classes", "num_labels")}

@@ -19,7 +19,7 @@ _ENDING = re.compile(rb',\n  "sha256": "(?P<digest>[0-9a-f]{64})"\n}\n\Z')
 Array = npt.NDArray[Any]
 # "other": a LightningDataModule of the user's own, of which nothing is known.
 Kind = Literal["image", "sequence", "tabular", "text", "other"]
-TaskKind = Literal["classification", "regression", "language_model", "other"]
+TaskKind = Literal["classification", "multi_label", "regression", "language_model", "other"]
 
 
 class Column(BaseModel):
@@ -47,6 +47,9 @@ class DataSpec(BaseModel):
     the longest text that is kept. `mean` and `std` are of the train split alone, one number a
     channel (image, sequence) or a feature (tabular), in the units the model sees before
     normalization: images in [0, 1].
+
+    `classes` are the names of the classes, or of the labels of a `multi_label` task, in which a
+    sample has any number of them. `class_counts` are samples of train that have each one.
 
     `columns` describe a table whose columns were fitted: the numeric ones come first, then the
     categorical ones as codes, whose mean is 0 and std 1. `tokenizer` is the JSON of the library of

@@ -70,6 +70,9 @@ def describe(split: Split, spec: DataSpec, batches: Iterable[torch.Tensor]) -> S
         y = split.y.numpy()
         targets = dict(zip(spec.targets, ranges(y), strict=True))
         histogram = _histogram(y[:, 0])
+    elif spec.task == "multi_label":
+        counts = split.y.sum(0, dtype=torch.int64).tolist()
+        classes = dict(zip(spec.classes, counts, strict=True))
     else:
         counts = torch.bincount(split.y, minlength=len(spec.classes)).tolist()
         classes = dict(zip(spec.classes, counts, strict=True))

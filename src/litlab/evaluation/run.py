@@ -147,7 +147,8 @@ class Run:
 
         Returns:
             For classes, the columns "input", "prediction", "confidence" (from 0 to 1) and a
-            probability "p(CLASS)" for each class; else "input" and each target in its own unit.
+            probability "p(CLASS)" for each class; for several labels, "input", the list "labels"
+            and each one's probability "p(LABEL)"; else "input" and each target in its own unit.
 
         Raises:
             CheckpointError: The checkpoint cannot be used, or is of a language model.

@@ -20,13 +20,15 @@ MAX_TARGETS = 6  # figures of about 60 kB each; the page is to stay under 600 kB
 class Mistake:
     """One test sample that the model got wrong, and how sure it was.
 
-    `sample` is a uint8 image `(C, H, W)`; `confidence` is in [0, 1].
+    `sample` is a uint8 image `(C, H, W)`; `confidence` is in [0, 1]: of the prediction, or with
+    several labels of the one that it is `about`.
     """
 
     sample: NDArray[np.uint8]
     actual: str
     predicted: str
     confidence: float
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ class ReportRecord:
         metrics: Split to metric to value: "test", and "val" at the best epoch.
         history: One row an epoch; see `figures.learning_curves`.
         best_epoch: The epoch whose checkpoint was kept, from 0; the page counts from 1.
-        actual: Truth of the test split: class names `(N,)`, or numbers `(N,)` or `(N, T)`.
-        predicted: Predictions of the test split, shaped like `actual`.
+        actual: Truth of the test split: class names `(N,)`, 0 or 1 of each label `(N, K)`, or
+            numbers `(N,)` or `(N, T)`.
+        predicted: Predictions of the test split, shaped like `actual`; of labels, probabilities.
         confidence: `(N,)` probabilities of the predicted class, where there are any.
         intervals: Test metric to its 95 % interval.
         run: Facts of the run, such as run_id, git_commit, git_dirty, device, duration_seconds.
@@ -67,6 +70,7 @@ class ReportRecord:
         mistakes: The most confidently wrong test samples; only images are shown.
         worst: The worst predictions of other samples.
         by_target: Of several targets, each one's metrics on the test split.
+        labels: Of several labels a sample, each one's.
         written: What a language model writes.
         drawn: Wide figures that have been drawn already, as PNG: "learning_curves",
             "confusion_matrix" and "predicted_TARGET".
@@ -90,6 +94,7 @@ class ReportRecord:
     mistakes: Sequence[Mistake] = ()
     worst: WorstSamples | None = None
     by_target: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    labels: Sequence[tables.LabelRow] = ()
     written: str = ""
     drawn: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -126,7 +131,7 @@ def render(record: ReportRecord) -> str:
         metric_rows=tables.metric_rows(record.metrics, record.intervals),
         target_names=list(dict.fromkeys(m for row in record.by_target.values() for m in row)),
         curves=_curves(record) if quantities(record.history) else None,
-        results=_classified(record) if by_class else _regressed(record),
+        results=_results(record, by_class),
         class_rows=tables.class_rows(record.actual, record.predicted, spec) if by_class else [],
         mistakes=_gallery(record),
         more_targets=max(0, len(spec.targets) - MAX_TARGETS),
@@ -163,6 +168,32 @@ def _curves(record: ReportRecord) -> _Picture:
         record.history, record.best_epoch, columns
     )
     return _picture(draw, alt + ".", record.drawn.get("learning_curves"))
+
+
+def _results(record: ReportRecord, by_class: bool) -> list[_Picture]:
+    if record.labels:
+        return _labelled(record)
+    return _classified(record) if by_class else _regressed(record)
+
+
+def _labelled(record: ReportRecord) -> list[_Picture]:
+    actual, predicted = np.asarray(record.actual), np.asarray(record.predicted)
+    some = min(len(record.labels), figures.MAX_CURVES)
+    of = f"the {some} most frequent labels" if some < len(record.labels) else "each label"
+    curves = figures.precision_recall(actual, predicted, record.labels)
+    bars = figures.label_bars(record.labels, len(actual))
+    return [
+        _Picture(
+            figures.data_uri(figures.png(curves)),
+            "",
+            f"Precision by recall of {of}; the dot is where the label's threshold lies.",
+        ),
+        _Picture(
+            figures.data_uri(figures.png(bars)),
+            "",
+            "Average precision of each label, and what guessing would have: the label's share.",
+        ),
+    ]
 
 
 def _classified(record: ReportRecord) -> list[_Picture]:

@@ -499,8 +499,9 @@ def _notes(page: Page, left: float, top: float, notes: Sequence[str]) -> float:
 def _bars(page: Page, top: float, statistics: Statistics) -> float:
     """Draw how often each class, or each of the most frequent tokens, occurs in each split."""
     tokens = statistics.task == "language_model"
+    labels = statistics.task == "multi_label"  # of which a sample has several, or none
     parts = [
-        (part.tokens if tokens else part.classes, part.looked_at, colour)
+        (part.tokens if tokens else part.classes, part.size if labels else part.looked_at, colour)
         for part, colour in ((statistics.splits[key], colour) for key, _, colour in SPLITS)
     ]
     train = parts[0][0]
@@ -511,13 +512,13 @@ def _bars(page: Page, top: float, statistics: Statistics) -> float:
         notes = [f"the {ROWS // 2} most and the {ROWS // 2} least frequent of {len(train)} classes"]
     shares = [
         [
-            counts.get(name, 0) / max(1, looked_at if tokens else sum(counts.values()))
+            counts.get(name, 0) / max(1, number if tokens or labels else sum(counts.values()))
             for name in names
         ]
-        for counts, looked_at, _ in parts
+        for counts, number, _ in parts
     ]
     scale = BAR / (max(map(max, shares), default=0) or 1)
-    title = "most frequent tokens" if tokens else "classes"
+    title = "most frequent tokens" if tokens else "labels" if labels else "classes"
     top = _heading(page, MARGIN, top, title, "number and share in train")
     for row, name in enumerate(names):
         page.text(MARGIN, top, cut(name.replace(" ", "␣") if tokens else name, 18))

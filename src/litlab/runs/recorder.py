@@ -225,6 +225,8 @@ class Recording:
         kind = (
             f"{len(spec.classes)} classes" if spec.classes else f"target {', '.join(spec.targets)}"
         )
+        if spec.task == "multi_label":
+            kind = f"{len(spec.classes)} labels"
         if spec.task == "language_model":
             kind = f"{spec.vocab_size:,} tokens"
         return f"{spec.name}: {spec.kind} {shape}, {kind}, {sizes}"

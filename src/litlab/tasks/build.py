@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from litlab.config.compose import TASKS
 from litlab.config.instantiate import build
 from litlab.config.schema import Config
 from litlab.data.spec import DataSpec
@@ -90,15 +91,10 @@ def use_settings(task: Task, config: Config) -> None:
 
 def _require_task(config: Config, spec: DataSpec) -> None:
     """Refuse litlab's own task for another kind of targets, before its parts complain of it."""
-    own = {
-        "classification": "ClassificationTask",
-        "regression": "RegressionTask",
-        "language_model": "LanguageModelTask",
-    }
-    module, _, name = config.task["_target_"].rpartition(".")
-    if module == Task.__module__ and name in own.values() and name != own[spec.task]:
+    target = config.task["_target_"]
+    if target in TASKS and TASKS[target] != spec.task:
         raise ConfigError(
-            f"{name} does not fit '{spec.name}', whose task is {spec.task}",
+            f"{target.rpartition('.')[2]} does not fit '{spec.name}', whose task is {spec.task}",
             "task",
             f"set task={spec.task}",
         )
@@ -162,6 +158,9 @@ def _samples(spec: DataSpec, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.ones(shape, dtype=torch.long) if spec.kind == "text" else torch.zeros(shape)
     if spec.task == "regression":
         return x, torch.tensor([spec.target_mean] * number)
+    if spec.task == "multi_label":
+        cells = torch.arange(number * spec.num_outputs) % 2
+        return x, cells.reshape(number, -1).to(torch.uint8)
     if spec.task == "language_model":
         return x, torch.arange(x.numel()).view(shape) % spec.num_outputs
     return x, torch.arange(number) % spec.num_outputs

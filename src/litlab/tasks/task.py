@@ -183,6 +183,10 @@ class Task(pl.LightningModule):
         """Return outputs in the form that the loss takes; unchanged by default."""
         return outputs
 
+    def test_metrics(self) -> Mapping[str, Metric]:
+        """Return the metrics that an evaluation computes; those of training by default."""
+        return self.parts.metrics
+
     @abstractmethod
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return predictions in the user's terms."""

@@ -9,21 +9,31 @@ from types import NoneType
 import lightning.pytorch as pl
 from torch import nn
 
-from litlab.config.compose import COMPOSED
+from litlab.config.compose import COMPOSED, follow_targets
 from litlab.config.constraints import GIVEN
 from litlab.config.schema import Config
 from litlab.data.datamodule import ArrayDataModule, DataModule
+from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
+from litlab.distributed.launch import is_first_process
 from litlab.runs.checkpoint.resume import Interruption, check_fits
 from litlab.tasks import own_module
 from litlab.tasks.build import build_task
 from litlab.tasks.task import Task
 from litlab.training.freeze import freeze
-from litlab.training.preflight import check_with_data
+from litlab.training.preflight import check_with_data, preflight
 from litlab.training.warm_start import WarmStart, init_from
 from litlab.utils import seeding
 from litlab.utils.errors import ConfigError, refuse, require
+from litlab.utils.output import say
 from litlab.utils.paths import file_name
+
+TARGETS = {
+    "classification": "classes",
+    "multi_label": "several labels a sample",
+    "regression": "numbers",
+    "language_model": "tokens",
+}
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,39 @@ def as_recorded(
         named = {"name": _name(type(data)), "path": None, "source": source}
         changes["data"] = config.data.model_copy(update=named)
     return config.model_copy(update=changes)
+
+
+def follow_data(
+    config: Config, data: pl.LightningDataModule | None = None, prepared: Path | None = None
+) -> Config:
+    """Return a configuration whose task is that of the data's targets, where the user chose none.
+
+    Args:
+        config: The configuration.
+        data: A LightningDataModule given in Python.
+        prepared: Folder of the prepared data; data/prepared/<name> if None.
+
+    Raises:
+        ConfigError: What was set besides does not fit that task.
+        DataError: The data cannot be prepared.
+    """
+    if data is not None:
+        spec = getattr(data, "spec", None)
+        if not isinstance(spec, DataSpec):
+            return config
+    elif own_module.is_own_data(config):
+        return config
+    else:
+        _, spec = open_or_prepare(config.data, config.trust, prepared)
+    followed = follow_targets(config, spec.task, spec.name)
+    if followed is config:
+        return config
+    if is_first_process():
+        loss, metrics = followed.loss["_target_"].rpartition(".")[2], ", ".join(followed.metrics)
+        targets = TARGETS.get(spec.task, spec.task)
+        say(f"{spec.name}: the targets are {targets}, so task={spec.task} is used")
+        say(f"  loss {loss}; metrics {metrics}")
+    return preflight(followed)
 
 
 def _without_unused(config: Config) -> dict[str, object]:

@@ -29,7 +29,7 @@ from litlab.training.callbacks.nan_guard import NaNGuard
 from litlab.training.callbacks.optimizer_changes import OptimizerChanges
 from litlab.training.dvc_stage import Output
 from litlab.training.finders import find_settings, settings_of
-from litlab.training.parts import RunParts, as_recorded, build_parts, require_arguments
+from litlab.training.parts import RunParts, as_recorded, build_parts, follow_data, require_arguments
 from litlab.training.preflight import preflight
 from litlab.training.profiling import reports
 from litlab.training.replay import FailedStepWriter
@@ -82,6 +82,8 @@ def train(
     out = None if out is None else Path(out)
     prepared = None if prepared is None else Path(prepared)
     config = preflight(as_recorded(config, task, data, monitor))
+    if task is None:
+        config = follow_data(config, data, prepared)
     resume = Resume() if resume is True else resume or None
     with ExitStack() as locks:
         output = _lock_output(config, out, resume, locks)

@@ -8,6 +8,7 @@ import torch
 
 from litlab.config import auto_data
 from litlab.config import compose as configuration
+from litlab.config.compose import follow_targets
 from litlab.config.schema import Config
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
@@ -81,6 +82,7 @@ class Tuner:
         self.composer = Composer(self.base)
         self.space.check(self.composer)
         self.spec = _spec(self.config)
+        self._follow_data()
         names = settings.objectives or [self.config.monitor]
         self.objectives = _objectives(self.config, self.spec, names, list(settings.space))
         self.folder = runs_folder() / settings.name
@@ -99,6 +101,13 @@ class Tuner:
                 where = f"study.objectives={self.settings.objectives}"
                 raise ConfigError(error.what, where, error.fix) from None
             raise
+
+    def _follow_data(self) -> None:
+        """Tune with the task of the data's targets, where the user chose none."""
+        followed = follow_targets(self.config, self.spec.task, self.spec.name)
+        if followed is not self.config and followed._overrides is not None:
+            self.base, self.config = list(followed._overrides), followed
+            self.composer = Composer(self.base)
 
     def _open(self) -> TrialStudy:
         settings = self.settings

@@ -25,6 +25,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run on the test split and write its report; nothing else reads that split."""
     trust_of_project(trust := list(trust or []))
+    from litlab.cli.summary import listed_thresholds
     from litlab.evaluation.evaluate import evaluate as measure
     from litlab.runs.folder import is_latest
     from litlab.utils.output import number, say
@@ -37,9 +38,12 @@ def evaluate(
             metrics={f"test/{name}": value for name, value in result.metrics.items()},
             seconds=result.record.seconds,
             report=str(result.folder / "report.html"),
+            **({"thresholds": result.thresholds} if result.thresholds else {}),
         )
     values = "  ".join(f"test/{name} {number(value)}" for name, value in result.metrics.items())
     say(f"{result.record.run_name}: {values}")
+    if result.thresholds:
+        say(f"thresholds, chosen on validation: {listed_thresholds(result.thresholds)}")
     again = "; `litlab report` shows it again" if is_latest(result.folder) else ""
     say(f"report: {short(result.folder / 'report.html')}{again}")
     exit_if_unsent(result.all_sent)

@@ -20,6 +20,8 @@ from litlab.data.leakage.samples import SampleDigests, target_digests
 from litlab.data.leakage.texts import FEWEST, Wordings, normalize, words_of
 from litlab.data.spec import SPLITS, Array, Kind, TaskKind
 
+COUNTED = ("classification", "multi_label")  # tasks whose classes or labels have frequencies
+
 
 class LeakageCheck:
     """Sees every sample once, in chunks, and remembers some dozen bytes of each.
@@ -82,6 +84,8 @@ class LeakageCheck:
         self.samples.add(split, index, inputs, target_digests(y, len(index)))
         if self.task == "classification" and y is not None:
             self.counts[split] += np.bincount(y, minlength=len(self.classes))
+        elif self.task == "multi_label" and y is not None:
+            self.counts[split] += y.sum(0, dtype=np.int64)
         if group is not None:
             self.groups = self.groups or Groups()
             self.groups.add(split, index, group)
@@ -118,16 +122,18 @@ class LeakageCheck:
         if self.task != "language_model":
             checked.append("label_noise")
             findings += label_noise(self.samples)
-        if self.task == "classification":
+        sizes = np.bincount(self.samples.split, minlength=len(SPLITS)).tolist()
+        if self.task in COUNTED:
             checked.append("imbalance")
-            findings += imbalance(self.counts, self.classes)
+            of = dict(zip(SPLITS, sizes, strict=True)) if self.task == "multi_label" else None
+            findings += imbalance(self.counts, self.classes, of)
         checked.append("drift")
         findings += self.drift.found()
-        sizes = np.bincount(self.samples.split, minlength=len(SPLITS)).tolist()
         counts = {split: tuple(n.tolist()) for split, n in self.counts.items()}
         return LeakageReport(
             sizes=dict(zip(SPLITS, sizes, strict=True)),
-            class_counts=counts if self.task == "classification" else {},
+            class_counts=counts if self.task in COUNTED else {},
+            counted="label" if self.task == "multi_label" else "class",
             findings=tuple(findings),
             checked=tuple(checked),
             notes=tuple(self.notes),

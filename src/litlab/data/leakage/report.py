@@ -62,6 +62,7 @@ class LeakageReport(BaseModel):
     schema_version: int = SCHEMA
     sizes: dict[str, int]
     class_counts: dict[str, tuple[int, ...]] = {}
+    counted: str = "class"  # or label
     findings: tuple[Finding, ...] = ()
     checked: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
@@ -126,7 +127,8 @@ class LeakageReport(BaseModel):
         if not counts:
             return f"{self.sizes[split]:,}"
         low, high = min(counts), max(counts)
-        return f"{self.sizes[split]:,} ({low:,}{f' to {high:,}' if high > low else ''} per class)"
+        span = f"{low:,}{f' to {high:,}' if high > low else ''}"
+        return f"{self.sizes[split]:,} ({span} per {self.counted})"
 
 
 def many(number: int, one: str, more: str) -> str:

@@ -34,6 +34,7 @@ CHUNK_BYTES = 8 * 2**20  # of stored values at a time
 CHUNK_ROWS = 8192  # where a sample's size is not known before it is encoded
 COPIES = ("exact_duplicates", "near_duplicates")
 DTYPES = {"image": "uint8", "text": "int32"}
+TARGETS = {"regression": np.float32, "multi_label": np.uint8}
 
 
 def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) -> DataSpec:
@@ -295,9 +296,8 @@ class _Preparation:
 
     def _targets(self, split: str) -> Array:
         rows = self.rows[split]
-        regression = self.raw.task == "regression"
         targets: Array = self.raw.parts[rows.part][1][rows.rows]
-        return targets.astype(np.float32 if regression else np.int64)
+        return targets.astype(TARGETS.get(self.raw.task, np.int64))
 
     def _chunks(self, split: str) -> Iterator[tuple[Array, Any]]:
         """Pairs of row numbers in the part, and what the source has there."""
@@ -355,6 +355,8 @@ class _Preparation:
         if raw.task == "classification":
             counts = np.bincount(train, minlength=len(raw.classes))
             described["class_counts"] = tuple(map(int, counts))
+        if raw.task == "multi_label":
+            described["class_counts"] = tuple(map(int, train.sum(0, dtype=np.int64)))
         if raw.kind == "text" and raw.encoder is None:
             described["shape"] = (raw.parts[self.rows["train"].part][0].shape[1],)
         described["mean"], described["std"] = self.moments.result()

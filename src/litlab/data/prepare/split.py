@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from litlab.config.schema import DataConfig
+from litlab.data.prepare.stratify_labels import LabelSplitter
 from litlab.data.raw import Raw
 from litlab.data.spec import SPLITS, Array
 from litlab.utils.errors import ConfigError, DataError, nearest
@@ -352,13 +353,15 @@ def _places(raw: Raw) -> dict[str, tuple[int, int]]:
 
 def _splitter(raw: Raw, config: DataConfig, part: str) -> Splitter:
     y = raw.parts[part][1]
-    stratify = config.stratify and raw.task == "classification"
+    stratify = config.stratify and raw.task in ("classification", "multi_label")
     reason = "" if stratify else "regression targets have no classes"
+    if raw.task == "multi_label" and config.group is not None:
+        reason = "whole groups cannot keep the shares of several labels"
     if raw.task == "language_model":
         reason = "a language model has no classes"
     if config.time is not None:
         reason = "a split by time cannot be stratified"
-    if config.stratify and reason:
+    if config.stratify and reason and "data.stratify" in config._typed:
         warnings.warn(
             f"data.stratify=true is ignored, because {reason}: set data.stratify=false",
             stacklevel=4,
@@ -379,6 +382,8 @@ def _splitter(raw: Raw, config: DataConfig, part: str) -> Splitter:
                 "set data.num_folds=null data.fold=null",
             )
         return StreamSplitter(np.arange(len(raw.parts[part][0])), "data")
+    if labels is not None and raw.task == "multi_label":
+        return LabelSplitter(labels, config.split_seed)
     return RandomSplitter(labels, config.split_seed)
 
 

@@ -23,9 +23,10 @@ from litlab.data.inputs.images import (
 from litlab.data.prepare.source_files import cannot_write
 from litlab.data.raw import Raw, number_classes
 from litlab.data.sources.table import Table
-from litlab.data.sources.text import SINGLE
 from litlab.data.spec import Array
 from litlab.utils.errors import ConfigError, DataError, nearest
+
+LISTS = "name a column of single values; texts with several labels: save JSON lines, use data=text"
 
 # Rows of a data set in Arrow files, read without keeping them in memory.
 
@@ -115,7 +116,7 @@ def check_target(feature: Any, target: str, where: str) -> None:
     """
     name = type(feature).__name__
     if name in ("list", "List", "LargeList", "Sequence"):  # the first: `datasets` before 4
-        raise DataError(f"the target '{target}' holds lists", where, SINGLE)
+        raise DataError(f"the target '{target}' holds lists", where, LISTS)
     if name not in ("ClassLabel", "Value"):
         fix = "set data.source.target to a column of classes or numbers"
         raise DataError(f"the target '{target}' holds {name} values", where, fix)

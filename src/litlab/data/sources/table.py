@@ -12,7 +12,9 @@ from litlab.data.sources.table_columns import (
     Survey,
     amounts,
     doubts,
+    flags,
     groups,
+    is_label,
     kinds,
     labels,
     missing_cells,
@@ -48,8 +50,9 @@ class Table:
 
     Args:
         path: The file, relative to the project's root; `.csv.gz` and the like are unpacked.
-        target: Column to predict; several of them for a regression of several numbers.
-        task: `auto` takes a target of text, or of at most 20 whole numbers, for classes.
+        target: Column to predict; several of them for several labels, or several numbers.
+        task: `auto` takes a target of text, or of at most 20 whole numbers, for classes, and
+            several targets of 0 and 1 for labels (multi_label).
         val_path: A file of its own for validation; null: a share of the first.
         test_path: A file of its own for the test split, likewise.
         delimiter: Between cells; null: found from the first lines, a tab for `.tsv`.
@@ -80,7 +83,7 @@ class Table:
         *,
         path: str,
         target: str | list[str],
-        task: Literal["auto", "classification", "regression"] = "auto",
+        task: Literal["auto", "classification", "multi_label", "regression"] = "auto",
         val_path: str | None = None,
         test_path: str | None = None,
         delimiter: str | None = None,
@@ -234,11 +237,14 @@ class Table:
 
     def _decide(
         self, surveys: Mapping[str, Survey]
-    ) -> tuple[Literal["classification", "regression"], list[str]]:
+    ) -> tuple[Literal["classification", "multi_label", "regression"], list[str]]:
         """The task, and a note where it was a guess."""
         if self.task != "auto":
             return self.task, []
         target = surveys[self.targets[0]]
+        if len(self.targets) > 1 and all(map(is_label, (surveys[n] for n in self.targets))):
+            note = f"the {len(self.targets)} targets hold only 0 and 1 and are read as labels"
+            return "multi_label", [f"{note} (amounts: data.source.task=regression)"]
         if len(self.targets) == 1 and target.numbers < target.present:
             return "classification", []
         number = len(target.values or ())
@@ -253,10 +259,13 @@ class Table:
         if task == "regression":
             refuse_unused(Table, self.given, ["label_suffix"], "the targets are numbers")
             return [], amounts(rows, [surveys[name] for name in self.targets])
+        if task == "multi_label":
+            refuse_unused(Table, self.given, ["label_suffix"], "the targets are 0 and 1")
+            return self.targets, flags(rows, [surveys[name] for name in self.targets])
         if len(self.targets) == 1:
             return labels(rows, surveys[self.targets[0]], self.label_suffix)
         what = f"{len(self.targets)} targets that are classes"
-        raise DataError(what, "data.source.target", "name one: several targets must be numeric")
+        raise DataError(what, "data.source.target", "name one; several must be 0 and 1, or numbers")
 
     def _columns(self, rows: TableRows, surveys: Mapping[str, Survey]) -> Mapping[str, Array]:
         """What the split may go by."""

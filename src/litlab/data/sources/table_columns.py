@@ -339,6 +339,31 @@ def amounts(rows: Mapping[str, TableRows], surveys: Sequence[Survey]) -> dict[st
     }
 
 
+def is_label(survey: Survey) -> bool:
+    """Whether a column holds nothing but 0 and 1."""
+    known = survey.values is not None and survey.present == survey.numbers > 0
+    return known and {float(v.replace(survey.decimal, ".")) for v in survey.values or ()} <= {
+        0.0,
+        1.0,
+    }
+
+
+def flags(rows: Mapping[str, TableRows], surveys: Sequence[Survey]) -> dict[str, Array]:
+    """Return 0 or 1 of each label by part, uint8 `(N, K)`.
+
+    Raises:
+        DataError: A target is missing, or neither 0 nor 1.
+    """
+    for survey in surveys:
+        _require_cells(survey, "target")
+        if not is_label(survey):
+            found = ", ".join(sorted(survey.values)[:5]) if survey.values else "many values"
+            what = f"the target '{survey.name}' holds {found}: a label is 0 or 1"
+            fix = "correct it, or set data.source.task=regression (amounts)"
+            raise DataError(what, survey.where, fix)
+    return {part: y.astype(np.uint8) for part, y in amounts(rows, surveys).items()}
+
+
 def labels(
     rows: Mapping[str, TableRows], survey: Survey, suffix: str
 ) -> tuple[list[str], dict[str, Array]]:
