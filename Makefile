@@ -13,7 +13,7 @@ run: $(SETUP) ## dvc repro (prepare, train, evaluate), then the results
 	@litlab report runs/pipeline
 
 test: $(SETUP) ## the whole test suite
-	@OMP_NUM_THREADS=1 pytest -n 2 --cov=litlab --cov-report=term:skip-covered --cov-fail-under=90
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 pytest -n 2 --cov=litlab --cov-report=term:skip-covered --cov-fail-under=90
 
 check: $(SETUP) ## linting, formatting and types: what pre-commit and CI run
 	ruff check .
