@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from litlab.config.compose import untrusted
 from litlab.runs.folder import read_results
 from litlab.utils.output import command, console, nth_epoch, number, say, table
 from litlab.utils.paths import project_root, short
@@ -30,7 +31,7 @@ def show_training(result: "Run", *, next_step: bool) -> None:
         say(f"best epoch {nth_epoch(record.best_epoch)} of {record.epochs}: {metrics}")
     say(f"{record.seconds:.1f} s; run {record.run_id} in {short(result.folder)}")
     if next_step:
-        say(f"next: {command('evaluate', short(result.folder), trust=result.trust)}")
+        say(f"next: {command('evaluate', short(result.folder), trust=untrusted(result.trust))}")
 
 
 def show_study(

@@ -416,6 +416,12 @@ def _typed(value: object) -> str:
     return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
+def untrusted(packages: Sequence[str]) -> list[str]:
+    """Return those packages that a command of this project trusts only if told to by `--trust`."""
+    known = trusted_packages() if packages else ()
+    return [package for package in packages if package not in known]
+
+
 def trusted_packages(more: Sequence[str] = ()) -> list[str]:
     """Return `more`, and the packages that the main files of conf/ and params.yaml trust."""
     root = find_project()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from litlab.config import constraints, instantiate, signature, suggestions
+from litlab.config import constraints, instantiate, quoting, signature, suggestions
 from litlab.config.schema import GIVEN_BY_NAME, NUM_GIVEN, Component, Config
 from litlab.utils.errors import ConfigError, LitlabError, nearest, refuse
 from litlab.utils.paths import make_importable
@@ -58,7 +58,11 @@ def explain(
     value = content[path[-1]]
     allowed = words(field.annotation, field.metadata, field.description)
     what = f"{setting}={_shown(value)}, but must be {allowed}"
-    return ConfigError(what, origin, _fix(setting, value, _choices(field.annotation)))
+    fix = _fix(setting, value, _choices(field.annotation))
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and NAMES[str] in allowed and fix == f"change {setting}":
+        fix = f"if it is a text, quote it: {quoting.quoted(f'{setting}={_shown(value)}')}"
+    return ConfigError(what, origin, fix)
 
 
 def unknown_settings(

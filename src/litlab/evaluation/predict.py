@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from litlab.config.compose import untrusted
 from litlab.data.inputs.read_input import read_values
 from litlab.data.loading import of_values
 from litlab.data.spec import DataSpec
@@ -97,7 +98,8 @@ def predictions(
     spec = loaded.metadata.spec
     if spec.task == "language_model":
         what = "a language model generates text and gives no labels"
-        fix = f"use `{command('generate', short(checkpoint), '--prompt', 'TEXT', trust=trust)}`"
+        words = ("generate", short(checkpoint), "--prompt", "TEXT")
+        fix = f"use `{command(*words, trust=untrusted(trust))}`"
         raise CheckpointError(what, str(checkpoint), fix)
     names, stored = read_values(values, spec, resize=resize)
     size = loaded.metadata.config.loader.eval_batch_size

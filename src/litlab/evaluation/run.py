@@ -4,15 +4,19 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.compose import trusted_packages
+from litlab.config.compose import read, trusted_packages
+from litlab.config.constraints import GIVEN
+from litlab.config.instantiate import locate
 from litlab.runs.folder import BEST, RUN_FILE, RunRecord, find
 from litlab.runs.tracking.address import tracking_uri
 from litlab.runs.tracking.history import read_rows
+from litlab.tasks.own_module import is_array_source, is_known_task
 from litlab.tasks.task import Task
-from litlab.utils.errors import CheckpointError, ConfigError, nearest, require
+from litlab.utils.errors import CheckpointError, ConfigError, LitlabError, nearest, require
 from litlab.utils.output import number
 from litlab.utils.paths import short, store_root
 
@@ -47,7 +51,6 @@ class Run:
         trust: The user's own packages that the checkpoint names.
         task: The litlab task that was given to `litlab.train`, where one was. `evaluate` and
             `predict` put the best epoch's weights into it.
-        can_evaluate: Whether the task and the data are litlab's, as `evaluate` needs.
     """
 
     folder: Path
@@ -56,7 +59,6 @@ class Run:
     all_sent: bool = True
     trust: tuple[str, ...] = ()
     task: Task | None = None
-    can_evaluate: bool = True
 
     @classmethod
     def load(
@@ -86,6 +88,23 @@ class Run:
             raise CheckpointError(what, str(found.checkpoint), fix)
         packages = tuple(trusted_packages(trust))
         return cls(found.folder, found.checkpoint, record, trust=packages, task=task)
+
+    @cached_property
+    def can_evaluate(self) -> bool:
+        """Whether task, model and data are litlab's or derived from them, as `evaluate` needs.
+
+        False if a class of the user's own cannot be imported, or is in a package not trusted.
+        """
+        try:
+            content = read(self.folder / "config.yaml")
+            task, model = content["task"]["_target_"], content["model"]["_target_"]
+            data = content["data"]["source"]["_target_"]
+            if is_array_source(data, self.trust) and task == GIVEN:
+                return self.task is not None
+            locate(model, "model", self.trust)
+            return is_array_source(data, self.trust) and is_known_task(task, self.trust)
+        except (LitlabError, KeyError, TypeError):
+            return False
 
     @property
     def id(self) -> str:

@@ -3,7 +3,7 @@
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ class Recording:
         best: Which epoch is the best so far.
         command: What the user typed.
         place: Where the folder is moved to when the run has finished, if it is.
+        unused: Groups of the configuration that have no effect in this run.
 
     Attributes:
         record: What `run.json` says.
@@ -59,7 +60,9 @@ class Recording:
         best: BestEpoch,
         command: list[str],
         place: Path | None = None,
+        unused: Sequence[str] = (),
     ) -> None:
+        self._unused = unused
         self.config, self.spec, self.folder, self.best = config, spec, folder, best
         self.checkpoint, self.all_sent = folder / BEST, True
         self.place = place or folder
@@ -104,10 +107,9 @@ class Recording:
         self.record.num_parameters = sum(p.numel() for p in parameters)
         self._open.begin()
         self.record.save(self.folder)  # first, so that the folder of an aborted run is recognized
-        content = redact(self.config.model_dump(mode="json"))
-        text = configuration.dump(content)
-        (self.folder / "config.yaml").write_text(text)
-        self.record.run_id = self.mlflow.start(self.config.run_name, flatten(content), self._tags())
+        content, text = self._write_configuration()
+        used = {group: part for group, part in content.items() if group not in self._unused}
+        self.record.run_id = self.mlflow.start(self.config.run_name, flatten(used), self._tags())
         self.mlflow.log_text(text, "config.yaml")
         self.record.experiment = self.mlflow.name
         spec = redact_spec(self.spec.model_dump(mode="json"))
@@ -139,10 +141,17 @@ class Recording:
         self._open.begin()
         self.mlflow.resume(tags, self.history.rows)
         self.record.experiment = self.mlflow.name
-        content = redact(self.config.model_dump(mode="json"))
-        (self.folder / "config.yaml").write_text(configuration.dump(content))
+        self._write_configuration()
         self.record.save(self.folder)
         close_runs(self.mlflow.client, self.mlflow.uri)
+
+    def _write_configuration(self) -> tuple[dict[str, Any], str]:
+        """Write `config.yaml`; return the configuration, and the text."""
+        content = redact(self.config.model_dump(mode="json"))
+        note = f"# no effect in this run: {', '.join(self._unused)}\n" if self._unused else ""
+        text = note + configuration.dump(content)
+        (self.folder / "config.yaml").write_text(text)
+        return content, text
 
     def tracked(self) -> dict[str, Any]:
         """Return everything recorded so far, from which a resumed run continues."""

@@ -7,6 +7,7 @@ resumed and tuned all the same. What needs to know more is refused, or said once
 
 import inspect
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,12 +17,14 @@ from litlab.config.constraints import GIVEN
 from litlab.config.instantiate import build, locate
 from litlab.config.schema import Config
 from litlab.data.datamodule import ArrayDataModule
+from litlab.data.sources.given import GivenInPython
 from litlab.data.spec import DataSpec
 from litlab.tasks.build import build_model
 from litlab.tasks.metrics import build_metrics, direction
 from litlab.tasks.task import Task
 from litlab.utils.errors import ConfigError
 
+UNUSED_WITH_OWN_DATA = ("loader", "augment")  # a LightningDataModule makes its own batches
 UNUSED = ("loss", "optimizer", "scheduler", "metrics")  # by a LightningModule that is no `Task`
 LESS_IS_BETTER = {"loss", "error", "err", "mae", "mse", "rmse", "nll", "perplexity"}
 MORE_IS_BETTER = {"accuracy", "acc", "auroc", "auc", "f1", "precision", "recall", "iou", "r2"}
@@ -33,14 +36,22 @@ def is_own_module(config: Config) -> bool:
     Raises:
         ConfigError: It cannot be imported, or is not a LightningModule.
     """
-    target = config.task["_target_"]
-    found = locate(target, "task._target_", config.trust)
+    return not is_known_task(config.task["_target_"], config.trust)
+
+
+def is_known_task(target: str, trust: Sequence[str]) -> bool:
+    """Whether a task is litlab's or derived from it; a function that makes one counts.
+
+    Raises:
+        ConfigError: It cannot be imported, or is not a LightningModule.
+    """
+    found = locate(target, "task._target_", trust)
     if not (isinstance(found, type) and issubclass(found, pl.LightningModule)):
         if isinstance(found, type):
             fix = "derive it from lightning.LightningModule, or from litlab.ClassificationTask"
             raise ConfigError(f"{found.__name__} is not a LightningModule", "task._target_", fix)
-        return False
-    return not issubclass(found, Task)
+        return True
+    return issubclass(found, Task)
 
 
 def is_own_data(config: Config) -> bool:
@@ -49,9 +60,20 @@ def is_own_data(config: Config) -> bool:
     Raises:
         ConfigError: It cannot be imported.
     """
-    target = config.data.source["_target_"]
-    found = locate(target, "data.source._target_", config.trust)
+    found = locate(config.data.source["_target_"], "data.source._target_", config.trust)
     return isinstance(found, type) and issubclass(found, pl.LightningDataModule)
+
+
+def is_array_source(target: str, trust: Sequence[str]) -> bool:
+    """Whether a data source is read into arrays: no LightningDataModule, nor one made in Python.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
+    found = locate(target, "data.source._target_", trust)
+    return not (
+        isinstance(found, type) and issubclass(found, pl.LightningDataModule | GivenInPython)
+    )
 
 
 def unused_groups(config: Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -54,11 +55,6 @@ class RunParts:
     spec: DataSpec
     warm_start: WarmStart | None
 
-    @property
-    def known(self) -> bool:
-        """Whether task and data are litlab's own, and so can be evaluated."""
-        return isinstance(self.task, Task) and isinstance(self.data, ArrayDataModule)
-
 
 def require_arguments(
     config: object, task: object, data: object, monitor: object, callbacks: object
@@ -104,6 +100,7 @@ def as_recorded(
     Raises:
         ConfigError: A monitor is given for a task that has one, or a DataModule of another seed.
     """
+    _refuse_other_objects(task, data)
     changes: dict[str, object] = {}
     if monitor is not None:
         if task is None or isinstance(task, Task) or monitor.startswith("test/"):
@@ -135,6 +132,8 @@ def as_recorded(
         source = {"_target_": "litlab.data.sources.given.GivenInPython", "name": _path(data)}
         named = {"name": _name(type(data)), "path": None, "source": source}
         changes["data"] = config.data.model_copy(update=named)
+    if not isinstance(data, DataModule) and (data is not None or own_module.is_own_data(config)):
+        _warn_of_typed(config, own_module.UNUSED_WITH_OWN_DATA, "the data have their own")
     return config.model_copy(update=changes)
 
 
@@ -177,13 +176,38 @@ def _without_unused(config: Config) -> dict[str, object]:
     A record that named an optimizer which did not train would be untrue.
     """
     unused = own_module.unused_groups(config)
-    typed = [o for o in config._overrides or () if re.split(r"[.=@]", o.lstrip("+~"))[0] in unused]
-    if typed:
-        name = config.task["_target_"]
-        warnings.warn(f"{' '.join(typed)}: no effect, {name} has its own", stacklevel=4)
+    _warn_of_typed(config, unused, f"{config.task['_target_']} has its own")
     stand_in = {"_target_": GIVEN, "name": config.task["_target_"]}
     changes: dict[str, object] = dict.fromkeys(unused, stand_in)
     return {**changes, **({"metrics": {}} if "metrics" in changes else {})}
+
+
+def _warn_of_typed(config: Config, unused: Sequence[str], why: str) -> None:
+    """Warn of overrides of groups that are not used, unless they choose nothing."""
+    typed = [
+        override
+        for override in config._overrides or ()
+        if re.split(r"[.=@]", override.lstrip("+~"))[0] in unused and not override.endswith("=none")
+    ]
+    if typed:
+        warnings.warn(f"{' '.join(typed)}: no effect, {why}", stacklevel=5)
+
+
+def _refuse_other_objects(task: object, data: object) -> None:
+    """Refuse what is no LightningModule or LightningDataModule, such as a network or a DataFrame.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not isinstance(task, pl.LightningModule | None):
+        fix = "wrap a network: litlab.ClassificationTask(network)"
+        what = f"{type(task).__name__} is not a LightningModule"
+        raise ConfigError(what, "litlab.train(task=...)", fix)
+    if not isinstance(data, pl.LightningDataModule | None):
+        fix = "save a table as a file: frame.to_parquet('table.parquet'), then "
+        fix += "litlab.compose('data=table', 'data.path=table.parquet', ...)"
+        what = f"{type(data).__name__} is not a LightningDataModule"
+        raise ConfigError(what, "litlab.train(data=...)", fix)
 
 
 def _named(config: Config, task: pl.LightningModule) -> Config:

@@ -13,9 +13,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
+from litlab.config.compose import untrusted
+from litlab.config.constraints import GIVEN
 from litlab.evaluation.inference import rebuild
 from litlab.runs.checkpoint.io import KEY, OTHER, read, write
-from litlab.runs.checkpoint.metadata import CheckpointMetadata, Loaded, unpack
+from litlab.runs.checkpoint.metadata import CheckpointMetadata, Loaded, load_weights, unpack
+from litlab.tasks.task import Task
 from litlab.training.callbacks.nan_guard import StepInputs
 from litlab.training.freeze import frozen_names, frozen_norms
 from litlab.utils.errors import CheckpointError, LitlabError
@@ -87,7 +90,14 @@ class FailedStepWriter:
         except LitlabError as error:
             warnings.warn(f"the failed step was not saved: {error.what}", stacklevel=2)
             return "training"
-        return f"saved for `{command('replay', short(path), trust=self.metadata.config.trust)}`"
+        config = self.metadata.config
+        if config.task["_target_"] == GIVEN:  # no command can build it
+            return f"saved for {_in_python(path)}"
+        return f"saved for `{command('replay', short(path), trust=untrusted(config.trust))}`"
+
+
+def _in_python(path: Path) -> str:
+    return f"litlab.training.replay.replay({short(path)!r}, task=...)"
 
 
 def _named(name: str) -> Path:
@@ -202,18 +212,27 @@ class Replay:
         return bool(self.gradients) or not math.isfinite(self.loss)
 
 
-def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
+def replay(path: Path | str, trust: Sequence[str] = (), *, task: Task | None = None) -> Replay:
     """Repeat a failed step on the CPU: forward and backward, not the optimizer.
 
     Args:
         path: The file, or the folder of the run that left it.
         trust: Packages of the user's own that it may name.
+        task: The task that the run trained, where it was given to `litlab.train`.
 
     Raises:
-        CheckpointError: It cannot be read.
+        CheckpointError: It cannot be read, or its task was made in Python and is not given.
     """
+    path = Path(path)
     failed = load_failed_step(path, trust)
-    task = rebuild(failed.loaded, path)
+    made = failed.loaded.metadata.config.task
+    if made["_target_"] != GIVEN:
+        task = rebuild(failed.loaded, path)
+    elif task is None:
+        what = f"its task, {made['name']}, was an object of Python"
+        raise CheckpointError(what, str(path), f"make it again, and call {_in_python(path)}")
+    else:
+        load_weights(task, failed.loaded.weights, path)
     try:
         return _repeat(task, failed)
     except LitlabError:

@@ -22,7 +22,7 @@ from litlab.runs.checkpoint.resume import Interruption, Resume
 from litlab.runs.folder import BEST, PREVIOUS, make_folder
 from litlab.runs.lock import running, writing_to
 from litlab.runs.recorder import Recording
-from litlab.tasks.own_module import introduction, mode_of, network
+from litlab.tasks.own_module import UNUSED_WITH_OWN_DATA, introduction, mode_of, network
 from litlab.tasks.task import Task
 from litlab.training.callbacks.checkpoint import CheckpointCallback
 from litlab.training.callbacks.nan_guard import NaNGuard
@@ -97,7 +97,8 @@ def train(
 
         best = BestEpoch(config.monitor, mode_of(config, parts.task))
         place = output.place if output else run
-        recording = Recording(config, parts.spec, run, best, command or [], place)
+        unused = () if isinstance(parts.data, ArrayDataModule) else UNUSED_WITH_OWN_DATA
+        recording = Recording(config, parts.spec, run, best, command or [], place, unused)
         with Signals() as signals, _recorded(recording, interrupted, signals):
             _open_record(recording, parts, interrupted, files, preview=preview)
             trainer = _make_trainer(recording, parts, state, signals, interrupted, callbacks)
@@ -116,7 +117,6 @@ def train(
             recording.all_sent,
             tuple(config.trust),
             task=task if isinstance(task, Task) else None,
-            can_evaluate=parts.known,
         )
 
 

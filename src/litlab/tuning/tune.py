@@ -16,6 +16,7 @@ from litlab.runs.checkpoint.metadata import config_hash
 from litlab.runs.lock import running
 from litlab.tasks.build import build_task
 from litlab.tasks.own_module import (
+    UNUSED_WITH_OWN_DATA,
     build_own_data,
     build_own_module,
     is_own_data,
@@ -235,13 +236,14 @@ def _objectives(
     config: Config, spec: DataSpec, names: Sequence[str], paths: Sequence[str]
 ) -> list[Objective]:
     """Return what is looked for; a LightningModule of the user's own has its monitored value."""
+    if is_own_data(config):
+        owner = config.data.source["_target_"]
+        _refuse_unused(paths, UNUSED_WITH_OWN_DATA, owner, "vary data.source.NAME instead")
     if not is_own_module(config):
         task = build_task(config, spec, trial=False)
         return objectives_of(names, task.parts.metrics)
-    unused = [path for path in paths if path.partition(".")[0] in unused_groups(config)]
-    if unused:
-        what = f"{config.task['_target_']} has its own: varying it changes nothing"
-        raise ConfigError(what, f"study.space.{unused[0]}", "vary task.NAME instead")
+    owner = config.task["_target_"]
+    _refuse_unused(paths, unused_groups(config), owner, "vary task.NAME instead")
     mode = mode_of(config, build_own_module(config, spec))
     monitored = Objective(config.monitor, "maximize" if mode == "max" else "minimize")
     costs = [name for name in names if name != config.monitor]
@@ -249,6 +251,13 @@ def _objectives(
         what, fix = "the latency of a LightningModule of your own is not measured", "leave it out"
         raise ConfigError(what, "study.objectives", fix)
     return [monitored, *objectives_of(costs, {})]
+
+
+def _refuse_unused(paths: Sequence[str], groups: Sequence[str], owner: str, fix: str) -> None:
+    unused = [path for path in paths if path.partition(".")[0] in groups]
+    if unused:
+        what = f"{owner} has its own: varying it changes nothing"
+        raise ConfigError(what, f"study.space.{unused[0]}", fix)
 
 
 @contextmanager

@@ -10,13 +10,14 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
+import litlab
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.folder import RunRecord
 from litlab.training.callbacks.nan_guard import NaNGuard, set_if_non_finite
 from litlab.training.loop import Step
 from litlab.training.replay import load_failed_step, replay
 from litlab.utils.errors import CheckpointError, NonFiniteError
-from run_helpers import THIRD_PARTY, ready_store, small_run
+from run_helpers import SMALL, THIRD_PARTY, ready_store, small_run
 
 pytestmark = THIRD_PARTY
 
@@ -131,6 +132,21 @@ def test_a_run_without_a_failed_step(project) -> None:
         replay(Path("last"))
     with pytest.raises(CheckpointError, match="not a failed step"):
         replay(result.checkpoint)
+
+
+def test_a_task_made_in_python_is_repeated_with_it(project) -> None:
+    ready_store(project)
+    config = litlab.compose(*SMALL, "trainer.max_epochs=9")
+    data = litlab.DataModule(config)
+    task, again = (litlab.ClassificationTask(Spoils(data.spec)) for _ in range(2))
+    with pytest.raises(NonFiniteError) as caught:
+        litlab.train(config, project / "run", task=task, data=data, preview=False)
+    call = "litlab.training.replay.replay('run/failed-step.ckpt', task=...)"
+    assert caught.value.where == f"saved for {call}"
+    with pytest.raises(CheckpointError, match="was an object of Python") as refused:
+        replay("run")
+    assert refused.value.fix == "make it again, and call " + call.replace("/failed-step.ckpt", "")
+    assert replay("run/failed-step.ckpt", task=again).reproduced
 
 
 def test_a_full_disk_does_not_hide_the_error(project, monkeypatch) -> None:

@@ -500,6 +500,14 @@ def _of_frame(frame: Any, spec: DataSpec) -> Samples:
         wanted = ", ".join(("N", *map(str, spec.shape)))
         fix = f"give an array ({wanted}) of bytes, or paths of images"
         raise DataError("a DataFrame holds no images", "DataFrame", fix)
+    odd = [str(name) for name in frame.columns if not isinstance(name, str)]
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    if odd and not set(spec.features) <= set(frame.columns):
+        shown, own = ", ".join(odd[:3]), ", ".join(spec.features[:3])
+        what = f"its columns are not named as in training: {shown}, ... for {own}, ..."
+        fix = f"name all {len(spec.features)} by frame.columns = [...]"
+        fix += "" if spec.cardinalities else "; or give frame.to_numpy()"
+        raise DataError(what, "DataFrame", fix)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "DataFrame.parquet"
         try:
