@@ -40,6 +40,8 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
         typed = {override.lstrip("+").partition("=")[0] for override in overrides}
         config.data._typed = frozenset({"data.val_fraction", "data.split_seed"} & typed)
         config._overrides = tuple(overrides)
+        own = [o for o in overrides if re.match(r"[+~]*(data|experiment)[.=]", o)]
+        config.data._overrides = tuple(map(quoting.typed, own))
         return config
     if overrides:
         raise ConfigError(
