@@ -1,18 +1,22 @@
 """What a user is told who types a wrong command line, or uses the Python API wrongly."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
 import numpy as np
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from torch import nn
 
 import litlab
 from litlab.data.inputs.read_input import read_values
+from litlab.evaluation.run import Runs, _search, _unknown_names
 from litlab.runs.checkpoint.changes import Change
 from litlab.runs.checkpoint.resume import Interruption, _refuse_passed
+from litlab.tasks.own_module import require_logged
 from litlab.tuning.study.settings import StudySettings, load_settings
 from run_helpers import THIRD_PARTY, small
 
@@ -37,6 +41,12 @@ TYPED = [
     ("tune study=quick --lr 1e-3", "use optimizer.lr=1e-3"),
     ("train model=mlp,cnn", "model takes one choice, not 2 | model=mlp,cnn | run the command once"),
     ("train data=digits,wine", "data takes one choice, not 2 | data=digits,wine | run the command"),
+    ("train data=table data.path=x.csv data.source.drop=id", "use 'data.source.drop=[id]'"),
+    ("train trust=mine", "use 'trust=[mine]'"),
+    ("train seed=1.5", "use e.g. seed=2"),
+    ("train seed=-3", "use e.g. seed=3"),
+    ("train data.val_fraction=7", "use e.g. data.val_fraction=0.1"),
+    ("train optimizer.lr=fast", "use e.g. optimizer.lr=1"),
     ("train augment=crop,flip", "use 'augment=[crop,flip]'"),
 ]
 
@@ -218,3 +228,71 @@ def test_a_loader_needs_no_setup_and_trainers_other_verbs_are_answered(project: 
     predicted = torch.cat(batches)
     assert predicted.shape == (data.spec.sizes["val"], data.spec.num_outputs)
     assert torch.allclose(predicted.sum(1), torch.ones(len(predicted)))
+
+
+class Logs(Own):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_acc", torch.log(batch))
+        self.log_dict({"val_loss": batch}, on_epoch=True)
+
+
+class Hides(Logs):
+    def on_train_epoch_end(self) -> None:
+        for name in ("a", "b"):
+            self.log(name, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "monitor", "told"),
+    [
+        (Logs, "val_ac", "use monitor=val_acc"),
+        (Logs, "val/loss", "use monitor=val_loss"),
+        (Logs, "val_acc", None),
+        (Logs, "val_loss_epoch", None),
+        (Logs, "of_a_callback", None),
+        (Hides, "val_ac", None),
+    ],
+)
+def test_a_monitor_that_a_module_does_not_log(kind: Any, monitor: str, told: str | None) -> None:
+    config = SimpleNamespace(monitor=monitor)
+    if told is None:
+        require_logged(config, kind())  # type: ignore[arg-type]
+        return
+    with pytest.raises(litlab.ConfigError) as error:
+        require_logged(config, kind())  # type: ignore[arg-type]
+    assert error.value.fix == told
+
+
+def test_a_query_for_what_no_run_has_is_told(project: Any) -> None:
+    def found(*_: Any, **__: Any) -> Any:
+        return Page([SimpleNamespace(data=data)])
+
+    data = SimpleNamespace(metrics={"best/val/accuracy": 1, "val/loss": 2}, params={"seed": "0"})
+    client = SimpleNamespace(search_runs=found)
+    query = "metrics.`best/val/acuracy` > 0.5 and params.sed = '1' and metrics.`val/loss` < 3"
+    told = list(_unknown_names(client, ["0"], query))
+    assert told == [
+        "no run has the metric 'best/val/acuracy': did you mean 'best/val/accuracy'?",
+        "no run has the param 'sed': did you mean 'seed'?",
+    ]
+
+    def refused(*_: Any, order_by: Any = None, **__: Any) -> Any:
+        if order_by:
+            raise MlflowException("Invalid attribute key 'accuracy' specified. {'status', ...}")
+        return found()
+
+    client.search_runs = refused
+    with pytest.raises(litlab.ConfigError) as error:
+        list(_search(client, ["0"], "accuracy > 0.5"))
+    assert error.value.fix == "write metrics.`best/val/accuracy`"
+    assert "status" not in str(error.value)
+
+
+class Page(list[Any]):
+    token = None
+
+
+def test_found_runs_are_a_list_that_can_be_read(project: Any) -> None:
+    none = litlab.runs()
+    assert (len(none), repr(none)) == (0, "no runs")
+    assert repr(Runs([1, 2])) == "1\n2"  # type: ignore[list-item]

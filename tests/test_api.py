@@ -337,7 +337,7 @@ def test_a_task_made_in_python_is_recorded_and_measured(
     assert set(run.evaluate().metrics) == {"loss", "accuracy"}
     again = litlab.Run.load(run.folder)
     assert (run.can_evaluate, again.can_evaluate) == (True, False)
-    with pytest.raises(litlab.CheckpointError, match="was an object of Python"):
+    with pytest.raises(litlab.CheckpointError, match="an object made in Python"):
         again.evaluate()
     fresh = litlab.ClassificationTask(litlab.models.SimpleCNN(data.spec))
     assert litlab.Run.load(run.folder, task=fresh).evaluate().metrics == run.evaluate().metrics

@@ -208,10 +208,16 @@ def test_data_are_prepared_once(project: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.split_seed=3", "data.split_seed=0; this run asks for 3"),
-        ("data.source.num_samples=70", "data.source.num_samples=60; this run asks for 70"),
-        ("data.stratify=false", "data.stratify=True; this run asks for False"),
-        ("+data.source={kind: text}", "data.source.kind=image; this run asks for text"),
+        ("data.split_seed=3", "data.split_seed=0; this run asks for data.split_seed=3"),
+        (
+            "data.source.num_samples=70",
+            "num_samples=60; this run asks for data.source.num_samples=70",
+        ),
+        ("data.stratify=false", "data.stratify=true; this run asks for data.stratify=false"),
+        (
+            "+data.source={kind: text}",
+            "data.source.kind=image; this run asks for data.source.kind=text",
+        ),
     ],
 )
 def test_data_prepared_otherwise_are_not_used(project: Path, override, message) -> None:
@@ -232,7 +238,7 @@ def test_the_pipelines_data_serve_a_run_of_the_same_settings(project: Path) -> N
     own, _ = open_or_prepare(other, [])
     assert own == project / "data" / "prepared" / "synthetic"
     assert open_or_prepare(other, [])[0] == own
-    with pytest.raises(DataError, match="this run asks for 3") as caught:
+    with pytest.raises(DataError, match="this run asks for data.split_seed=3") as caught:
         open_or_prepare(other, [], pipeline)
     assert "dvc repro" in caught.value.fix
     with pytest.raises(DataError, match="no prepared data"):

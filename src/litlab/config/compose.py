@@ -81,6 +81,8 @@ def _check(content: dict[str, Any], overrides: Sequence[str]) -> Config:
     typed = {override.lstrip("+").partition("=")[0] for override in overrides}
     config.data._typed = frozenset(TYPED & typed)
     config._overrides = tuple(overrides)
+    own = [o for o in overrides if re.match(r"[+~]*(data|experiment)[.=]", o)]
+    config.data._overrides = tuple(map(quoting.typed, own))
     return config
 
 

@@ -74,6 +74,8 @@ class DataConfig(_Strict):
     # The split settings that the user has given: if the source brings its own splits, these cause a
     # warning, defaults do not. Not part of the configuration.
     _typed: frozenset[str] = PrivateAttr(default=frozenset())
+    # The overrides it was composed from, as they are typed in a shell, for messages.
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
 
 
 class LoaderConfig(_Strict):
@@ -185,7 +187,11 @@ class Config(_Strict):
     @property
     def run_name(self) -> str:
         """The given name, or `<data>-<model class>`."""
-        return self.name or f"{self.data.name}-{self.model['_target_'].rpartition('.')[2].lower()}"
+        kind = self.model["_target_"].rpartition(".")[2].lower()
+        chosen = [o[len("model=") :] for o in self._overrides or () if o.startswith("model=")]
+        if chosen and chosen[-1].replace("_", "") != kind and chosen[-1].isidentifier():
+            kind = chosen[-1]  # another choice of that network, such as text_cnn
+        return self.name or f"{self.data.name}-{kind}"
 
 
 # Arguments that litlab passes to its own tasks and to classes derived from them; any other

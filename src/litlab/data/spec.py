@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from litlab.utils.errors import DataError
+from litlab.utils.errors import DataError, require
 from litlab.utils.paths import Name
 
 SCHEMA = 2
@@ -163,3 +163,12 @@ class DataSpec(BaseModel):
 
 class _Versioned(BaseModel):
     schema_version: int
+
+
+def require_spec(spec: DataSpec) -> None:
+    """Refuse what is no description of data, such as a number of classes.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    require(spec, DataSpec, "litlab.models", "give data.spec of a litlab.DataModule")

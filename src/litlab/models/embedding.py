@@ -9,9 +9,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from litlab.data.spec import DataSpec
+from litlab.data.spec import DataSpec, require_spec
 from litlab.models.layers import CONVOLUTIONS, masked_mean
-from litlab.utils.errors import require
 
 # Most words of a labelled data set occur a few times only, and what their vectors start with stays
 # in them as noise: docs/log.md has the figures. A language model's tokens occur often.
@@ -57,15 +56,6 @@ class BagOfTokens(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Average the vectors of the tokens that are not padding."""
         return masked_mean(*self.embed(ids))
-
-
-def require_spec(spec: DataSpec) -> None:
-    """Refuse what is no description of data, such as a number of classes.
-
-    Raises:
-        ConfigError: It is something else.
-    """
-    require(spec, DataSpec, "litlab.models", "give data.spec of a litlab.DataModule")
 
 
 def require_labels(spec: DataSpec) -> None:

@@ -4,15 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from litlab.config.hyperparameters import Activation, Count, Depth, Initialization, Probability
-from litlab.data.spec import DataSpec
+from litlab.data.spec import DataSpec, require_spec
 from litlab.models.attention import EncoderLayer, Positions
-from litlab.models.embedding import (
-    CellEmbedding,
-    FeatureEmbedding,
-    PatchEmbedding,
-    TokenEmbedding,
-    require_spec,
-)
+from litlab.models.embedding import CellEmbedding, FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from litlab.models.layers import initialize, masked_mean
 
 

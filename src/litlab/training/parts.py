@@ -256,6 +256,7 @@ def build_parts(
     elif isinstance(task, Task):
         task.try_on(spec)
     own_module.refuse_unsupported(config, task, data)
+    own_module.require_logged(config, task)
     own_module.mode_of(config, task)  # else it would be asked for when the run has begun
     warm_start = None
     if isinstance(task, Task) and config.init_from is not None and interrupted is None:

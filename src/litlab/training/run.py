@@ -79,8 +79,7 @@ def train(
             KILLED.
     """
     require_arguments(config, task, data, monitor, callbacks)
-    out = None if out is None else Path(out)
-    prepared = None if prepared is None else Path(prepared)
+    out, prepared = (None if path is None else Path(path) for path in (out, prepared))
     config = preflight(as_recorded(config, task, data, monitor))
     if task is None:
         config = follow_data(config, data, prepared)

@@ -12,8 +12,10 @@ from litlab.config.compose import follow_targets
 from litlab.config.schema import Config
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
+from litlab.runs.checkpoint.changes import training_settings
 from litlab.runs.checkpoint.metadata import config_hash
 from litlab.runs.lock import running
+from litlab.runs.recorder import flatten
 from litlab.tasks.build import build_task
 from litlab.tasks.own_module import (
     UNUSED_WITH_OWN_DATA,
@@ -43,6 +45,7 @@ from litlab.tuning.workers.pool import FIX, Pool
 from litlab.utils.errors import ConfigError, EnvironmentFault, Interrupted
 from litlab.utils.output import say
 from litlab.utils.paths import runs_folder
+from litlab.utils.redact import redact
 from litlab.utils.signals import Signals
 
 LEAST_SILENCE = 5  # seconds
@@ -123,7 +126,8 @@ class Tuner:
             now = short(values[path])
             say(f"the first trial has {path}={now}: the configured {value} is outside the space")
         tuned, epochs = config_hash(self.config), self.config.trainer.max_epochs
-        start = Start(values, outside, tuned, self.spec.checksum, epochs)
+        flat = flatten(training_settings(redact(self.config.model_dump(mode="json"))))
+        start = Start(values, outside, tuned, self.spec.checksum, epochs, flat)
         arguments = (settings, self.space, self.objectives)
         with _disk(settings.name), storage.reached():
             try:

@@ -67,7 +67,12 @@ def report(
 def predict(
     run: Run,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="File or folder of new data.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help=".csv, .jsonl or .parquet")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", help=".csv, .jsonl or .parquet (default: INPUT-predictions.csv)."
+        ),
+    ] = None,
     resize: Annotated[
         bool, typer.Option("--resize", help="Resize images of another size.")
     ] = False,
@@ -79,6 +84,7 @@ def predict(
     from litlab.evaluation.predict import predict as label
     from litlab.utils.output import say
 
+    out = out or Path(f"{source.absolute().stem}-predictions.csv")
     say(f"wrote {label(run, source, out, resize=resize, trust=trust):,} predictions to {out}")
 
 

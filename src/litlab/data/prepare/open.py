@@ -45,7 +45,7 @@ def open_or_prepare(
         raise DataError(
             f"changed since '{config.name}' was prepared from it",
             file,
-            "run `litlab prepare` with this run's overrides (or `dvc repro`)",
+            f"prepare them again: {' '.join(('litlab prepare', *config._overrides))}, or dvc repro",
         )
     return folder, spec
 
@@ -76,14 +76,26 @@ def _require_same(spec: DataSpec, config: DataConfig, folder: Path) -> None:
     differing = [key for key in {**asked, **had} if had.get(key) != asked.get(key)]
     if differing:
         key = differing[0]
-        fix = "run `litlab prepare` with this run's overrides, or give it a data.name of its own"
+        again = " ".join(("litlab prepare", *config._overrides))
+        fix = f"replace them: {again} (runs trained on them can then not be evaluated); "
+        fix += f"or keep both: add data.name={config.name}-2"
         if folder.name == PIPELINE:
             fix = "run `dvc repro`, whose first stage prepares it again"
         raise DataError(
-            f"prepared with data.{key}={had.get(key)}; this run asks for {asked.get(key)}",
+            f"prepared with {_typed(key, had)}; this run asks for {_typed(key, asked)}",
             str(folder),
             fix,
         )
+
+
+def _typed(key: str, settings: dict[str, object]) -> str:
+    """Return a setting as it is typed."""
+    value = settings.get(key)
+    if isinstance(value, list):
+        return f"data.{key}=[{','.join(map(str, value))}]"
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else value
+    return f"data.{key}={text}"
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, object]:

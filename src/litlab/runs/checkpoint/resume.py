@@ -146,7 +146,7 @@ def find_interrupted(
     same = [one for one in found if one.manifest["config"] == wanted]
     newest = max(same or found, key=lambda one: one.checkpoint.stat().st_mtime, default=None)
     if newest is None:
-        raise _nothing(damaged, finished)
+        raise _nothing(damaged, [folder for folder in finished if _is_of(folder, wanted)])
     newest = _with_parts(newest)
     # By the first process of this run, as the others see it.
     if is_first_process() and is_running(newest.folder):
@@ -248,7 +248,15 @@ def _nothing(damaged: list[Path], finished: list[Path]) -> CheckpointError:
         what = f"nothing to resume: {short(newest)} has finished"
         return NothingToResume(what, "--resume", "train without --resume for a new run")
     fix = "train without --resume; a run can be resumed once it has saved its first epoch"
-    return NothingToResume("nothing to resume", "--resume", fix)
+    return NothingToResume("nothing to resume: no run of these settings", "--resume", fix)
+
+
+def _is_of(folder: Path, wanted: str) -> bool:
+    """Whether a finished run has these settings."""
+    try:
+        return bool(manifest_of(folder / LAST)["config"] == wanted)
+    except (CheckpointError, OSError):
+        return False
 
 
 # What a checkpoint must hold for a run to continue from it, and of which types.
