@@ -1,4 +1,4 @@
-"""Several labels a sample, from the source to predictions; and the task that follows the targets."""
+"""Several labels a sample, from source to predictions; and the task that follows the targets."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,8 @@ def texts(folder: Path) -> list[str]:
         for found in [[name for name, holds in zip(NAMES, y, strict=True) if holds]]
     ]
     (folder / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return ["data=text", "data.path=x.jsonl", "model.channels=[8]", "augment=cutmix"]
+    characters = ["data.source.tokenizer=char", "data.source.min_frequency=1"]
+    return ["data=text", "data.path=x.jsonl", *characters, "model.channels=[8]", "augment=cutmix"]
 
 
 def images(folder: Path) -> list[str]:
@@ -71,13 +72,13 @@ class Stops(Callback):
 
 
 @pytest.fixture(params=[table, texts, images], ids=lambda make: make.__name__)
-def flow(request: pytest.FixtureRequest, project: Path) -> Any:
+def flow(request: pytest.FixtureRequest, project: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ready_store(project)
+    monkeypatch.setattr("litlab.evaluation.results.ROUNDS", 20)
     overrides = [*request.param(project), *TRAINER]
     return project, load(overrides)
 
 
-@pytest.mark.filterwarnings("ignore:classes that look|ignore:loader.batch_size")
 def test_from_the_source_to_predictions(flow: Any) -> None:
     project, config = flow
     run = train(config, project / "whole", preview=True)
@@ -205,7 +206,7 @@ def test_a_study_tunes_the_task_of_the_targets(project: Path) -> None:
 
     ready_store(project)
     base = [*table(project), *TRAINER]
-    settings, rest = settings_of(["study=quick", *base])[:2]
+    settings, rest = settings_of("quick", {}, base)
     tuner = Tuner(settings, rest)
     assert tuner.config.task["_target_"].endswith("MultiLabelTask")
     assert tuner.base[-1] == "task=multi_label"
