@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = {
     *("compose", "inspect", "train", "tune", "cross_validate", "runs"),
     *("Config", "Run", "Study", "DataModule", "DataSpec", "models"),
-    *("ClassificationTask", "RegressionTask", "LanguageModelTask"),
+    *("ClassificationTask", "MultiLabelTask", "RegressionTask", "LanguageModelTask"),
     *("LitlabError", "ConfigError", "DataError", "CheckpointError", "EnvironmentFault"),
     *("NonFiniteError", "Interrupted"),
 }
