@@ -153,8 +153,9 @@ def _fix(setting: str, value: object, field: FieldInfo) -> str:
     hint = nearest(value, _choices(field.annotation)) if isinstance(value, str) else ""
     if hint.startswith("did"):
         return hint
-    number = isinstance(value, int | float) and math.isfinite(value)
-    near = [round(value), abs(value)] if number and abs(value) < sys.maxsize else []
+    near: list[object] = []
+    if isinstance(value, int | float) and math.isfinite(value) and abs(value) < sys.maxsize:
+        near = [round(value), abs(value)]
     example = next((one for one in (*near, *EXAMPLES) if _fits(field, one)), None)
     return f"change {setting}" if example is None else f"use e.g. {setting}={_shown(example)}"
 
