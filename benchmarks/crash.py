@@ -314,7 +314,7 @@ def report(outcomes: dict[str, Outcome]) -> str:
 def main() -> int:
     """Run, print, write; 1 if any run was lost or differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="four kills on fewer samples, half a minute")
+    parser.add_argument("--quick", action="store_true", help="four kills, on fewer samples")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

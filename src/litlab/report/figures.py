@@ -177,13 +177,14 @@ def empty(message: str) -> Figure:
     return figure
 
 
-def png(figure: Figure, dpi: int | None = None) -> bytes:
-    """Return a figure as PNG."""
+def png(figure: Figure, dpi: int | None = None, *, crop: bool = False) -> bytes:
+    """Return a figure as PNG; `crop` cuts off its empty margins."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A class name in a script the font lacks is drawn as boxes; the tables spell it out.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=dpi or DPI, metadata={"Software": None})
+        more = {"bbox_inches": "tight"} if crop else {}
+        figure.savefig(buffer, format="png", dpi=dpi or DPI, metadata={"Software": None}, **more)
     return buffer.getvalue()
 
 

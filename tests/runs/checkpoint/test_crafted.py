@@ -126,8 +126,8 @@ def survey(file: Path, inside: tuple[Any, ...], depth: int, use: Callable[[Path]
 
 def use_weights(path: Path) -> None:
     """What evaluate, predict and generate begin with, and init_from."""
-    _, task = load_task(path)
-    init_from(task.model, load_task(path)[0].metadata.spec, str(path))
+    loaded, task = load_task(path)
+    init_from(task.model, loaded.metadata.spec, str(path))
 
 
 @pytest.mark.parametrize("part", ["data", "model", "spec", "loss", "optimizer", "trainer"])

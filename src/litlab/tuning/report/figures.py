@@ -18,6 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
+from litlab.report import figures as report
 from litlab.report.figures import BLUE, GREY, ORANGE, tidy
 from litlab.tuning.report.importances import (
     GOOD,
@@ -335,7 +336,8 @@ def write(
         warnings.simplefilter("ignore")
         for name, figure in _figures(study, objectives, finalists):
             path = folder / f"{name}.png"
-            figure.savefig(path, dpi=DPI, bbox_inches="tight", facecolor="white")
+            figure.set_facecolor("white")
+            path.write_bytes(report.png(figure, DPI, crop=True))
             found.append(path)
     return found
 
