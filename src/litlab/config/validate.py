@@ -1,6 +1,5 @@
 """Refuses a wrong configuration before anything heavy is imported or any data are read."""
 
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from types import NoneType, UnionType
@@ -149,8 +148,9 @@ def _fix(setting: str, value: object, field: FieldInfo) -> str:
     hint = nearest(value, _choices(field.annotation)) if isinstance(value, str) else ""
     if hint.startswith("did"):
         return hint
-    number = isinstance(value, int | float) and math.isfinite(value)
-    near = [round(value), abs(value)] if number and abs(value) < sys.maxsize else []
+    near: list[int | float] = []
+    if isinstance(value, int | float) and abs(value) < sys.maxsize:
+        near = [round(value), abs(value)]
     example = next((one for one in (*near, *EXAMPLES) if _fits(field, one)), None)
     return f"change {setting}" if example is None else f"use e.g. {setting}={_shown(example)}"
 
