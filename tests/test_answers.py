@@ -18,7 +18,8 @@ from litlab.runs.checkpoint.changes import Change
 from litlab.runs.checkpoint.resume import Interruption, _refuse_passed
 from litlab.tasks.own_module import require_logged
 from litlab.tuning.study.settings import StudySettings, load_settings
-from run_helpers import THIRD_PARTY, small
+from litlab.utils.output import table
+from run_helpers import SMALL, THIRD_PARTY, small
 
 pytestmark = [*THIRD_PARTY, pytest.mark.filterwarnings("ignore:.*does not have many workers")]
 QUIET: dict[str, Any] = {
@@ -47,6 +48,8 @@ TYPED = [
     ("train seed=-3", "use e.g. seed=3"),
     ("train data.val_fraction=7", "use e.g. data.val_fraction=0.1"),
     ("train optimizer.lr=fast", "use e.g. optimizer.lr=1"),
+    ("tune quick", "no study is given | quick | use study=quick"),
+    ("predict lst x.csv", "did you mean 'last'"),
     ("train augment=crop,flip", "use 'augment=[crop,flip]'"),
 ]
 
@@ -296,3 +299,69 @@ def test_found_runs_are_a_list_that_can_be_read(project: Any) -> None:
     none = litlab.runs()
     assert (len(none), repr(none)) == (0, "no runs")
     assert repr(Runs([1, 2])) == "1\n2"  # type: ignore[list-item]
+
+
+# What is printed of an object, and read from it.
+
+
+def test_objects_print_in_a_line(project: Any) -> None:
+    config = litlab.compose(*SMALL, "model.width=9")
+    data = litlab.DataModule(config)
+    for shown, told in (
+        (config, "Config(synthetic-simplenn, model SimpleNN, loss CrossEntropy, optimizer adamw"),
+        (data.spec, "DataSpec(synthetic, image 1x12x12, classification, 3 outputs, 96 train"),
+        (data, "DataModule(DataSpec(synthetic"),
+    ):
+        for text in (repr(shown), str(shown)):
+            assert text.startswith(told)
+            assert "\n" not in text
+            assert len(text) < 200
+
+
+def test_a_setting_is_read_by_its_path() -> None:
+    config = litlab.compose("data=digits", "optimizer.lr=0.02")
+    assert config["optimizer.lr"] == 0.02
+    assert config["data.val_fraction"] == config.data.val_fraction
+    assert config["trainer"] is config.trainer
+    with pytest.raises(KeyError, match="did you mean 'lr'"):
+        config["optimizer.lrr"]
+
+
+def test_the_version_and_the_names() -> None:
+    assert litlab.__version__.count(".") >= 1
+    public = [name for name in dir(litlab) if not name.startswith("__")]
+    assert public == sorted(litlab.__all__)
+
+
+def test_a_choice_that_is_another_form_of_a_network_names_the_run() -> None:
+    assert litlab.compose("data=digits", "model=text_cnn").run_name == "digits-text_cnn"
+    assert litlab.compose("data=digits", "model=simple_nn").run_name == "digits-simplenn"
+    assert litlab.compose("data=digits", "model=text_cnn", "name=mine").run_name == "mine"
+
+
+# The help.
+
+
+def test_the_help_of_all_commands_is_not_cut(litlab: Any) -> None:
+    _, out, _ = litlab("--help")
+    assert "..." not in out.partition("Commands:")[2]
+
+
+def test_the_help_of_tune_has_every_setting_of_a_study(litlab: Any) -> None:
+    _, out, _ = litlab("tune", "--help")
+    missing = [name for name in StudySettings.model_fields if f"study.{name}" not in out]
+    assert missing == []
+    assert "trainer.max_epochs" not in out
+    assert "list[str]" not in out
+
+
+def test_all_settings_are_shown_without_writing_them(project: Any, litlab: Any) -> None:
+    code, out, err = litlab("params", "--show", "data=digits", "seed=3")
+    assert (code, err) == (0, "")
+    assert "seed: 3" in out
+    assert not (project / "params.yaml").exists()
+
+
+def test_a_table_ends_lines_with_their_values() -> None:
+    text = str(table("title", {"a": "1", "longer": "x" * 200}))
+    assert text == f"title\na       1\nlonger  {'x' * 200}"

@@ -4,7 +4,7 @@ Every public name is in the table below; see docs/python.md. A name is imported 
 `import litlab` itself is quick and loads neither torch nor lightning.
 """
 
-import importlib
+import importlib as _importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,14 +90,18 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("litlab")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'litlab' has no attribute '{name}'")
     module, _, attribute = _PUBLIC[name].partition(":")
-    found = importlib.import_module(module)
+    found = _importlib.import_module(module)
     value = getattr(found, attribute) if attribute else found
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*__all__, "__version__", *(n for n in globals() if n.startswith("__"))})

@@ -47,7 +47,10 @@ VERBS = (
 CONFIGURED = (data.params, data.prepare, data.preview, training.train, training.cv)
 for _verb in VERBS:
     _class = StudyCommand if _verb is tuning.tune else ConfigurableCommand
-    app.command(cls=_class if _verb in (*CONFIGURED, tuning.tune) else None)(_verb)
+    app.command(
+        cls=_class if _verb in (*CONFIGURED, tuning.tune) else None,
+        short_help=(_verb.__doc__ or "").split("\n")[0],  # else it is cut to fit one line
+    )(_verb)
 
 
 def _show_version(wanted: bool) -> None:

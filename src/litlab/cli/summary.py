@@ -71,7 +71,8 @@ def show_study(
     if gain and outcome.finalists[0] is not first:
         ends = gain.interval
         between = f"  (95 %: {ends[0]:+.4g} to {ends[1]:+.4g})" if ends else ""
-        rows["gain over the baseline"] = f"{gain.mean:+.4g}{between}, paired by seed"
+        gained = f"{monitor} {gain.mean:+.4g}{between}, paired by seed"
+        rows["gain over the baseline"] = gained
     chosen = f"trial {best['number']}" if best["params"] else "the baseline"
     rows["chosen"] = f"{chosen}, by its mean {monitor}" if outcome.finalists else chosen
     rows |= {path: _value(value) for path, value in best["params"].items()}
@@ -79,7 +80,8 @@ def show_study(
     rows["report"] = page
     console.print(table(f"study {outcome.study}", rows))
     say(f"next: {next_command}")  # not in the table, which would break a long line
-    say(f"optuna-dashboard {shlex.quote(outcome.storage)}   (pip install optuna-dashboard)")
+    dashboard = f"optuna-dashboard {shlex.quote(outcome.storage)}"
+    say(f"to browse the trials: {dashboard}   (pip install optuna-dashboard)")
     for line in outcome.advice:
         say(f"- {line}")
 

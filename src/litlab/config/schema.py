@@ -12,6 +12,7 @@ from litlab.config.hyperparameters import (
     Positive,
     Probability,
 )
+from litlab.utils.errors import nearest
 from litlab.utils.paths import DataName, Name
 
 Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
@@ -183,6 +184,30 @@ class Config(_Strict):
     def __eq__(self, other: object) -> bool:
         """Whether all settings are equal, whether composed or read from a file."""
         return isinstance(other, Config) and self.model_dump() == other.model_dump()
+
+    def __getitem__(self, path: str) -> Any:
+        """Return a setting by its dotted path, such as `config["optimizer.lr"]`.
+
+        Raises:
+            KeyError: There is no such setting.
+        """
+        node: Any = self
+        for part in str(path).split("."):
+            known = node if isinstance(node, dict) else getattr(type(node), "model_fields", {})
+            if part not in known:
+                raise KeyError(f"no setting '{path}': {nearest(part, known)}")
+            node = node[part] if isinstance(node, dict) else getattr(node, part)
+        return node
+
+    def __repr__(self) -> str:
+        """Return what is chosen; `config["optimizer"]` has all of a group."""
+        groups = ("model", "loss", "optimizer", "scheduler")
+        parts = [f"{g} {getattr(self, g)['_target_'].rpartition('.')[2]}" for g in groups]
+        parts += [f"lr {self.optimizer['lr']}"] if "lr" in self.optimizer else []
+        length = self.trainer.budget or f"{self.trainer.max_epochs} epochs"
+        return f"Config({', '.join((self.run_name, *parts, length))})"
+
+    __str__ = __repr__
 
     @property
     def run_name(self) -> str:

@@ -1,6 +1,5 @@
 """Refuses a wrong configuration before anything heavy is imported or any data are read."""
 
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from types import NoneType, UnionType

@@ -176,6 +176,11 @@ class DataModule(ArrayDataModule):
             folder, spec, config.loader, augmentations, seed=config.seed, repeat=repeat
         )
 
+    def __repr__(self) -> str:
+        return f"DataModule({self.spec!r})"
+
+    __str__ = __repr__  # Lightning's shows the loaders, of which there are none before a fit
+
     def predict_dataloader(self) -> BatchLoader:
         """Return the whole validation split, in order; new data go to `Run.predict`."""
         return self.val_dataloader()

@@ -87,6 +87,14 @@ class DataSpec(BaseModel):
     split_hash: str = ""
     source_files: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        shape, sizes = "x".join(map(str, self.shape)), self.sizes.items()
+        parts = (f"{self.kind} {shape}", self.task, f"{self.num_outputs} outputs")
+        counts = " / ".join(f"{number:,} {split}" for split, number in sizes)
+        return f"DataSpec({', '.join((self.name, *parts, counts))})"
+
+    __str__ = __repr__
+
     @property
     def num_outputs(self) -> int:
         """How many numbers a model gives for one sample: one a class, or one a target.

@@ -24,12 +24,12 @@ from litlab.tasks.metrics import EpochMeter
 from litlab.tasks.task import Task
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
 from litlab.utils.files import read_json
-from litlab.utils.output import command
+from litlab.utils.output import command, number
 from litlab.utils.paths import PIPELINE, prepared_folder, results_folder, short, store_root
 from litlab.utils.redact import redact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Results on the test split, and where they were written.
 
@@ -42,6 +42,10 @@ class Evaluation:
     record: RunRecord
     all_sent: bool
     thresholds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(f"test/{k} {number(v)}" for k, v in self.metrics.items())
+        return f"Evaluation({metrics}, {short(self.folder)})"
 
 
 def evaluate(

@@ -25,7 +25,7 @@ from litlab.runs.tracking.history import History, write_rows
 from litlab.runs.tracking.mlflow_logger import MLflowLogger
 from litlab.runs.tracking.open_runs import OpenRun, close_runs
 from litlab.utils.files import dumps
-from litlab.utils.output import say
+from litlab.utils.output import counted, number, say
 from litlab.utils.paths import project_root, store_root
 from litlab.utils.redact import redact, redact_spec
 
@@ -242,7 +242,8 @@ class Recording:
 
     def _of_training(self, model: nn.Module) -> str:
         config = self.config
-        length = config.trainer.budget or f"up to {config.trainer.max_epochs} epochs"
+        epochs = counted(config.trainer.max_epochs, "epoch")
+        length = config.trainer.budget or f"up to {epochs}"
         given = config.task["_target_"].endswith(".given_in_python")
         if given or isinstance(model, LightningModule):
             name = type(model).__name__
@@ -251,7 +252,9 @@ class Recording:
             node["_target_"].rpartition(".")[2]
             for node in (config.model, config.optimizer, config.scheduler)
         )
-        optimization = f"{optimizer}, lr {config.optimizer.get('lr')}, {scheduler}"
+        rate = config.optimizer.get("lr")
+        rate = number(rate) if isinstance(rate, float) else rate
+        optimization = f"{optimizer}, lr {rate}, {scheduler}"
         return f"{name}: {self.record.num_parameters:,} parameters; {optimization}; {length}"
 
     def _tags(self) -> dict[str, str]:

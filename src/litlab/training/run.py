@@ -30,7 +30,7 @@ from litlab.training.callbacks.optimizer_changes import OptimizerChanges
 from litlab.training.dvc_stage import Output
 from litlab.training.finders import find_settings, settings_of
 from litlab.training.parts import RunParts, as_recorded, build_parts, follow_data, require_arguments
-from litlab.training.preflight import preflight
+from litlab.training.preflight import num_processes, preflight
 from litlab.training.profiling import reports
 from litlab.training.replay import FailedStepWriter
 from litlab.training.trainer import fit, make_trainer, seed_rank
@@ -225,6 +225,9 @@ def _open_record(
         return
     if interrupted is None:
         recording.start(network(parts.task))
+        processes = num_processes(parts.config.trainer)
+        if processes > 1:
+            say(f"{processes} processes train, each on its share of every batch")
         lacking = introduction(parts.task, parts.data)
         if lacking:
             say(lacking)

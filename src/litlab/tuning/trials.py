@@ -190,7 +190,7 @@ class Trials:
 
     def _show(self, ended: FrozenTrial, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
         text = "  ".join(f"{path}={short(value)}" for path, value in values.items())
-        done = f"{self.study.count(*ENDED)}/{self.study.total}"
+        done = f"({self.study.count(*ENDED)} of {self.study.total})"
         if ended.state == TrialState.FAIL:
             what = f"failed: {ended.user_attrs['failed']}"
         elif ended.state == TrialState.PRUNED:
@@ -200,7 +200,7 @@ class Trials:
             pairs = zip(self.study.objectives, ended.values, strict=True)
             what = "  ".join(f"{o.name} {shown(o.name, v)}" for o, v in pairs)
             what += f"  {said['seconds']:.1f} s"
-        say(f"trial {ended.number:>3} {done:>7}  {what}  {text}")
+        say(f"trial {ended.number:>3} {done:>10}  {what}  {text}")
 
     def stop(self) -> None:
         """Let every training save and end, and leave the trials to whoever comes first."""

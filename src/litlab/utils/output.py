@@ -119,6 +119,11 @@ def nth_epoch(epoch: int) -> int:
     return epoch + 1
 
 
+def counted(count: int, what: str) -> str:
+    """Return a count with its noun: 1 epoch, 2 epochs."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def number(value: float) -> str:
     """Return a number to four significant digits."""
     return f"{value:.4g}"

@@ -11,8 +11,20 @@ from litlab.cli.options import Debug, Json, Out, Overrides, Params
 from litlab.utils.paths import short
 
 
-def params(overrides: Overrides = None, debug: Debug = False) -> None:
+def params(
+    overrides: Overrides = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print all settings instead of writing them.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
     """Compose conf/ and the overrides into params.yaml, which `dvc repro` runs."""
+    if show:
+        from litlab.config.compose import dump
+        from litlab.utils.redact import redact
+
+        print(dump(redact(load_config(overrides, None).model_dump(mode="json"))), end="")
+        return
     from litlab.config.compose import write_params
     from litlab.utils.output import say
     from litlab.utils.paths import project_root

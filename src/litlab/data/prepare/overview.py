@@ -115,7 +115,9 @@ def _how(spec: DataSpec) -> str:
         column = f" of '{settings['time']}'" if settings.get("time") else ""
         return f", cut by order{column}"
     if settings.get("num_folds"):
-        return f", fold {settings.get('fold')} of {settings['num_folds']} is val"
+        fold = settings.get("fold")
+        shown = fold + 1 if isinstance(fold, int) else fold  # people count from 1
+        return f", fold {shown} of {settings['num_folds']} is val"
     return f", cut at random (data.split_seed={settings.get('split_seed')})"
 
 

@@ -142,6 +142,9 @@ def load_settings(overrides: list[str]) -> tuple[StudySettings, list[str]]:
     """
     own = [o for o in overrides if _key(o).split(".")[0] == "study"]
     name = next((o.partition("=")[2] for o in reversed(own) if _key(o) == "study"), "")
+    bare = next((o for o in overrides if o in choice_files("study")), None)
+    if bare and not name:
+        raise ConfigError("no study is given", bare, f"use study={bare}")
     content = _named(name)
     rest = [o for o in overrides if o not in own]
     _refuse_bare(rest)
