@@ -153,7 +153,7 @@ def _fix(setting: str, value: object, field: FieldInfo) -> str:
     if hint.startswith("did"):
         return hint
     near: list[object] = []
-    if isinstance(value, int | float) and math.isfinite(value) and abs(value) < sys.maxsize:
+    if isinstance(value, int | float) and abs(value) < sys.maxsize:
         near = [round(value), abs(value)]
     example = next((one for one in (*near, *EXAMPLES) if _fits(field, one)), None)
     return f"change {setting}" if example is None else f"use e.g. {setting}={_shown(example)}"
