@@ -36,7 +36,8 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
     if params is None:
         config = check_config(compose(overrides), origin="the command line and conf/")
         typed = {override.lstrip("+").partition("=")[0] for override in overrides}
-        config.data._typed = frozenset({"data.val_fraction", "data.split_seed"} & typed)
+        known = {"data.val_fraction", "data.split_seed", "data.stratify"}
+        config.data._typed = frozenset(known & typed)
         config._overrides = tuple(overrides)
         return config
     if overrides:

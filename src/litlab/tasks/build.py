@@ -17,6 +17,13 @@ from litlab.tasks.optim.schedules import Horizon
 from litlab.tasks.task import Parts, Task
 from litlab.utils.errors import ConfigError, EnvironmentFault
 
+# litlab's own task for each kind of targets.
+TASKS = {
+    "classification": "ClassificationTask",
+    "regression": "RegressionTask",
+    "language_model": "LanguageModelTask",
+}
+
 
 def build_model(config: Config, spec: DataSpec, rooms: Rooms | None = None) -> nn.Module:
     """Build the network for the data.
@@ -80,13 +87,8 @@ def use_settings(task: Task, config: Config) -> None:
 
 def _require_task(config: Config, spec: DataSpec) -> None:
     """Refuse litlab's own task for another kind of targets, before its parts complain of it."""
-    own = {
-        "classification": "ClassificationTask",
-        "regression": "RegressionTask",
-        "language_model": "LanguageModelTask",
-    }
     module, _, name = config.task["_target_"].rpartition(".")
-    if module == Task.__module__ and name in own.values() and name != own[spec.task]:
+    if module == Task.__module__ and name in TASKS.values() and name != TASKS[spec.task]:
         raise ConfigError(
             f"{name} does not fit '{spec.name}', whose task is {spec.task}",
             "task",

@@ -7,19 +7,22 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 
+from litlab.config.compose import load
 from litlab.config.constraints import GIVEN
 from litlab.config.schema import Config
 from litlab.data.datamodule import ArrayDataModule, DataModule
+from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
 from litlab.runs.checkpoint.resume import Interruption, check_fits
 from litlab.tasks import own_module
-from litlab.tasks.build import build_task
+from litlab.tasks.build import TASKS, build_task
 from litlab.tasks.task import Task
 from litlab.training.freeze import freeze
 from litlab.training.preflight import check_with_data
 from litlab.training.warm_start import WarmStart, init_from
 from litlab.utils import seeding
 from litlab.utils.errors import ConfigError
+from litlab.utils.output import say
 from litlab.utils.paths import file_name
 
 
@@ -93,6 +96,39 @@ def as_recorded(
         named = {"name": _name(type(data)), "path": None, "source": source}
         changes["data"] = config.data.model_copy(update=named)
     return config.model_copy(update=changes)
+
+
+def follow_target(config: Config, prepared: Path | None = None) -> Config:
+    """Return the configuration with the task that fits a target whose task the source decides.
+
+    Loss and metrics come with it. A task that the user has chosen stays.
+
+    Args:
+        config: The configuration; one that was not composed from overrides stays as it is.
+        prepared: Folder of the prepared data; data/prepared/<name> if None.
+
+    Raises:
+        LitlabError: The data cannot be prepared, or settings do not fit their task.
+    """
+    own = {f"{Task.__module__}.{name}": kind for kind, name in TASKS.items()}
+    typed = {re.split(r"[.=@]", o.lstrip("+~"))[0] for o in config._overrides or ()}
+    if (
+        config._overrides is None
+        or config.data.source.get("task") != "auto"
+        or config.task["_target_"] not in own
+        or typed & {"task", "experiment"}
+    ):
+        return config
+    kind = open_or_prepare(config.data, config.trust, prepared)[1].task
+    if own[config.task["_target_"]] == kind:
+        return config
+    fitting = load([*config._overrides, f"task={kind}"])
+    say(f"{config.data.name}: the target's task is {kind} (task={kind})")
+    groups = ("task", "loss", "metrics", "plot", "monitor", "monitor_mode")
+    changes = {name: getattr(fitting, name) for name in groups}
+    found = config.model_copy(update=changes)
+    found._overrides = fitting._overrides
+    return found
 
 
 def _without_unused(config: Config) -> dict[str, object]:

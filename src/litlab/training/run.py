@@ -29,7 +29,7 @@ from litlab.training.callbacks.nan_guard import NaNGuard
 from litlab.training.callbacks.optimizer_changes import OptimizerChanges
 from litlab.training.dvc_stage import Output
 from litlab.training.finders import find_settings, settings_of
-from litlab.training.parts import RunParts, as_recorded, build_parts
+from litlab.training.parts import RunParts, as_recorded, build_parts, follow_target
 from litlab.training.preflight import preflight
 from litlab.training.profiling import reports
 from litlab.training.replay import FailedStepWriter
@@ -79,6 +79,8 @@ def train(
             KILLED.
     """
     config = preflight(as_recorded(config, task, data, monitor))
+    if task is None and data is None:
+        config = preflight(follow_target(config, prepared))
     resume = Resume() if resume is True else resume or None
     with ExitStack() as locks:
         output = _lock_output(config, out, resume, locks)

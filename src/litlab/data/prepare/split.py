@@ -353,7 +353,7 @@ def _cutter(raw: Raw, config: DataConfig, part: str) -> Splitter:
         reason = "a language model has no classes"
     if config.time is not None:
         reason = "a split by time cannot be stratified"
-    if config.stratify and reason:
+    if config.stratify and reason and "data.stratify" in config._typed:
         warnings.warn(
             f"data.stratify=true is ignored, because {reason}: set data.stratify=false",
             stacklevel=4,

@@ -215,14 +215,11 @@ def format_of(survey: Survey, decimal: Decimal | None = None, tie: Decimal = "."
         return survey.style  # of a type of their own
     plain = {".": survey.numbers, ",": survey.numbers - survey.dots}
     fits = {d: plain[d] + sum(survey.amounts[d].values()) for d in (".", ",")}
-    best: Decimal
-    if decimal and plain["."] < survey.present:
-        best = decimal
-    elif decimal == "," and survey.dots and not _grouped(survey):
-        best = "."  # as they stand, these are numbers
-    else:
-        more: Decimal = "," if fits[","] > fits["."] else "."
-        best = decimal or (tie if fits["."] == fits[","] else more)
+    if survey.is_numeric:  # as they stand; but 1.234 may be 1234
+        pointed = survey.dots and (decimal or tie) == "," and _grouped(survey)
+        return CellFormat(decimal=",", unit="#") if pointed else CellFormat()
+    more: Decimal = "," if fits[","] > fits["."] else "."
+    best = decimal or (tie if fits["."] == fits[","] else more)
     units = Counter(survey.amounts[best])
     grouped = units.pop("#", 0)
     unit, number = units.most_common(1)[0] if units else ("#" if grouped else "", 0)
@@ -381,7 +378,7 @@ def sentinel(survey: Survey) -> float | None:
         below = mark < 0 and survey.low >= 0 and (mark < -1 or number > 1)
         above = mark > 0 and survey.high < mark / 5
         far = mark < 0 and survey.low > mark / 3
-        if number > 1 and survey.numbers > 2 * number and (below or above or far):
+        if survey.numbers > number > 1 and (below or above or far):
             return mark
     return None
 
