@@ -7,7 +7,6 @@ from litlab.config.hyperparameters import Cell, Count
 from litlab.data.encode.table import TableEncoder
 from litlab.data.prepare.source_files import user_path
 from litlab.data.raw import Decision, Raw, Reading
-from litlab.data.sources.table_cells import MISSING
 from litlab.data.sources.table_columns import (
     MOST_CATEGORIES,
     Decimal,
@@ -17,17 +16,21 @@ from litlab.data.sources.table_columns import (
     date_formats,
     format_of,
     groups,
-    is_group,
     labels,
     missing_cells,
-    sentinel,
     times,
-    unclear,
     verdict,
 )
-from litlab.data.sources.table_file import TableFile, is_parquet, lacks_columns, open_table
+from litlab.data.sources.table_file import (
+    TableFile,
+    is_parquet,
+    lacks_columns,
+    open_table,
+    quoted,
+)
 from litlab.data.sources.table_layout import TableFormat
 from litlab.data.sources.table_rows import Features, TableRows
+from litlab.data.sources.table_suggestions import some, suggestions
 from litlab.data.sources.unused import refuse_unused
 from litlab.data.spec import Array, CellFormat, Column
 from litlab.utils.errors import DataError, LitlabError, nearest, refuse
@@ -124,17 +127,7 @@ class Table:
         self.given = {name: value for name, value in locals().items() if name != "self"}
         paths = {"train": path, "val": val_path, "test": test_path}
         self.paths = {part: str(p) for part, p in paths.items() if p is not None}
-        self.style = TableFormat(
-            delimiter,
-            header,
-            tuple(names),
-            comment,
-            decimal,
-            encoding,
-            skip_start,
-            skip_end,
-            tuple(na_values),
-        )
+        self.style = TableFormat.of(self.given)
         self.targets = [target] if isinstance(target, str) else list(target)
         self.dates = dict(dates or {})
         self.options = {
@@ -174,12 +167,8 @@ class Table:
         """
         self.decisions: list[Decision] = []
         self.formats: dict[str, str] = {}  # of dates, as they were found
-        self.suggestions: list[Decision] = []
         self.left_out: dict[str, str] = {}
         tables = self._open()
-        for option in ("numeric", "categorical", "drop"):
-            blocks = [tables["train"].blocks.get(name, [name]) for name in self.options[option]]
-            self.options[option] = [name for block in blocks for name in block]
         names = self._columns_read(tables)
         rows = self._spool(tables, names, scratch)
         surveys = self._survey(rows, self.targets, ())
@@ -191,16 +180,13 @@ class Table:
         others = [name for name in names if name not in self.targets]
         surveys |= self._survey(rows, others, [n for n in others if n not in self.options["group"]])
         self._settle_decimal(surveys.values())
-        for name in self.options["time"]:
-            if surveys[name].style.dates not in ("", "iso") and name not in self.dates:
-                self.formats[name] = surveys[name].style.dates
+        self._settle_time(surveys)
         features = self._features([surveys[name] for name in others if name not in roles])
         of_features = [surveys[n] for n in dict.fromkeys(f.source for f in features)]
         impute = self._imputation(of_features)
         if impute == "indicator":
             features += _indicators(of_features)
         classes, targets = self._read_targets(rows, task, surveys)
-        self._suggest(surveys, features)
         by_kind = [[f.name for f in features if f.kind == k] for k in ("numeric", "categorical")]
         styles = {feature.name: feature.cells for feature in features}
         return Raw(
@@ -217,14 +203,25 @@ class Table:
             columns=_alone({part: self._columns(r, surveys) for part, r in rows.items()}),
             files=[table.path for table in tables.values()],
             notes=lambda: notes,
-            reading=Reading(
-                decisions=tuple(self.decisions),
-                suggestions=tuple(self.suggestions),
-                target=", ".join(self.targets),
-                roles={role: name for role in ("group", "time") for name in self.options[role]},
-                left_out=self.left_out,
-                parts={part: table.path.name for part, table in tables.items()},
-            ),
+            reading=self._reading(tables, surveys, features),
+        )
+
+    def _reading(
+        self,
+        tables: Mapping[str, TableFile],
+        surveys: Mapping[str, Survey],
+        features: Sequence[Column],
+    ) -> Reading:
+        auto: Any = [d.value for d in self.decisions if d.setting == "data.source.drop"]
+        dropped = auto[0] if auto else self.options["drop"]
+        found = suggestions(surveys, features, self.targets, self.given, dropped)
+        return Reading(
+            decisions=tuple(self.decisions),
+            suggestions=found,
+            target=", ".join(self.targets),
+            roles={role: name for role in ("group", "time") for name in self.options[role]},
+            left_out=self.left_out,
+            parts={part: table.path.name for part, table in tables.items()},
         )
 
     def _settle(self, name: str, value: Any, why: str) -> None:
@@ -251,6 +248,9 @@ class Table:
     def _columns_read(self, tables: Mapping[str, TableFile]) -> list[str]:
         """The columns to look at, after a look at all the names."""
         first = tables["train"]
+        for option in ("numeric", "categorical", "drop"):
+            blocks = [first.blocks.get(name, [name]) for name in self.options[option]]
+            self.options[option] = [name for block in blocks for name in block]
         missing = []
         for option, names in self.options.items():
             setting = f"data.{option}" if option in ("group", "time") else f"data.source.{option}"
@@ -417,11 +417,18 @@ class Table:
                 found[kind].append(Column(name=name, kind=kind, cells=style))
             if why and name not in said and kind != "dates":
                 guessed[kind][name] = why
-        refuse(reasons)
+        kept = [s for s in surveys if s.name not in self.left_out]
+        lacking = missing_cells(kept) if self.impute == "refuse" else None
+        refuse([*reasons, lacking] if lacking else reasons)
         features = found["numeric"] + found["categorical"]
         if not features:
             left = "; ".join(f"{name} ({why})" for name, why in list(self.left_out.items())[:8])
             fix = "drop fewer columns, or keep some with data.source.categorical"
+            texts = [name for name, why in self.left_out.items() if why.startswith("free text")]
+            if texts:
+                options = {"text": texts[0], "label": self.targets[0]}
+                given = (f"data.source.{key}={quoted(name)}" for key, name in options.items())
+                fix = f"to learn from texts: data=text {' '.join(given)}"
             raise DataError(
                 f"no feature column is left: {left}",
                 surveys[0].where if surveys else str(self.paths["train"]),
@@ -447,14 +454,20 @@ class Table:
             both = [
                 s.name for s in surveys if s.name in formats and (date_formats(s) or ("", []))[1]
             ]
-            why += f"; day and month of {_some(both)} may be the other way round" if both else ""
+            why += f"; day and month of {some(both)} may be the other way round" if both else ""
             self._settle("dates", {**self.dates, **formats}, why)
         if guessed["left out"]:
             reasons: dict[str, list[str]] = {}
             for name, why in guessed["left out"].items():
                 reasons.setdefault(why.partition(":")[0], []).append(name)
-            why = "; ".join(f"{reason}: {_some(names)}" for reason, names in reasons.items())
+            why = "; ".join(f"{reason}: {some(names)}" for reason, names in reasons.items())
             self._settle("drop", [*self.options["drop"], *guessed["left out"]], why)
+
+    def _settle_time(self, surveys: Mapping[str, Survey]) -> None:
+        """Keep the format of the dates to split by."""
+        for name in self.options["time"]:
+            if surveys[name].style.dates not in ("", "iso") and name not in self.dates:
+                self.formats[name] = surveys[name].style.dates
 
     def _settle_decimal(self, surveys: Iterable[Survey]) -> None:
         """Note which columns have decimal commas."""
@@ -467,7 +480,7 @@ class Table:
         if commas and self.style.decimal is None:
             cells = [t for s in numbers if s.name in commas for t in s.sample if "," in t]
             points = any(s.dots and s.style.decimal == "." for s in numbers)
-            why = f"{_some(commas)}: cells such as '{next(iter(cells), '')}'"
+            why = f"{some(commas)}: cells such as '{next(iter(cells), '')}'"
             self._settle("decimal", dict(commas) if points else ",", why)
 
     def _imputation(
@@ -475,9 +488,6 @@ class Table:
     ) -> Literal["refuse", "median", "mean", "indicator"]:
         lacking = [s for s in surveys if s.missing]
         if self.impute is not None:
-            refused = missing_cells(surveys)
-            if refused and self.impute == "refuse":
-                raise refused
             return self.impute
         if not lacking:
             return "refuse"
@@ -485,63 +495,6 @@ class Table:
         more = f" and {len(lacking) - 8} more columns" if len(lacking) > 8 else ""
         self._settle("impute", "indicator", f"missing cells: {', '.join(shown)}{more}")
         return "indicator"
-
-    def _suggest(self, surveys: Mapping[str, Survey], features: Sequence[Column]) -> None:
-        """Note settings that the user might want."""
-
-        def suggest(setting: str, value: Any, why: str) -> None:
-            self.suggestions.append(Decision(setting=setting, value=value, why=why))
-
-        marks = {n: m for n, s in surveys.items() if (m := sentinel(s)) is not None}
-        known = [s for n, s in surveys.items() if n not in self.targets]
-        if marks:
-            counts = [f"{n} {surveys[n].sentinels[m]}" for n, m in marks.items()]
-            given = [v for v in self.style.missing if v.lower() not in map(str.lower, MISSING)]
-            values = [*given, *dict.fromkeys(f"{m:g}" for m in marks.values())]
-            why = f"far from all other numbers, so probably missing cells: {', '.join(counts[:8])}"
-            suggest("data.source.na_values", values, why)
-        group = next((s for s in known if is_group(s)), None)
-        if group is not None and not self.options["group"]:
-            repeats = group.present / max(len(group.values or ()), 1)
-            why = f"each value of {group.name} is in {repeats:.1f} rows: keep them in one split"
-            suggest("data.group", group.name, why)
-        dated = next((f.source for f in features if f.cells.part == "days"), None)
-        if dated and not self.options["time"]:
-            suggest("data.time", dated, "to test on what comes later, if the task is to look ahead")
-        rising = [
-            s.name
-            for s in known
-            if s.rising
-            and s.whole
-            and s.rows >= 10
-            and s.is_numeric
-            and not s.dates
-            and any(f.source == s.name and f.kind == "numeric" for f in features)
-        ]
-        rising = [name for name in rising if name not in self._sure()]
-        if rising:
-            why = f"whole numbers that grow from row to row, like row numbers: {_some(rising)}"
-            suggest(
-                "data.source.drop",
-                [
-                    *self.options["drop"],
-                    *[
-                        n
-                        for n, w in self.left_out.items()
-                        if w not in ("an index", "data.source.drop")
-                    ],
-                    *rising,
-                ],
-                why,
-            )
-        mixed = [s for s in known if s.name not in self._sure() and unclear(s) and not s.is_numeric]
-        if mixed:
-            what = ", ".join(f"{s.name} ({unclear(s)}, such as {s.example()})" for s in mixed[:5])
-            suggest(
-                "data.source.categorical",
-                [*self.options["categorical"], *[s.name for s in mixed]],
-                f"write plain numbers in the file, or confirm: {what}",
-            )
 
     def _decide(
         self, surveys: Mapping[str, Survey]
@@ -635,11 +588,6 @@ def _renamed(features: Sequence[Column]) -> list[Column]:
         )
         found.append(feature.model_copy(update={"name": name, "cells": cells}))
     return found
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
 
 
 def _lacking(names: Iterable[str], table: TableFile, setting: str = "") -> list[LitlabError]:

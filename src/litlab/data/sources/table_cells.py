@@ -268,6 +268,7 @@ def as_dates(cells: Any, formats: str) -> Array:
         stamps = cells.cast(kind, safe=False).to_pandas()
         found: Array = stamps.to_numpy(dtype="datetime64[ns]", na_value=np.datetime64("NaT"))
         return found
+    cells = as_text(cells) if isinstance(cells, pa.Array | pa.ChunkedArray) else cells
     texts = pd.Series(cells.to_pylist() if hasattr(cells, "to_pylist") else cells, dtype=object)
     dates = pd.Series(pd.NaT, index=texts.index, dtype="datetime64[ns]")
     for form in formats.split("|"):
@@ -319,8 +320,8 @@ def parts_of(dates: Array) -> list[str]:
     turns = [turn for turn in TURNS if len(np.unique(part_of(known, f"{turn} cos").round(6))) > 1]
     if len(np.unique(known.astype("datetime64[D]"))) < 2:  # times of day
         return [f"{turn} {side}" for turn in turns for side in ("sin", "cos")]
-    if "month" in turns and not (known - known.astype("datetime64[M]")).any():
-        turns.remove("weekday") if "weekday" in turns else None  # the first of each month
+    if "weekday" in turns and not (known - known.astype("datetime64[M]")).any():
+        turns.remove("weekday")  # the first of each month
     years = len(np.unique(known.astype("datetime64[Y]"))) > 1
     cyclic = [f"{turn} {side}" for turn in turns for side in ("sin", "cos")]
     return [*(["year"] if years else []), "days", *cyclic]

@@ -27,12 +27,8 @@ from litlab.utils.errors import DataError
 LEADING_ZERO = r"^[+-]?0\d+$"
 DAY_NUMBER = re.compile(r"(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 ID_NAME = re.compile(r"(.*[\W_])?(id|uuid|guid|key)|.*[a-z](Id|ID|Nr|No)")
-GROUP_NAME = re.compile(
-    r".*(patient|subject|person|user|customer|client|participant|household|speaker|family"
-    r"|session|student|player|driver|author)s?([\W_]*(id|nr|no|number|code|name))?",
-    re.IGNORECASE,
-)
 TIME_NAME = re.compile(r".*(time|step|day|week|month|year|date|hour|epoch|round|t)", re.IGNORECASE)
+# Numbers that stand for missing cells.
 SENTINELS = (-1.0, -9.0, -99.0, -200.0, -999.0, -9999.0, -99999.0, 999.0, 9999.0, 99999.0)
 SHOWN = 5
 Decimal = Literal[".", ","]
@@ -41,6 +37,7 @@ SAMPLE = 2000  # different values of a column that are looked at one by one
 MOST_MARKS = 20  # different cells that are no numbers, in a column of numbers
 FEW_MARKS = 3
 FEW = 20  # different values that are categories, however few rows there are
+LEAST_DAYS = 3  # different numbers that all look like days
 ROWS = 10  # growing by chance in so many rows is unlikely
 PLAIN = CellFormat()
 LARGEST = float(np.finfo(np.float32).max)
@@ -215,6 +212,9 @@ def format_of(survey: Survey, decimal: Decimal | None = None, tie: Decimal = "."
         return survey.style  # of a type of their own
     plain = {".": survey.numbers, ",": survey.numbers - survey.dots}
     fits = {d: plain[d] + sum(survey.amounts[d].values()) for d in (".", ",")}
+    days = [bool(DAY_NUMBER.fullmatch(text)) for text in survey.sample]
+    if survey.is_numeric and len(days) >= LEAST_DAYS and all(days):
+        return CellFormat(dates="%Y%m%d")
     if survey.is_numeric:  # as they stand; but 1.234 may be 1234
         pointed = survey.dots and (decimal or tie) == "," and _grouped(survey)
         return CellFormat(decimal=",", unit="#") if pointed else CellFormat()
@@ -223,6 +223,8 @@ def format_of(survey: Survey, decimal: Decimal | None = None, tie: Decimal = "."
     units = Counter(survey.amounts[best])
     grouped = units.pop("#", 0)
     unit, number = units.most_common(1)[0] if units else ("#" if grouped else "", 0)
+    if re.search(r"#[^\W\d_]", unit) and plain[best] + grouped > survey.present / 5:
+        return CellFormat()  # codes: 0, 1a
     known = plain[best] + grouped + number
     rest = survey.present - known
     if best == ",":
@@ -370,32 +372,6 @@ def _texts(survey: Survey) -> Verdict:
     kind = "free text" if np.mean(lengths) > 2 else "identifiers"
     shown = f"{kind}: {number} different values in {survey.present} cells, such as"
     return Verdict("left out", f"{shown} {survey.example()}")
-
-
-def sentinel(survey: Survey) -> float | None:
-    """Return a number that probably means that nothing is known, far from all others."""
-    for mark, number in survey.sentinels.most_common():
-        below = mark < 0 and survey.low >= 0 and (mark < -1 or number > 1)
-        above = mark > 0 and survey.high < mark / 5
-        far = mark < 0 and survey.low > mark / 3
-        if survey.numbers > number > 1 and (below or above or far):
-            return mark
-    return None
-
-
-def is_group(survey: Survey) -> bool:
-    """Whether a column probably says whose rows these are."""
-    repeats = survey.values is not None and len(survey.values) * 1.5 < survey.present
-    return repeats and bool(GROUP_NAME.fullmatch(survey.name)) and len(survey.values or ()) > 5
-
-
-def unclear(survey: Survey) -> str:
-    """Return what a column of categories, or one left out, looks like instead; empty if nothing."""
-    if survey.amounts["."] or survey.amounts[","]:
-        number = max(sum(units.values()) for units in survey.amounts.values()) + survey.numbers
-        if number > survey.present / 2:
-            return "numbers with different units"
-    return ""
 
 
 def missing_cells(surveys: Sequence[Survey]) -> DataError | None:
