@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from litlab.config.compose import load
-from litlab.data.inputs.read_input import read_input
+from litlab.data.inputs.read_input import read_input, read_values
 from litlab.data.prepare.decisions import override
 from litlab.data.prepare.prepare import prepare
 from litlab.data.raw import Raw
@@ -54,6 +54,8 @@ def commas(cells: Any) -> list[str]:
 
 NUMBER = [i * 37.5 - 200 for i in range(ROWS)]
 NOTES = [f"a note of some length, number {i}" for i in range(ROWS)]
+MONTHS = [pd.Timestamp(2016, 1 + i % 12, 1) for i in range(ROWS)]
+CITIES = ["New York", "Bern"] * 20
 DAYS = pd.date_range("2004-03-10", periods=ROWS, freq="25h")
 CASES = [
     Case(
@@ -89,7 +91,7 @@ CASES = [
         "fixed width",
         "".join(
             f"{a:<10}{b:<12}{y}\n"
-            for a, b, y in [("x", "the city", "y"), *zip(PLAIN, ["New York", "Bern"] * 20, Y)]
+            for a, b, y in [("x", "the city", "y"), *zip(PLAIN, CITIES, Y, strict=True)]
         ),
         {"delimiter": "fixed"},
         categorical=["the city"],
@@ -120,7 +122,7 @@ CASES = [
     Case("UTF-8 with a mark", b"\xef\xbb\xbf" + lines(PLAIN, Y, header="x,y").encode(), {}),
     Case(
         "titles above and totals below",
-        "Sales\nas of 2020-01-05\n\n" + lines(PLAIN, Y, header="x,y") + "Total,,\nSource: us\n",
+        "Sales\nas of 2020-01-05\n\n" + lines(PLAIN, Y, header="x,y") + "Total,\nSource: us\n",
         {"skip_start": 3, "skip_end": 2},
     ),
     Case(
@@ -165,7 +167,12 @@ CASES = [
     ),
     Case(
         "currency and per cent",
-        lines([f'"$1,2{i:02}.50"' for i in range(ROWS)], [f"{i}%" for i in range(ROWS)], Y, header="x,p,y"),
+        lines(
+            [f'"$1,2{i:02}.50"' for i in range(ROWS)],
+            [f"{i}%" for i in range(ROWS)],
+            Y,
+            header="x,p,y",
+        ),
         {"numeric": ["x", "p"]},
         ["x", "p"],
         column="x",
@@ -173,15 +180,15 @@ CASES = [
     ),
     Case(
         "numbers in parentheses and with narrow blanks",
-        lines([f"({i})" if i % 2 else f"{i}\u202f000" for i in range(ROWS)], Y, header="x,y"),
+        lines([f"({i})" if i % 2 else f"{i + 1}\u202f000" for i in range(ROWS)], Y, header="x,y"),
         {"numeric": ["x"]},
         column="x",
-        values=[-i if i % 2 else 1000 * i for i in range(ROWS)],
+        values=[-i if i % 2 else 1000 * (i + 1) for i in range(ROWS)],
     ),
     Case(
         "marks of missing cells",
         lines(["-", "None", *PLAIN[2:]], ["n/a", "", *AMOUNTS[2:]], Y, header="x,p,y"),
-        {"numeric": ["x", "p"], "impute": "indicator"},
+        {"numeric": ["x"], "impute": "indicator"},
         ["x", "p", "x missing", "p missing"],
         column="x missing",
         values=[1, 1] + [0] * (ROWS - 2),
@@ -197,12 +204,19 @@ CASES = [
     Case(
         "a target of numbers with marks",
         lines(PLAIN, ["-", *commas(AMOUNTS[1:])], header="x;y", delimiter=";"),
-        {"delimiter": ";", "decimal": ",", "missing_target": "drop"},
+        {"delimiter": ";", "decimal": {"y": ","}, "missing_target": "drop"},
         rows=ROWS - 1,
     ),
     Case(
         "names, identifiers, constants",
-        lines(PLAIN, [f"A{i * 7919 % 1000}/{i}" for i in range(ROWS)], [f'"{n}"' for n in NOTES], ["same"] * ROWS, Y, header="x,ticket,note,c,y"),
+        lines(
+            PLAIN,
+            [f"A{i * 7919 % 1000}/{i}" for i in range(ROWS)],
+            [f'"{n}"' for n in NOTES],
+            ["same"] * ROWS,
+            Y,
+            header="x,ticket,note,c,y",
+        ),
         {"drop": ["ticket", "note", "c"]},
         left_out=("ticket", "note", "c"),
     ),
@@ -215,7 +229,13 @@ CASES = [
     ),
     Case(
         "postcodes and customer numbers",
-        lines(PLAIN, ["01067", "80331"] * 20, [f"{i * 7919 % 1000:05}" for i in range(ROWS)], Y, header="x,plz,customer,y"),
+        lines(
+            PLAIN,
+            ["01067", "80331"] * 20,
+            [f"{i * 7919 % 1000:05}" for i in range(ROWS)],
+            Y,
+            header="x,plz,customer,y",
+        ),
         {"categorical": ["plz"], "drop": ["customer"]},
         categorical=["plz"],
         left_out=("customer",),
@@ -224,13 +244,24 @@ CASES = [
     ),
     Case(
         "codes are no numbers",
-        lines(PLAIN, ["1a", "2b"] * 20, ["Q1", "Q2"] * 20, ["0", "1a"] * 20, ["0", "3+"] * 20, Y, header="x,a,b,c,d,y"),
+        lines(
+            PLAIN,
+            *(cells * 20 for cells in (["1a", "2b"], ["Q1", "Q2"], ["0", "1a"], ["0", "3+"])),
+            Y,
+            header="x,a,b,c,d,y",
+        ),
         {},
         categorical=["a", "b", "c", "d"],
     ),
     Case(
         "days and hours",
-        lines(DAYS.strftime("%d/%m/%Y"), DAYS.strftime("%H.%M.%S"), Y, header="d;t;y", delimiter=";"),
+        lines(
+            DAYS.strftime("%d/%m/%Y"),
+            DAYS.strftime("%H.%M.%S"),
+            Y,
+            header="d;t;y",
+            delimiter=";",
+        ),
         {"delimiter": ";", "dates": {"d": "%d/%m/%Y", "t": "%H.%M.%S"}},
         [
             *("d days", "d month sin", "d month cos", "d weekday sin", "d weekday cos"),
@@ -242,7 +273,7 @@ CASES = [
     *(
         Case(
             f"months as {form}",
-            lines(PLAIN, [pd.Timestamp(2016, 1 + i % 12, 1).strftime(form) for i in range(ROWS)], Y, header="x,d,y"),
+            lines(PLAIN, [month.strftime(form) for month in MONTHS], Y, header="x,d,y"),
             {"dates": {"d": form}},
             ["x", "d days", "d month sin", "d month cos"],
         )
@@ -261,7 +292,7 @@ CASES = [
         lines(PLAIN, range(ROWS), header="x,y"),
         {"task": "regression"},
     ),
-]  # fmt: skip
+]
 
 
 def read(path: Path, settings: dict[str, Any]) -> Raw:
@@ -380,7 +411,6 @@ def spec(project: Path) -> Any:
 def test_new_files_and_frames_are_read_as_the_training_data_were(project: Path, spec: Any) -> None:
     from safetensors.numpy import load_file
 
-    from litlab.data.inputs.read_input import read_values
 
     with pytest.warns(UserWarning, match="missing cells filled: x 1"):
         _, values = read_input(project / "x.csv", spec)
