@@ -411,7 +411,6 @@ def spec(project: Path) -> Any:
 def test_new_files_and_frames_are_read_as_the_training_data_were(project: Path, spec: Any) -> None:
     from safetensors.numpy import load_file
 
-
     with pytest.warns(UserWarning, match="missing cells filled: x 1"):
         _, values = read_input(project / "x.csv", spec)
     for split in ("train", "val", "test"):

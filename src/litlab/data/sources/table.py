@@ -139,8 +139,12 @@ class Table:
             "group": [group] if group else [],
             "time": [time] if time else [],
         }
-        self.task, self.impute, self.scale = task, impute, scale
-        self.missing_target = missing_target
+        self.task, self.impute, self.scale, self.missing_target = (
+            task,
+            impute,
+            scale,
+            missing_target,
+        )
         self.max_categories, self.label_suffix = max_categories, label_suffix
         self.licence, self.origin = licence, origin or path
         self._check_options()
