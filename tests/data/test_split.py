@@ -78,10 +78,12 @@ def test_the_split_is_scikit_learns() -> None:
 
 
 def test_regression_is_never_stratified() -> None:
-    raw, typed = make_raw(targets=1), make_config(stratify=True)
-    typed._typed = frozenset({"data.stratify"})
+    raw = make_raw(targets=1)
+    config = make_config(stratify=True)
+    cut(raw, config)  # the default is no mistake of the user's
+    config._typed = frozenset({"data.stratify"})
     with pytest.warns(UserWarning, match=r"data\.stratify=true is ignored"):
-        splits = cut(raw, typed)
+        splits = cut(raw, config)
     assert len(splits["test"].rows) == 12
     cut(raw, make_config(stratify=True))  # a default, and nothing is said
 

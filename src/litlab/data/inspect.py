@@ -112,7 +112,7 @@ def _yaml(made: Inspection, path: str, target: str | None, given: dict[str, obje
     typed = f"litlab inspect {path}" + (f" --target {target}" if target else "")
     lines = [
         "# @package _global_",
-        f"# {made.why[0].upper()}{made.why[1:]} ({typed}).",
+        f"# Written by `{typed}`: {made.why}.",
         "# Change what is wrong. Settings that are not here are those of the preset below.",
         "defaults:",
         f"  - {made.preset}",

@@ -22,6 +22,30 @@ Kind = Literal["image", "sequence", "tabular", "text", "other"]
 TaskKind = Literal["classification", "multi_label", "regression", "language_model", "other"]
 
 
+class CellFormat(BaseModel):
+    """How a feature is read off a table's cells.
+
+    Attributes:
+        source: The column of the file; empty: the one of the feature's own name.
+        part: What of it: empty for the cell itself, `missing` for whether it holds nothing, or a
+            part of a date, such as `year`.
+        decimal: What separates a number's fraction.
+        unit: Empty: plain numbers. Else thousands may be separated, and `$#` or `# kg` stand around
+            the number; `#` alone: nothing does.
+        dates: Formats of dates, as `strptime` has them, `|` between them; `iso`: ISO 8601.
+        missing: Cells that hold nothing in this column alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = ""
+    part: str = ""
+    decimal: Literal[".", ","] = "."
+    unit: str = ""
+    dates: str = ""
+    missing: tuple[str, ...] = ()
+
+
 class Column(BaseModel):
     """A table's column, as it was fitted on the train split.
 
@@ -38,6 +62,12 @@ class Column(BaseModel):
     fill: float | str | None = None
     quantiles: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
+    cells: CellFormat = CellFormat()
+
+    @property
+    def source(self) -> str:
+        """The column of the file that it is read from."""
+        return self.cells.source or self.name
 
 
 class DataSpec(BaseModel):

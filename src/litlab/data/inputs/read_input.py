@@ -19,17 +19,13 @@ from litlab.data.inputs.images import MODES, Form, count_conversions, decode, in
 from litlab.data.inputs.images import SUFFIXES as IMAGES
 from litlab.data.prepare.source_files import require_file
 from litlab.data.sources.idx import is_idx, read_idx
-from litlab.data.sources.table_file import (
-    TableFile,
-    TableFormat,
-    as_numbers,
-    lacks_columns,
-    open_table,
-    typed,
-)
+from litlab.data.sources.table_cells import as_numbers, without_marks
+from litlab.data.sources.table_file import TableFile, lacks_columns, open_table
+from litlab.data.sources.table_layout import TableFormat
+from litlab.data.sources.table_rows import frame_of, sources_of
 from litlab.data.sources.text_files import FORMAT_OF, Layout, MissingColumn, lines_of, read_whole
 from litlab.data.sources.text_files import read_rows as read_text_rows
-from litlab.data.spec import Array, Column, DataSpec
+from litlab.data.spec import Array, CellFormat, Column, DataSpec
 from litlab.utils.errors import DataError, nearest
 
 # Reads a user's new tables, as the columns of the training data were read and fitted.
@@ -49,19 +45,23 @@ def read_features(path: Path, spec: DataSpec) -> tuple[list[str], Array]:
     """
     own = spec.source.startswith("litlab.data.sources.")  # others' settings mean what they like
     settings: Any = spec.settings.get("source", {}) if own else {}
-    table = _open(path, TableFormat.of(settings), settings.get("target", ()), spec.features)
-    _require_columns(table, spec.features)
-    plain = [Column(name=name, kind="numeric") for name in spec.features]
-    numeric = [c.name for c in spec.columns or plain if c.kind == "numeric"]
-    categorical = [name for name in spec.features if name not in numeric]
-    encoder, decimal = TableEncoder.of(spec.columns), settings.get("decimal", ".")
-    parts, done = [np.empty((0, len(spec.features)))], 0
-    for columns in table.batches(spec.features):
-        batch = pa.table(columns, names=list(spec.features))
-        cells = typed(batch, numeric, categorical, decimal)
-        for name in numeric:
-            _require_numbers(name, batch[name], cells[name], table, done)
-        frame = cells.to_pandas()
+    columns = spec.columns or [Column(name=name, kind="numeric") for name in spec.features]
+    sources = sources_of(columns)
+    table = _open(path, TableFormat.of(settings), settings.get("target", ()), sources)
+    _require_columns(table, sources)
+    comma = settings.get("decimal") == "," or any(c.cells.decimal == "," for c in columns)
+    encoder = TableEncoder.of(spec.columns)
+    parts, done = [np.empty((0, len(columns)))], 0
+    for cells in table.batches(sources):
+        batch = pa.table(cells, names=sources)
+        features = [_with_comma(column, batch) if comma else column for column in columns]
+        frame = frame_of(batch, features)
+        for feature in features:
+            if feature.kind == "numeric" and feature.cells.part != "missing":
+                content = without_marks(batch[feature.source].combine_chunks(), feature.cells)
+                _require_numbers(
+                    feature.source, content, pa.array(frame[feature.name]), table, done
+                )
         try:
             parts.append(encoder.encode(frame) if spec.columns else frame.to_numpy(np.float64))
         except DataError as error:
@@ -72,18 +72,32 @@ def read_features(path: Path, spec: DataSpec) -> tuple[list[str], Array]:
     return [table.place(row) for row in range(done)], np.concatenate(parts)
 
 
+def _with_comma(column: Column, cells: Any) -> Column:
+    """A column whose numbers had no fraction in training, where the others have decimal commas."""
+    content = cells[column.source]
+    if column.kind != "numeric" or column.cells != CellFormat() or not _is_text(content):
+        return column
+    if pc.any(pc.match_substring(content, ".")).as_py():
+        return column
+    return column.model_copy(update={"cells": CellFormat(decimal=",")})
+
+
+def _is_text(cells: Any) -> bool:
+    return bool(pa.types.is_string(cells.type))
+
+
 def _open(
     path: Path, style: TableFormat, target: str | Sequence[str], features: Sequence[str]
 ) -> TableFile:
     """Open a file that may have a header where the training data had none, and lack the target."""
-    found = open_table(path, replace(style, header=True, names=()))
-    if set(features) <= set(found.names) or (style.header and not style.names):
+    found = open_table(path, replace(style, header=True, names=(), skip_end=None), features)
+    if set(features) <= set(found.names) or (style.header is not False and not style.names):
         return found
     targets = [target] if isinstance(target, str) else target
     names = style.names
     if len(found.names) == len(names) - len(targets):
         names = tuple(name for name in names if name not in targets)
-    return open_table(path, replace(style, names=names))
+    return open_table(path, replace(style, names=names, skip_end=None))
 
 
 def _require_columns(table: TableFile, features: Sequence[str]) -> None:
