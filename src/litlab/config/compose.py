@@ -36,7 +36,8 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
     if params is None:
         config = check_config(compose(overrides), origin="the command line and conf/")
         typed = {override.lstrip("+").partition("=")[0] for override in overrides}
-        config.data._typed = frozenset({"data.val_fraction", "data.split_seed"} & typed)
+        splits = {f"data.{name}" for name in ("val_fraction", "test_fraction", "split_seed")}
+        config.data._typed = frozenset(splits & typed)
         config._overrides = tuple(overrides)
         return config
     if overrides:

@@ -46,7 +46,7 @@ class DataSpec(BaseModel):
     Shapes of one sample: image `(C, H, W)`, sequence `(C, L)`, tabular `(F,)`, text `(L,)`, L being
     the longest text that is kept. `mean` and `std` are of the train split alone, one number a
     channel (image, sequence) or a feature (tabular), in the units the model sees before
-    normalization: images in [0, 1].
+    normalization: images of bytes in [0, 1], all others in their own unit.
 
     `columns` describe a table whose columns were fitted: the numeric ones come first, then the
     categorical ones as codes, whose mean is 0 and std 1. `tokenizer` is the JSON of the library of

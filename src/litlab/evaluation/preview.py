@@ -259,8 +259,15 @@ def _in_words(
     augmented: bool,
 ) -> PreviewSamples:
     if spec.kind in ("image", "sequence"):
-        arrays = before.numpy(), after.numpy() if augmented else None
-        return PreviewSamples(*arrays, decode.labels(spec, y), decode.labels(spec, new))
+        arrays = [x.numpy() for x in ((before, after) if augmented else (before,))]
+        if spec.kind == "image":
+            arrays = [decode.pixels(spec, array) for array in arrays]
+        return PreviewSamples(
+            arrays[0],
+            arrays[1] if augmented else None,
+            decode.labels(spec, y),
+            decode.labels(spec, new),
+        )
     words = decode.cells if spec.kind == "tabular" else decode.tokens
     lists = words(spec, before), words(spec, after) if augmented else None
     if spec.kind == "tabular":

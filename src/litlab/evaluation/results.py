@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from litlab.config import compose as configuration
 from litlab.data.encode import decode
 from litlab.data.loading import Split
-from litlab.data.spec import SPLITS, DataSpec
+from litlab.data.spec import SPLITS, Array, DataSpec
 from litlab.evaluation import language_model
 from litlab.evaluation.inference import Outputs
 from litlab.evaluation.language_model import Sampling, TokenOutputs, context, write
@@ -48,13 +48,17 @@ def surest(outputs: Outputs, split: Split, spec: DataSpec) -> list[Mistake]:
     confidence, label, order = _wrong(outputs, split.y)
     return [
         Mistake(
-            sample=split.x[i].numpy(),
+            sample=_as_bytes(split.x[i].numpy(), spec),
             actual=spec.classes[int(split.y[i])],
             predicted=spec.classes[int(label[i])],
             confidence=float(confidence[i]),
         )
         for i in order
     ]
+
+
+def _as_bytes(image: Array, spec: DataSpec) -> Array:
+    return image if image.dtype == np.uint8 else (decode.pixels(spec, image) * 255).astype(np.uint8)
 
 
 def worst(outputs: Outputs | TokenOutputs, split: Split, spec: DataSpec) -> WorstSamples | None:

@@ -17,7 +17,7 @@ from litlab.data.loading import file_of, num_windows, sha256
 from litlab.data.prepare import decisions
 from litlab.data.prepare.overview import doubts, overview, refuse_unknown
 from litlab.data.prepare.source_files import alone, cannot_write, fingerprints, staged_folder
-from litlab.data.prepare.split import check_settings, cut, split_hash
+from litlab.data.prepare.split import check_settings, cut, own_test_split, split_hash
 from litlab.data.prepare.validate import check_chunk, check_raw, check_splits
 from litlab.data.prepare.write_arrays import RunningStatistics, SplitWriter
 from litlab.data.raw import Raw
@@ -29,7 +29,6 @@ from litlab.utils.redact import redact_spec
 
 CHUNK_BYTES = 8 * 2**20  # of stored values at a time
 CHUNK_ROWS = 8192  # where a sample's size is not known before it is encoded
-DTYPES = {"image": "uint8", "text": "int32"}
 
 
 def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) -> DataSpec:
@@ -98,11 +97,11 @@ class _Preparation:
         self.raw, self.config, self.folder = raw, config, folder
         self.source = str(config.source["_target_"])
         check_raw(raw, self.source)
-        self.dtype = DTYPES.get(raw.kind, "float32")
+        self.dtype = raw.dtype
         self.rows = cut(raw, config)
         for message in check_splits(raw, {s: self._targets(s) for s in self.rows}, config.allow):
             warnings.warn(message, stacklevel=4)
-        self.moments = RunningStatistics(255.0 if raw.kind == "image" else 1.0)
+        self.moments = RunningStatistics(255.0 if self.dtype == "uint8" else 1.0)
         self.lengths: dict[str, int] = {}
         self.shape: tuple[int, ...] = ()
         self.unknown: dict[str, float] = {}
@@ -141,11 +140,12 @@ class _Preparation:
     def _show(self, spec: DataSpec) -> str:
         """Say what the data were taken for; return it as JSON, to be kept beside the arrays."""
         filled = {
+            "decisions": (*self.raw.reading.decisions, *own_test_split(self.raw, self.config)),
             "own": tuple(
                 split for split, rows in self.rows.items() if rows.part == split != "train"
             ),
             "unknown": self.unknown,
-            "brightest": self.brightest if self.raw.kind == "image" else None,
+            "brightest": self.brightest if self.dtype == "uint8" else None,
         }
         reading = self.raw.reading.model_copy(update=filled)
         if self.config.strict:

@@ -56,7 +56,8 @@ class SplitStatistics:
         classes: Samples a class.
         targets: Of a regression, by target.
         histogram: Of a regression's first target.
-        values: By channel or numeric column, in the units that augmentation sees: images in [0, 1].
+        values: By channel or numeric column, in the units that augmentation sees: images of bytes
+            in [0, 1].
         lengths: Of texts.
         tokens: How often the most frequent ones come, of a language model's text.
     """
@@ -115,8 +116,8 @@ class Statistics:
 class PreviewSamples:
     """n samples of a training batch.
 
-    Images `(n, C, H, W)` in [0, 1] and sequences `(n, C, L)` in their unit are arrays; of tables
-    and texts there is a list of cells or tokens a sample.
+    Images `(n, C, H, W)` in [0, 1], to look at, and sequences `(n, C, L)` in their unit are arrays;
+    of tables and texts there is a list of cells or tokens a sample.
 
     Attributes:
         before: As prepared.

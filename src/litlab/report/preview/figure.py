@@ -310,8 +310,9 @@ def _columns(found: list[Range]) -> list[list[float]]:
 
 
 def _explanation(spec: DataSpec, statistics: Statistics) -> str:
-    units = {"image": "; 0 black, 1 white", "tabular": "\nin deviations from train's mean"}
-    lines = ["smallest, mean (dot), largest" + units.get(spec.kind, "")]
+    units = {"uint8": "; 0 black, 1 white"}.get(spec.dtype, "")
+    units = "\nin deviations from train's mean" if spec.kind == "tabular" else units
+    lines = ["smallest, mean (dot), largest" + units]
     looked_at = statistics.splits["train"].looked_at
     if looked_at < statistics.splits["train"].size:
         lines.append(f"of at most {looked_at:,} samples per split")
