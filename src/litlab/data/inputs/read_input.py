@@ -356,7 +356,7 @@ def _warn_of_unit(images: Array, spec: DataSpec) -> None:
     found = images.mean((0, 2, 3), dtype=np.float64)
     spread = images.std((0, 2, 3), dtype=np.float64)
     far = np.abs(found - mean) > FAR * std
-    flat = spread * FLAT < std
+    flat = (spread > 0) & (spread * FLAT < std)  # one blank image says nothing
     if (far | flat).any():
         at = int(np.argmax(far | flat))
         warnings.warn(

@@ -165,8 +165,8 @@ def _paired(
         name = parsed(next(iter(pairs.values()))[place])[0]
         if given is None and name != setting:
             what = "inputs" if setting == "x" else "targets"
-            why = f"the arrays {', '.join(pair[place] for pair in pairs.values())} are named so"
-            decisions.append(_decision(setting, name, f"{why}: {what}"))
+            named = ", ".join(pair[place] for pair in pairs.values())
+            decisions.append(_decision(setting, name, f"named like {what}: {named}"))
     roles = Roles(pairs, base, decisions, _others(arrays, pairs.values()))
     for name in x.values():
         if name in roles.left_out:

@@ -28,17 +28,17 @@ SHORT, LONGER = 16, 2  # channels of a sequence, at most; steps, so many times t
 def kind_of(shape: Sequence[int], dtype: "np.dtype[Any]") -> tuple[Kind, str] | None:
     """Return what samples of this shape `(N, ...)` are, and why; None if nothing fits."""
     if len(shape) == 2:
-        return "tabular", f"an array of {_times(shape)} has a row a sample"
+        return "tabular", f"{_times(shape)}: a row a sample"
     if len(shape) == 4:
-        return "image", f"an array of {_times(shape)} has two axes and channels a sample"
+        return "image", f"{_times(shape)}: two axes and channels a sample"
     if len(shape) != 3:
         return None
     small, large = sorted(shape[1:])
     if dtype.kind in "ub" and dtype.itemsize == 1:
-        return "image", f"{dtype} of {_times(shape)}: pixels are stored so"
+        return "image", f"{_times(shape)} of {dtype}, as pixels are stored"
     if small <= SHORT and large >= LONGER * small:
-        return "sequence", f"{dtype} of {_times(shape)}: one of two axes is much the longer"
-    return "image", f"{dtype} of {_times(shape)}: two axes of like length"
+        return "sequence", f"{_times(shape)} of {dtype}: of the two axes, one is much longer"
+    return "image", f"{_times(shape)} of {dtype}: two axes of similar length"
 
 
 def channel_axis(shape: Sequence[int], kind: Kind) -> tuple[Literal["first", "last"], str] | None:
@@ -47,17 +47,20 @@ def channel_axis(shape: Sequence[int], kind: Kind) -> tuple[Literal["first", "la
     if kind == "image":
         if (first in COLOURS) != (last in COLOURS):
             axis: Literal["first", "last"] = "first" if first in COLOURS else "last"
-            return axis, f"of {_times(shape)}, that axis has {first if axis == 'first' else last}"
+            return (
+                axis,
+                f"{_times(shape)}: an axis of {first if axis == 'first' else last} holds colours",
+            )
         square = shape[2] == shape[3], shape[1] == shape[2]
         if square[0] != square[1]:
             axis = "first" if square[0] else "last"
-            return axis, f"of {_times(shape)}, the other two are as long as each other"
+            return axis, f"{_times(shape)}: the other two axes are equally long"
         if LONGER * min(first, last) > max(first, last):
             return None
     if first == last:
         return None
     axis = "first" if first < last else "last"
-    return axis, f"of {_times(shape)}, it is the shorter axis"
+    return axis, f"{_times(shape)}: the shorter axis"
 
 
 def _times(shape: Sequence[int]) -> str:
@@ -482,9 +485,8 @@ class _Targets:
 
     def _labels(self, part: str, y: Array) -> Array:
         """Integers, booleans or strings `(N,)`."""
-        name = self.names[part]
         if y.ndim == 2 and _is_one_hot(y):
-            self.notes.append(f"labels '{name}' are one-hot: the column of the 1 is the class")
+            self.notes.append("labels are one-hot: the column of the 1 is the class")
             numbers: Array = y.argmax(1)
             return numbers
         if y.ndim != 1:
@@ -494,7 +496,7 @@ class _Targets:
             if not _is_whole(y):
                 fix = "give whole numbers, or set data.source.task=regression task=regression"
                 raise self._misfit(part, f"labels of {y.dtype} that are not whole", fix)
-            self.notes.append(f"labels '{name}' of {y.dtype} are whole: read as integers")
+            self.notes.append(f"labels of {y.dtype} are whole numbers: read as integers")
             return y.astype(np.int64)
         if y.dtype.kind not in "iubUS":
             raise self._misfit(part, f"labels of {y.dtype}", "give integers or strings")
