@@ -114,6 +114,17 @@ def test_mnist_itself() -> None:
     assert x.std() / 255 == pytest.approx(0.3081, abs=1e-4)
 
 
+@pytest.mark.parametrize(("code", "dtype"), [(0x0B, ">i2"), (0x0D, ">f4"), (0x0E, ">f8")])
+def test_numbers_of_more_than_a_byte(tmp_path: Path, code: int, dtype: str) -> None:
+    write_set(tmp_path)
+    x = RNG.normal(0, 1000, (12, 5, 4)).astype(dtype)
+    header = struct.pack(">HBB3I", 0, code, 3, *x.shape)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header + x.tobytes())
+    raw = read(Idx(path=str(tmp_path)))
+    assert raw.dtype == "float32"
+    np.testing.assert_array_equal(raw.parts["train"][0][:, 0], x)
+
+
 def test_labels_that_start_at_one(tmp_path: Path) -> None:
     arrays = write_set(tmp_path, labels=(1, 2, 26))
     raw = read(Idx(path=str(tmp_path)))

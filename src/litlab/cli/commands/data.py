@@ -1,6 +1,7 @@
 """What comes before training: the configuration and the data."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,16 @@ def params(overrides: Overrides = None, debug: Debug = False) -> None:
     """Compose conf/ and the overrides into params.yaml, which `dvc repro` runs."""
     from litlab.config.compose import write_params
     from litlab.utils.output import say
-    from litlab.utils.paths import project_root
+    from litlab.utils.paths import project_root, seen_by_dvc
 
     path = project_root() / "params.yaml"
     config = write_params(overrides or [], path)
+    if config.data.path is not None and not seen_by_dvc(config.data.path):
+        warnings.warn(
+            f"data.path={config.data.path} lies outside data/raw: `dvc repro` does not notice when "
+            "it changes; move it there, or run `dvc repro --force` after a change",
+            stacklevel=1,
+        )
     say(f"wrote {short(path)} for {config.run_name}; `dvc repro` runs it")
 
 

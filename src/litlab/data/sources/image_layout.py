@@ -302,8 +302,8 @@ def _unlabelled(folder: Path, root: Path) -> int:
 
 
 def _to_predict(number: int) -> str:
-    many = f"{number:,} images" if number else "images"
-    return f"{many} without class folders: label them with `litlab predict`"
+    why = f"{number:,} images without class folders" if number else "named as what is to predict"
+    return f"{why}: label them with `litlab predict`"
 
 
 def _decision(part: str, folder: Path, root: Path, why: str) -> Decision:
