@@ -1,7 +1,6 @@
 """What comes before training: the configuration and the data."""
 
 import os
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -21,10 +20,9 @@ def params(overrides: Overrides = None, debug: Debug = False) -> None:
     path = project_root() / "params.yaml"
     config = write_params(overrides or [], path)
     if config.data.path is not None and not seen_by_dvc(config.data.path):
-        warnings.warn(
-            f"data.path={config.data.path} lies outside data/raw: `dvc repro` does not notice when "
-            "it changes; move it there, or run `dvc repro --force` after a change",
-            stacklevel=1,
+        say(
+            f"warning: data.path={config.data.path} lies outside data/raw: `dvc repro` does not "
+            "notice when it changes; move it there, or run `dvc repro --force` after a change"
         )
     say(f"wrote {short(path)} for {config.run_name}; `dvc repro` runs it")
 

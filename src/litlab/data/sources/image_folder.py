@@ -332,7 +332,8 @@ class ImageFolder:
         fit = self.fit if self.size or len(sizes) > 1 else None
         if self.size is None and fit:
             height = width = min(SIDE, int(median(min(sides) for sides in sizes)))
-            smallest, largest = (f"{w}x{h}" for h, w in (min(sizes), max(sizes)))
+            by_area = sorted(sizes, key=lambda sides: (sides[0] * sides[1], sides))
+            smallest, largest = (f"{w}x{h}" for h, w in (by_area[0], by_area[-1]))
             why = f"the images have {len(sizes)} sizes, from {smallest} to {largest} pixels"
             decide("size", height, why)
         elif fit is None and self.fit != "resize":
