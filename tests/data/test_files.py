@@ -92,6 +92,17 @@ def test_a_run_refuses_data_whose_files_changed(project) -> None:
         open_or_prepare(config, [])
     assert caught.value.where == "table.csv"
     assert "litlab prepare" in caught.value.fix
+    assert "dvc repro --force" in caught.value.fix  # DVC does not see it
+
+
+def test_the_pipeline_sees_data_raw_alone(project, litlab) -> None:
+    (project / "table.csv").write_text("a,y\n1,2\n")
+    table = ("data=table", "data.source.target=y")
+    code, _, error = litlab("params", *table, "data.path=data/raw/table.csv")
+    assert (code, "outside" in error) == (0, False)
+    code, _, error = litlab("params", *table, "data.path=table.csv")
+    assert code == 0
+    assert "data.path=table.csv lies outside data/raw: `dvc repro` does not notice" in error
 
 
 def test_a_failure_leaves_nothing_and_what_was_killed_is_swept_away(tmp_path) -> None:

@@ -13,7 +13,7 @@ from litlab.config.compose import load
 from litlab.data.prepare.overview import MOST_COLUMNS, doubts, overview
 from litlab.data.prepare.prepare import prepare
 from litlab.data.raw import Reading
-from litlab.data.sources.image_folder import find_pictures
+from litlab.data.sources.image_folder import ImageFolder
 from litlab.data.sources.text import folders_of
 from litlab.data.spec import Column
 from litlab.utils.errors import DataError
@@ -143,15 +143,14 @@ def pictures(root: Path, *folders: str, name: str = "{}.png") -> Path:
 )
 def test_splits_of_the_publisher_are_no_classes(tmp_path: Path, folders: Any, fix: str) -> None:
     with pytest.raises(DataError, match="named like splits") as caught:
-        find_pictures(pictures(tmp_path, *folders))
+        folders_of(pictures(tmp_path, *folders))
     assert fix in caught.value.fix
-    with pytest.raises(DataError, match="named like splits"):
-        folders_of(tmp_path)
 
 
 def test_classes_that_end_like_splits_are_classes(tmp_path: Path) -> None:
-    found = find_pictures(pictures(tmp_path, "blood_test", "strength_training"))
-    assert set(found.labels["all"]) == {"blood_test", "strength_training"}
+    root = pictures(tmp_path, "blood_test", "strength_training")
+    assert folders_of(root) == {"all": root}
+    assert ImageFolder(path=str(root)).read().classes == ["blood_test", "strength_training"]
 
 
 @pytest.mark.parametrize("parts", [("",), ("train/", "test/")])
@@ -160,10 +159,11 @@ def test_masks_are_no_class(tmp_path: Path, parts: tuple[str, ...]) -> None:
         pictures(tmp_path / part, "images")
         pictures(tmp_path / part, "masks", name="{}_mask.png")
     with pytest.raises(DataError, match="'masks' has a file for each of 'images'") as caught:
-        find_pictures(tmp_path)
+        ImageFolder(path=str(tmp_path)).read()
     assert "segmentation is not supported" in caught.value.fix
-    find_pictures(pictures(tmp_path / "other", "cats", "dogs"))  # the same names
-    find_pictures(pictures(tmp_path / "faces", "mask", "no_mask"))
+    for classes in (("cats", "dogs"), ("mask", "no_mask")):  # of the same names
+        root = pictures(tmp_path / classes[0], *classes)
+        assert ImageFolder(path=str(root)).read().classes == [*classes]
 
 
 @pytest.mark.filterwarnings("ignore:.*validation|.*test")

@@ -165,13 +165,15 @@ def test_the_same_text_gives_the_same_bytes(tmp_path):
     assert made[0] == made[1]
 
 
-def test_a_test_fraction_beside_a_publisher_s_test_split_is_refused(tmp_path):
+def test_a_test_fraction_beside_a_publisher_s_test_split_is_refused_if_typed(tmp_path):
     folder = tmp_path / "wiki"
     folder.mkdir()
     write(folder / "train.txt", LINES)
     write(folder / "test.txt", LINES.upper())
+    config = config_of(folder)
+    config._typed = frozenset({"data.test_fraction"})
     with pytest.raises(ConfigError, match="test_fraction"):
-        prepare(config_of(folder), tmp_path / "made")
+        prepare(config, tmp_path / "made")
 
 
 def test_reading_keeps_no_more_than_a_few_pieces(tmp_path, scratch):

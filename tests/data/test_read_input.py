@@ -210,9 +210,18 @@ def test_image_arrays_in_the_orders_people_save(tmp_path, spec, form) -> None:
     np.testing.assert_array_equal(values, images)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16, ">i4"])
+def test_bytes_stored_as_wider_integers(tmp_path, dtype) -> None:
+    expected = pixels(2, 1)
+    np.save(tmp_path / "x.npy", expected.astype(dtype))
+    _, values = read_input(tmp_path / "x.npy", GREY)
+    assert values.dtype == np.uint8
+    np.testing.assert_array_equal(values, expected)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint16, bool])
 def test_image_arrays_that_are_not_bytes(tmp_path, dtype) -> None:
-    np.save(tmp_path / "x.npy", pixels(2, 1).astype(dtype))
+    np.save(tmp_path / "x.npy", (pixels(2, 1).astype(np.float64) * 2).astype(dtype))
     error = refused(tmp_path / "x.npy", GREY)
     assert f"images of {np.dtype(dtype)}" in error.what
     assert "uint8" in error.fix

@@ -224,7 +224,14 @@ def hub(folder: Path, kind: str) -> dict[str, Any]:
 
 # The cases
 
-NPZ = {"path": "b.npz", "x": "other", "y": "z", **RECORDS}
+NPZ = {"path": "b.npz", "x": "other", "y": "z", "impute": "zero", **RECORDS}
+CLASSES = {"task": ("classification",)}  # as auto decides
+PICTURES = {
+    **{"path": "b", "size": (5, 7), "group_pattern": r"^(p\d+)_", "dtype": "float32"},
+    **{"train": ".", "val": "val", "test": "test", "labels": "labels.csv"},
+    **{"file_column": "file", "label_column": "label", "split_column": "split"},
+    **RECORDS,
+}
 TABLE = {
     **{"path": "b.csv", "val_path": "b.csv", "test_path": "b.csv", "target": "c"},
     **{"delimiter": ";", "names": ("A", "b", "c", "g", "t", "y"), "comment": "%"},
@@ -248,16 +255,23 @@ HUB = {
 OF_DATA = {"group": ("g",), "time": ("t",)}
 
 CASES = {
-    "npz-image": Case(Npz, lambda f: npz(f, noise(60, 4, 5, 4), channels="last"), NPZ),
-    "npz-gray": Case(Npz, lambda f: npz(f, noise(60, 4, 5)), NPZ),
+    "npz-image": Case(
+        Npz,
+        lambda f: npz(f, noise(60, 4, 5, 4), channels="last"),
+        NPZ,
+        CLASSES,
+    ),
+    "npz-gray": Case(Npz, lambda f: npz(f, noise(60, 4, 5)), NPZ, CLASSES),
     "npz-sequence": Case(
         Npz,
         lambda f: npz(f, noise(60, 4, 7) / 7, kind="sequence"),
         NPZ,
-        {"channels": ("first",)},
+        CLASSES,
     ),
-    "npz-plain-sequence": Case(Npz, lambda f: npz(f, noise(60, 7) / 7, kind="sequence"), NPZ),
-    "npz-tabular": Case(Npz, lambda f: npz(f, noise(60, 7) / 7, kind="tabular"), NPZ),
+    "npz-plain-sequence": Case(
+        Npz, lambda f: npz(f, noise(60, 7) / 7, kind="sequence"), NPZ, CLASSES
+    ),
+    "npz-tabular": Case(Npz, lambda f: npz(f, noise(60, 7) / 7), NPZ, CLASSES),
     "table": Case(Table, table, TABLE, {"task": ("classification",)}),
     "table-regression": Case(
         Table, lambda f: table(f, amounts=True), TABLE, {"task": ("regression",)}
@@ -298,14 +312,14 @@ CASES = {
     "image-folder": Case(
         ImageFolder,
         pictures,
-        {"path": "b", "size": (5, 7), "group_pattern": r"^(p\d+)_", **RECORDS},
-        {"color": ("rgb",)},
+        PICTURES,
+        {"color": ("rgb",), "train": (".",)},
     ),
     "image-folder-one-size": Case(
         ImageFolder,
         lambda f: pictures(f) | {"size": None},
-        {"path": "b", "size": (5, 7), "group_pattern": r"^(p\d+)_", **RECORDS},
-        {"color": ("rgb",)},
+        PICTURES,
+        {"color": ("rgb",), "train": (".",)},
     ),
     "idx": Case(Idx, idx, {"path": "b", "prefix": "b-", **RECORDS}, data={"test_fraction": None}),
     "fashion-mnist": Case(FashionMNIST, fashion, {"folder": "b"}, data={"test_fraction": None}),

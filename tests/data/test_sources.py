@@ -249,7 +249,8 @@ GOOD = pack(np.arange(24).reshape(2, 3, 4))
     [
         (b"", "not an IDX file"),
         (b"PK\x03\x04" + GOOD, "not an IDX file"),
-        (b"\0\0\x0d\x03" + GOOD[4:], "not an IDX file of unsigned bytes"),  # floats
+        (b"\0\0\x0d\x03" + GOOD[4:], "states 2x3x4 values of 4 bytes, it holds 24"),
+        (b"\0\0\x0a\x03" + GOOD[4:], "not an IDX file"),  # no such type
         (b"\0\0\x08\x00" + GOOD[4:], "not an IDX file"),  # no dimension
         (GOOD[:10], "header is truncated"),
         (GOOD[:-1], "states 2x3x4 bytes, it holds 23"),

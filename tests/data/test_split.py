@@ -1,10 +1,15 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from litlab.data.prepare.split import cut, split_hash
+from litlab.config.schema import DataConfig
+from litlab.data.prepare.split import cut, own_test_split, split_hash
+from litlab.data.prepare.validate import check_splits
+from litlab.data.raw import Raw
 from litlab.data.spec import SPLITS
 from litlab.utils.errors import ConfigError, DataError
 from made_data import make_config, make_raw
@@ -159,10 +164,41 @@ def test_a_missing_test_share_is_refused() -> None:
     assert caught.value.where == "data.test_fraction"
 
 
-def test_a_test_share_that_would_be_ignored_is_refused() -> None:
+def test_a_test_share_that_would_be_ignored_is_refused_where_it_was_typed() -> None:
     part = make_raw().parts["all"]
+    raw, config = make_raw(parts={"train": part, "test": part}), make_config(test_fraction=0.2)
+    assert len(cut(raw, config)["test"].rows) == 60
+    (decision,) = own_test_split(raw, config)
+    assert (decision.setting, decision.value) == ("data.test_fraction", None)
+    assert not own_test_split(raw, make_config(test_fraction=None))
+    config._typed = frozenset({"data.test_fraction"})
     with pytest.raises(ConfigError, match="comes with its own test split"):
-        cut(make_raw(parts={"train": part, "test": part}), make_config(test_fraction=0.2))
+        cut(raw, config)
+
+
+@pytest.mark.parametrize("stratify", [True, False])
+def test_a_class_of_one_sample_is_named(stratify: bool) -> None:
+    x, y = make_raw().parts["all"]
+    trained = 0
+    for rare in range(12):  # wherever it falls without stratifying
+        labels = y % 2
+        labels[rare] = 2
+        raw, config = make_raw(parts={"all": (x, labels)}), make_config(stratify=stratify)
+
+        def check(raw: Raw = raw, config: DataConfig = config, labels: Any = labels) -> Any:
+            rows = cut(raw, config)
+            check_splits(raw, {split: labels[r.rows] for split, r in rows.items()})
+            return rows["train"].rows
+
+        rows = cut(raw, make_config(stratify=False))["train"].rows
+        if not stratify and rare in rows:
+            assert rare in check()
+            trained += 1
+            continue
+        with pytest.raises(DataError, match="class 2") as caught:
+            check()
+        assert "remove" in caught.value.fix
+    assert bool(trained) == (not stratify)
 
 
 @pytest.mark.parametrize(

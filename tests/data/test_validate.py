@@ -43,7 +43,7 @@ def cases():
     return {
         "no channel": (with_part(table("image"), image[:, 0]), "image inputs of shape"),
         "flat sequence": (with_part(table("sequence"), x), "sequence inputs of shape"),
-        "float images": (with_part(table("image"), image / 255), "images of float64, not uint8"),
+        "complex images": (with_part(table("image"), image * 1j), "image inputs of complex128"),
         "uneven": (with_part(table(), y=y[:-1]), "60 inputs and 59 targets"),
         "nothing": (with_part(table(), x[:0], y[:0]), "no samples"),
         "no width": (with_part(table("image"), image[..., :0]), "image inputs of shape"),

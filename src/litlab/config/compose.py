@@ -27,7 +27,7 @@ COMPOSED = 'give what litlab.compose("data=digits", ...) returns'
 SEARCH_PATH = "pkg://litlab.conf"  # by which DVC finds an installed litlab's conf/
 MAIN_FILES = ("base.yaml", "config.yaml", "project.yaml")
 # The settings of the split of which it matters whether the user has given them.
-TYPED = frozenset({"data.val_fraction", "data.split_seed", "data.stratify"})
+TYPED = frozenset({"data.val_fraction", "data.test_fraction", "data.split_seed", "data.stratify"})
 TASKS = {  # of litlab, with the kind of targets that each is for: the names of conf/task, too
     "litlab.tasks.task.ClassificationTask": "classification",
     "litlab.tasks.multi_label.MultiLabelTask": "multi_label",

@@ -419,7 +419,7 @@ class Preprocess(nn.Module):
         self.register_buffer("inverse_std", (1 / std).reshape(-1, *tail), persistent=False)
 
     def to_float(self, x: torch.Tensor) -> torch.Tensor:
-        """Turn bytes `(B, C, H, W)` into floats in [0, 1]; token ids into int64."""
+        """Turn bytes `(B, C, H, W)` into floats in [0, 1], others into floats; ids into int64."""
         if self.kind == "text":
             return x.long()
         return x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x.to(torch.float32)

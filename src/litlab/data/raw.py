@@ -95,9 +95,10 @@ class Raw:
         task: classification, multi_label, regression or language_model.
         parts: `{"all": (inputs, targets)}`, or `{"train": ..., "test": ...}` (and `"val"`) where
             the publisher split the data. Inputs are an array or read by row number (see `Inputs`);
-            without an encoder: images uint8 `(N, C, H, W)`, sequences float `(N, C, L)`, tables
-            float `(N, F)`, text integer ids `(N, L)`, padded at the end. Targets: class numbers
-            `(N,)`, 0 or 1 of each label `(N, K)`, or floats `(N, T)`.
+            without an encoder: images `(N, C, H, W)`, uint8, or numbers of any range, which are
+            stored as float32 (`Raw.dtype`); sequences float `(N, C, L)`, tables float `(N, F)`,
+            text integer ids `(N, L)`, padded at the end. Targets: class numbers `(N,)`, 0 or 1 of
+            each label `(N, K)`, or floats `(N, T)`.
         classes: Names of the classes, or of the K labels.
         licence: The data's licence, as its publisher states it.
         origin: Where it comes from: a citation or an address.
@@ -128,6 +129,16 @@ class Raw:
     notes: Callable[[], list[str]] = list
     reading: Reading = Reading()
     place: Callable[[str, int], str] | None = None
+
+    @property
+    def dtype(self) -> Literal["uint8", "float32", "int32"]:
+        """How inputs are stored: images as bytes only where all of them are."""
+        if self.kind == "text":
+            return "int32"
+        if self.kind != "image":
+            return "float32"
+        found = {np.dtype(getattr(x, "dtype", np.uint8)) for x, _ in self.parts.values()}
+        return "uint8" if found == {np.dtype(np.uint8)} else "float32"
 
 
 # Labels of any kind -> class numbers.

@@ -76,7 +76,7 @@ class DataSpec(BaseModel):
     Shapes of one sample: image `(C, H, W)`, sequence `(C, L)`, tabular `(F,)`, text `(L,)`, L being
     the longest text that is kept. `mean` and `std` are of the train split alone, one number a
     channel (image, sequence) or a feature (tabular), in the units the model sees before
-    normalization: images in [0, 1].
+    normalization: images of bytes in [0, 1], all others in their own unit.
 
     `classes` are the names of the classes, or of the labels of a `multi_label` task, in which a
     sample has any number of them. `class_counts` are samples of train that have each one.

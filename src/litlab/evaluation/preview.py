@@ -264,7 +264,9 @@ def _in_words(
     def content(x: torch.Tensor) -> Any:
         if spec.kind == "text":
             return decode.tokens(spec, x)
-        return decode.cells(spec, x) if spec.kind == "tabular" else x.numpy()
+        if spec.kind == "tabular":
+            return decode.cells(spec, x)
+        return decode.pixels(spec, x.numpy()) if spec.kind == "image" else x.numpy()
 
     arrays = content(before), content(after) if augmented else None
     joint = decode.joint(spec) if spec.kind == "text" else ""

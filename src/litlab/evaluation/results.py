@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from litlab.config import compose as configuration
 from litlab.data.encode import decode
 from litlab.data.loading import Split
-from litlab.data.spec import SPLITS, DataSpec
+from litlab.data.spec import SPLITS, Array, DataSpec
 from litlab.evaluation import language_model, several_labels
 from litlab.evaluation.inference import Outputs
 from litlab.evaluation.language_model import Sampling, TokenOutputs, context, write
@@ -55,7 +55,7 @@ def surest(
     confidence, label, order = _wrong(outputs, split.y)
     return [
         Mistake(
-            sample=split.x[i].numpy(),
+            sample=_as_bytes(split.x[i].numpy(), spec),
             actual=spec.classes[int(split.y[i])],
             predicted=spec.classes[int(label[i])],
             confidence=float(confidence[i]),
@@ -64,13 +64,17 @@ def surest(
     ]
 
 
+def _as_bytes(image: Array, spec: DataSpec) -> Array:
+    return image if image.dtype == np.uint8 else (decode.pixels(spec, image) * 255).astype(np.uint8)
+
+
 def _wrong_labels(
     outputs: Outputs, split: Split, spec: DataSpec, task: MultiLabelTask
 ) -> list[Mistake]:
     actual, predicted = several_labels.decisions(task, outputs, split, spec)
     return [
         Mistake(
-            sample=split.x[i].numpy(),
+            sample=_as_bytes(split.x[i].numpy(), spec),
             actual=_cut("; ".join(actual[i]) or decode.NO_LABEL),
             predicted=_cut("; ".join(predicted[i]) or decode.NO_LABEL),
             confidence=float(outputs.predictions[i, k]),

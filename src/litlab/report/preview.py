@@ -71,7 +71,8 @@ class SplitStatistics:
         classes: Samples per class.
         targets: Of a regression, by target.
         histogram: Of a regression's first target.
-        values: By channel or numeric column, in the units that augmentation sees: images in [0, 1].
+        values: By channel or numeric column, in the units that augmentation sees: images of bytes
+            in [0, 1].
         lengths: Of texts.
         tokens: How often the most frequent ones occur, in a language model's text.
     """

@@ -118,6 +118,13 @@ def short(path: Path) -> str:
         return str(path)
 
 
+def seen_by_dvc(path: str) -> bool:
+    """Whether the pipeline's first stage depends on a path: it lies in data/raw."""
+    root = project_root()
+    place = Path(os.path.normpath(root / Path(path).expanduser()))
+    return place.is_relative_to(root / "data" / "raw")
+
+
 def not_a_file(path: Path) -> str | None:
     """Return what a path is where opening it as a file would fail, wait or never end.
 

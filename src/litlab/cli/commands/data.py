@@ -27,10 +27,15 @@ def params(
         return
     from litlab.config.compose import write_params
     from litlab.utils.output import say
-    from litlab.utils.paths import project_root
+    from litlab.utils.paths import project_root, seen_by_dvc
 
     path = project_root() / "params.yaml"
     config = write_params(overrides or [], path)
+    if config.data.path is not None and not seen_by_dvc(config.data.path):
+        say(
+            f"warning: data.path={config.data.path} lies outside data/raw: `dvc repro` does not "
+            "notice when it changes; move it there, or run `dvc repro --force` after a change"
+        )
     say(f"wrote {short(path)} for {config.run_name}; `dvc repro` runs it")
 
 

@@ -11,14 +11,16 @@ from litlab.data.spec import DataSpec
 class Augmentation(nn.Module):
     """Changes a training batch: `(x, y, draws) -> (x, y)`, whole batches, each sample its own draw.
 
-    It sees inputs before normalization: images in [0, 1] (or bytes, see `on_bytes`), sequences and
-    tables in their own unit, texts as ids. All random numbers come from `draws`, so that a sample's
-    change depends on the seed, the epoch and the sample, and on nothing else. What comes in stays
-    as it was: a subclass returns a new tensor, or the same one where nothing changes.
+    It sees inputs before normalization: images in [0, 1] (or bytes, see `on_bytes`), those that are
+    not stored as bytes, sequences and tables in their own unit, texts as ids. All random numbers
+    come from `draws`, so that a sample's change depends on the seed, the epoch and the sample, and
+    on nothing else. What comes in stays as it was: a subclass returns a new tensor, or the same one
+    where nothing changes.
 
     Attributes:
         kinds: The kinds of data it is for.
         on_bytes: Whether it takes uint8 images too, and gives them back as such.
+        of_bytes: Whether it needs pixels between black and white, as bytes are.
         mixes: Whether it mixes each sample with another (see `mixing.Mixing`).
         instead: What to use for data of another kind, added to the refusal.
 
@@ -31,6 +33,7 @@ class Augmentation(nn.Module):
 
     kinds: ClassVar[frozenset[str]]
     on_bytes: ClassVar[bool] = False
+    of_bytes: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     instead: ClassVar[str] = ""
 
@@ -40,6 +43,12 @@ class Augmentation(nn.Module):
             name, made_for = type(self).__name__, " and ".join(sorted(self.kinds))
             what = f"{name} is for {made_for} data; '{spec.name}' is {spec.kind}"
             raise ValueError(f"{what}; {self.instead}" if self.instead else what)
+        if self.of_bytes and spec.kind == "image" and spec.dtype != "uint8":
+            raise ValueError(
+                f"{type(self).__name__} changes brightness between black and white, and the images "
+                f"of '{spec.name}' are numbers of another range ({spec.dtype}): use augment=light, "
+                "standard or affine, or save the images as bytes from 0 to 255"
+            )
 
     def forward(
         self, x: torch.Tensor, y: torch.Tensor, draws: Draws

@@ -265,6 +265,7 @@ class RandAugment(Augmentation):
 
     kinds = frozenset({"image"})
     on_bytes = True
+    of_bytes = True
 
     def __init__(self, spec: DataSpec, *, num_ops: Count = 2, magnitude: Index = 9) -> None:
         super().__init__(spec)
@@ -308,6 +309,7 @@ class TrivialAugment(Augmentation):
 
     kinds = frozenset({"image"})
     on_bytes = True
+    of_bytes = True
 
     def __init__(self, spec: DataSpec, *, wide: bool = True) -> None:
         super().__init__(spec)

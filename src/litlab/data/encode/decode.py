@@ -15,6 +15,7 @@ LEAST = 0.005  # share of a class in a soft label that is worth naming
 NAMED = 3  # classes or targets in a label
 NO_LABEL = "(no label)"  # of a sample with none of several
 SHORT = 12  # characters of a target's name, where there are several
+SHOWN = 3.0  # deviations from a channel's mean, either way, from black to white
 
 
 def token_names(spec: DataSpec, ids: Array) -> dict[int, str]:
@@ -43,6 +44,18 @@ def tokens(spec: DataSpec, x: torch.Tensor) -> list[list[str]]:
             ids.pop()
         texts.append([names[i] for i in ids])
     return texts
+
+
+def pixels(spec: DataSpec, x: Array) -> Array:
+    """Return images `(..., C, H, W)`, in the units of `spec.mean`, in [0, 1] for people to look at.
+
+    Those that are not bytes have no black and white: each channel is shown around its mean.
+    """
+    if spec.dtype == "uint8":
+        return x
+    mean, std = (np.array(values)[:, None, None] for values in (spec.mean, spec.std))
+    shown: Array = np.clip((x - mean) / (2 * SHOWN * std) + 0.5, 0, 1)
+    return shown
 
 
 def cells(spec: DataSpec, x: torch.Tensor) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Pictures on disk -> bytes `(C, H, W)`: for the image folder, and for new images to predict."""
+"""Pictures on disk -> arrays `(C, H, W)`: for the image folder, and for new images to predict."""
 
 import os
 from collections import Counter
@@ -15,9 +15,14 @@ from litlab.data.prepare.source_files import require_file
 from litlab.data.spec import Array
 from litlab.utils.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"),
+)
+# Folders that systems and programs leave behind; what begins with a dot is passed over as well.
+LEFT_BEHIND = ("__MACOSX", "@eaDir", "__pycache__", "lost+found", "$RECYCLE.BIN")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by the number of channels
-GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
+DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # of more than 8 bits, all of them grey
+GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap the sides
 MOST_THREADS = 32
 
@@ -36,12 +41,15 @@ class Form:
         width: In pixels.
         fit: resize: squashed to the size; crop: scaled to cover it, then cut around its centre;
             None: a picture of another size is refused.
+        dtype: uint8: 16 bits are scaled to 8, floats are refused; float32: values stay as they are
+            stored, whatever their range.
     """
 
     channels: int
     height: int
     width: int
     fit: Fit | None = None
+    dtype: Literal["uint8", "float32"] = "uint8"
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,12 @@ class Header:
     mode: str
     height: int
     width: int
+    pages: int = 1  # of a TIFF
+
+
+def passed_over(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left behind by a system or program."""
+    return name.startswith(".") or name in LEFT_BEHIND
 
 
 def is_image(path: Path) -> bool:
@@ -62,7 +76,7 @@ def read_header(path: Path) -> Header:
     """Return a picture's mode and size; its pixels are not decoded.
 
     Raises:
-        DataError: It is no picture, or one whose pixels have an unknown range.
+        DataError: It is no picture.
     """
     with _opened(path) as image:
         # Pillow decodes a PNG whole in search of its EXIF data, unless they come first.
@@ -71,11 +85,11 @@ def read_header(path: Path) -> Header:
         tiff = image.format == "TIFF"
         sides = (image.tag_v2[256], image.tag_v2[257]) if tiff else image.size
         width, height = reversed(sides) if turned else sides
-        return Header(_mode(image), height, width)
+        return Header(_mode(image), height, width, image.n_frames if tiff else 1)
 
 
 def decode(path: Path, form: Form, *, fix: str = "resize it") -> tuple[Array, str]:
-    """Return a picture's pixels, uint8 `(C, H, W)`, and the mode they were stored in.
+    """Return a picture's pixels `(C, H, W)`, and the mode they were stored in.
 
     The camera's orientation is applied; of an animation the first frame is taken; opacity is
     dropped where the form has none.
@@ -91,7 +105,12 @@ def decode(path: Path, form: Form, *, fix: str = "resize it") -> tuple[Array, st
             image.draft(None, (2 * max(form.width, form.height),) * 2)
         if _orientation(image) != 1:
             ImageOps.exif_transpose(image, in_place=True)
-        converted = _convert(image, MODES[form.channels])
+        if image.mode == "F" and form.dtype == "uint8":
+            raise ValueError("its pixels are floats of an unknown range")
+        if image.mode in DEEP_MODES and form.dtype == "float32":
+            converted = Image.fromarray(np.asarray(image, dtype=np.float32))
+        else:
+            converted = _convert(image, MODES[form.channels])
     size = (form.width, form.height)
     if converted.size != size:
         if form.fit is None:
@@ -104,8 +123,10 @@ def decode(path: Path, form: Form, *, fix: str = "resize it") -> tuple[Array, st
             converted = ImageOps.fit(converted, size, Image.Resampling.BILINEAR)
         else:
             converted = converted.resize(size, Image.Resampling.BILINEAR)
-    array = np.asarray(converted, dtype=np.uint8)
-    return (array[None] if form.channels == 1 else array.transpose(2, 0, 1)), mode
+    array = np.asarray(converted, dtype=form.dtype)
+    if array.ndim == 2:  # grey in colour: each channel the same
+        return np.broadcast_to(array, (form.channels, *array.shape)), mode
+    return array.transpose(2, 0, 1), mode
 
 
 @contextmanager
@@ -118,10 +139,12 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         # Given a path, Pillow 13 maps uncompressed TIFFs and garbles those taken upright.
         with path.open("rb") as file, Image.open(file) as image:
-            if image.mode == "F":
-                raise ValueError("its pixels are floats of an unknown range")
             yield image
     except UnidentifiedImageError:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            what = "of more than four bands, or an unknown kind of TIFF"
+            fix = "save the images as arrays (N, bands, H, W) in an .npz file, for data=npz"
+            raise DataError(f"not a readable image: {what}", str(path), fix) from None
         raise _unreadable("unknown format", path) from None
     except Exception as error:  # damaged files make Pillow raise nearly anything
         raise _unreadable(error, path) from None
@@ -162,7 +185,12 @@ def _to_bytes(image: Any) -> Any:
 
 
 def count_conversions(modes: Iterable[str], channels: int) -> str:
-    """Say how many pictures are stored in another mode than they are used in; often nothing."""
+    """Say how many pictures are stored in another mode than they are used in; often nothing.
+
+    Args:
+        modes: Those of the pictures, but for those whose values stay as they are.
+        channels: Of what each becomes.
+    """
     wanted = MODES[channels]
     counts = Counter(mode for mode in modes if mode != wanted)
     listed = ", ".join(f"{count} {mode}" for mode, count in sorted(counts.items()))
@@ -195,18 +223,17 @@ class ImageFiles:
         form: What each becomes.
     """
 
-    dtype = np.dtype(np.uint8)
-
     def __init__(self, folder: Path, names: Sequence[str], form: Form) -> None:
         self.folder, self.names, self.form = folder, names, form
+        self.dtype = np.dtype(form.dtype)
         self.shape = (len(names), form.channels, form.height, form.width)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, rows: Array) -> Array:
-        """Return the pictures of these row numbers `(n,)`, uint8 `(n, C, H, W)`."""
-        images = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
+        """Return the pictures of these row numbers `(n,)`, `(n, C, H, W)`."""
+        images = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
 
         def fill(place: int) -> None:
             try:

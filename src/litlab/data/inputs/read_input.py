@@ -15,10 +15,21 @@ import torch
 
 from litlab.data.encode.table import TableEncoder
 from litlab.data.encode.text import TextEncoder
-from litlab.data.inputs.images import MODES, Form, count_conversions, decode, in_threads, is_image
+from litlab.data.inputs.images import (
+    DEEP_MODES,
+    MODES,
+    Form,
+    count_conversions,
+    decode,
+    in_threads,
+    is_image,
+    passed_over,
+)
 from litlab.data.inputs.images import SUFFIXES as IMAGES
 from litlab.data.prepare.source_files import require_file
+from litlab.data.sources.array_names import find_inputs
 from litlab.data.sources.idx import is_idx, read_idx
+from litlab.data.sources.npz import impute
 from litlab.data.sources.table_cells import as_numbers, without_marks
 from litlab.data.sources.table_file import TableFile, lacks_columns, open_table
 from litlab.data.sources.table_layout import TableFormat
@@ -32,6 +43,10 @@ from litlab.utils.errors import DataError, nearest
 
 
 SHOWN = 5
+FAR, FLAT = (
+    10,
+    50,
+)  # a mean so many deviations away, a deviation so many times smaller: another unit
 
 
 def read_features(path: Path, spec: DataSpec) -> tuple[list[str], Array]:
@@ -43,8 +58,7 @@ def read_features(path: Path, spec: DataSpec) -> tuple[list[str], Array]:
     Raises:
         DataError: A column is missing or there twice, or its cells are not what they should be.
     """
-    own = spec.source.startswith("litlab.data.sources.")  # others' settings mean what they like
-    settings: Any = spec.settings.get("source", {}) if own else {}
+    settings = _own_settings(spec)
     columns = spec.columns or [Column(name=name, kind="numeric") for name in spec.features]
     sources = sources_of(columns)
     table = _open(path, TableFormat.of(settings), settings.get("target", ()), sources)
@@ -84,6 +98,12 @@ def _with_comma(column: Column, cells: Any) -> Column:
 
 def _is_text(cells: Any) -> bool:
     return bool(pa.types.is_string(cells.type))
+
+
+def _own_settings(spec: DataSpec) -> Any:
+    """The settings of a source of litlab's; those of others mean what they like."""
+    own = spec.source.startswith("litlab.data.sources.")
+    return spec.settings.get("source", {}) if own else {}
 
 
 def _open(
@@ -261,7 +281,7 @@ def read_input(
 ) -> tuple[list[str], Array | list[Array]]:
     """Return a name a sample, and stored values `(N, *spec.shape)` as `prepare` would write them.
 
-    Images: a file, a folder of files, `.npy`/`.npz` of bytes, or IDX. Sequences: `.npy`/`.npz`,
+    Images: a file, a folder of files, `.npy`/`.npz`, or IDX. Sequences: `.npy`/`.npz`,
     or a table with a row a sequence. Tables: `.csv`, `.tsv`, `.parquet` with the feature columns
     by name. Text: see `read_texts`, which gives each text's ids as an array of its own; a line of
     words a sample where the data have a vocabulary and no tokenizer.
@@ -310,6 +330,9 @@ def as_stored(
         DataError: They are of another kind or shape, or not finite.
     """
     values = _shaped(values, spec, path)
+    how = _own_settings(spec).get("impute")
+    if how and values.dtype.kind == "f":
+        values = impute(values, how)
     if spec.kind == "text":
         _check_ids(values, spec, path)
     with np.errstate(over="ignore"):
@@ -329,12 +352,31 @@ def as_stored(
 
 def _warn_of_scale(images: Array, spec: DataSpec) -> None:
     """Pixels from 0 to 1, or to 16 as scikit-learn's digits, look black to the network."""
+    if spec.dtype != "uint8":
+        _warn_of_unit(images, spec)
+        return
     usual = 255 * sum(spec.mean) / len(spec.mean)
     if images.max() < usual:
         warnings.warn(
             f"the brightest value, {images.max()}, is below the mean of the training images, "
             f"{usual:.0f}: pixels go from 0 to 255",
             stacklevel=3,
+        )
+
+
+def _warn_of_unit(images: Array, spec: DataSpec) -> None:
+    """Bytes for a network that was trained on values from 0 to 1, or the other way round."""
+    mean, std = np.array(spec.mean), np.array(spec.std)
+    found = images.mean((0, 2, 3), dtype=np.float64)
+    spread = images.std((0, 2, 3), dtype=np.float64)
+    far = np.abs(found - mean) > FAR * std
+    flat = (spread > 0) & (spread * FLAT < std)  # one blank image says nothing
+    if (far | flat).any():
+        at = int(np.argmax(far | flat))
+        warnings.warn(
+            f"channel {at} has mean {found[at]:.4g} and deviation {spread[at]:.4g}, and in the "
+            f"training images {mean[at]:.4g} and {std[at]:.4g}: give values in their unit",
+            stacklevel=4,
         )
 
 
@@ -380,8 +422,8 @@ def _read_numpy(path: Path) -> Array:
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return np.atleast_1d(content)
-            name = content.files[0] if len(content.files) == 1 else "x"
-            if name in content.files:
+            name = find_inputs(content.files)
+            if name is not None:
                 return np.atleast_1d(content[name])
     except Exception as error:  # a damaged header makes numpy and zipfile raise nearly anything
         raise DataError(f"cannot be read: {error}", str(path), fix) from None
@@ -404,9 +446,9 @@ def _read_images(path: Path, spec: DataSpec, resize: bool) -> tuple[list[str], A
 
 
 def _not_hidden(folder: Path) -> Iterator[Path]:
-    """What lies in a folder and below it; hidden files are passed over, as `prepare` does."""
+    """What lies in a folder and below it; what `prepare` passes over is passed over here too."""
     for path in folder.rglob("*"):
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if not any(map(passed_over, path.relative_to(folder).parts)):
             yield path
 
 
@@ -415,19 +457,21 @@ def _decode(files: list[Path], spec: DataSpec, resize: bool) -> Array:
     channels, height, width = spec.shape
     if channels not in MODES:
         raise DataError(f"no image format has {channels} channels", str(files[0]), "use .npy")
-    form = Form(channels, height, width, spec.image_fit or ("resize" if resize else None))
+    fit = spec.image_fit or ("resize" if resize else None)
+    form = Form(channels, height, width, fit, "uint8" if spec.dtype == "uint8" else "float32")
     decoded = in_threads(
         lambda file: decode(file, form, fix="pass --resize, or resize it yourself"), files
     )
-    converted = count_conversions((mode for _, mode in decoded), channels)
+    kept = DEEP_MODES if form.dtype == "float32" else ()
+    converted = count_conversions((mode for _, mode in decoded if mode not in kept), channels)
     if converted:
         warnings.warn(converted, stacklevel=2)
     return np.stack([image for image, _ in decoded])
 
 
 def _shaped(values: Array, spec: DataSpec, path: Path) -> Array:
-    """Accept the shapes people save; refuse the rest, and images that are not bytes."""
-    if spec.kind == "image" and values.dtype != np.uint8:
+    """Accept the shapes people save; refuse the rest, and numbers where bytes are needed."""
+    if spec.kind == "image" and spec.dtype == "uint8" and not _are_bytes(values):
         raise DataError(
             f"images of {values.dtype}", str(path), "give bytes from 0 to 255 (dtype uint8)"
         )
@@ -448,11 +492,21 @@ def _shaped(values: Array, spec: DataSpec, path: Path) -> Array:
     return values
 
 
+def _are_bytes(values: Array) -> bool:
+    """Whether these are whole numbers from 0 to 255, however they are stored."""
+    if values.dtype == np.uint8:
+        return True
+    return (
+        values.dtype.kind in "iu" and values.size > 0 and 0 <= values.min() <= values.max() <= 255
+    )
+
+
 def _channels_last(values: Array, spec: DataSpec) -> bool:
     """Whether these are sequences `(N, L, C)`, as those that the network was trained on."""
     source: Any = spec.settings.get("source", {})
-    last = spec.kind == "sequence" and source.get("channels") == "last"
-    return last and values.shape[1:] == spec.shape[::-1]
+    if spec.kind != "sequence" or values.shape[1:] != spec.shape[::-1]:
+        return False
+    return source.get("channels") == "last" or values.shape[1:] != spec.shape
 
 
 # New data that are in memory: arrays, tables and texts, read as files of them are.

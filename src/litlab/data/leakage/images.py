@@ -188,7 +188,8 @@ SHIFTS = ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1))  # the opposite ones are the 
 class Thumbnails:
     """Grey thumbnails of at most 32 x 32 pixels, in a temporary file.
 
-    Each is stretched to use the eight bits it has: rounding would tell dark copies apart.
+    Each is stretched to use the eight bits it has: rounding would tell dark copies apart. Images
+    that are not bytes are brought into their range first, by the first ones that come.
     """
 
     def __init__(self, shape: tuple[int, ...], folder: Path | None = None) -> None:
@@ -198,17 +199,27 @@ class Thumbnails:
         self._down, self._right = _averaging(height, SIDE), _averaging(width, SIDE)
         self._spool = Spool(np.uint8, folder)
         self._gains = GrowingArray(np.float32)
+        self._range: tuple[float, float] | None = None  # what becomes 0, and how much becomes 1
 
     def add(self, images: Array) -> None:
         """Append those of images `(n, C, H, W)`."""
         step = max(1, 2**22 // images[0].size)
         for start in range(0, len(images), step):
-            grey = images[start : start + step].mean(1, dtype=np.float32)
+            grey = self._grey(images[start : start + step])
             small = blurred(self._down @ grey @ self._right.T)
             small -= small.mean((1, 2), keepdims=True)
             gains = (127 / (np.abs(small).max((1, 2)) + 1)).clip(0.5, 16)
             self._spool.add(np.rint(small * gains[:, None, None] + 128).clip(0, 255))
             self._gains.add(gains)
+
+    def _grey(self, images: Array) -> Array:
+        grey: Array = images.mean(1, dtype=np.float32)
+        if images.dtype == np.uint8:
+            return grey
+        if self._range is None:  # a few bright pixels do not count
+            low, high = np.quantile(grey, [0.001, 0.999])
+            self._range = float(low), 255 / float(high - low) if high > low else 1.0
+        return (grey - self._range[0]) * self._range[1]
 
     def whole(self) -> Array:
         """Return all thumbnails `(N, h, w)`, mapped from the file."""

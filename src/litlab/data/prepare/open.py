@@ -9,7 +9,7 @@ from litlab.data.prepare.source_files import alone, changed
 from litlab.data.spec import FILE_NAME, DataSpec
 from litlab.utils.errors import DataError
 from litlab.utils.output import say
-from litlab.utils.paths import PIPELINE, prepared_folder
+from litlab.utils.paths import PIPELINE, prepared_folder, seen_by_dvc
 from litlab.utils.redact import redact
 
 
@@ -42,11 +42,11 @@ def open_or_prepare(
     _require_same(spec, config, folder)
     file = changed(spec.source_files, folder.with_name(f".{folder.name}.seen.json"))
     if file:
-        raise DataError(
-            f"changed since '{config.name}' was prepared from it",
-            file,
-            f"prepare them again: {' '.join(('litlab prepare', *config._overrides))}, or dvc repro",
-        )
+        again = f"prepare them again: {' '.join(('litlab prepare', *config._overrides))}"
+        fix = f"{again}, or dvc repro"
+        if not seen_by_dvc(file):
+            fix = f"{again} (`dvc repro --force` in the pipeline: DVC watches data/raw alone)"
+        raise DataError(f"changed since '{config.name}' was prepared from it", file, fix)
     return folder, spec
 
 

@@ -20,7 +20,7 @@ from litlab.data.loading import file_of, num_windows, sha256
 from litlab.data.prepare import decisions
 from litlab.data.prepare.overview import doubts, overview, refuse_unknown
 from litlab.data.prepare.source_files import alone, cannot_write, fingerprints, staged_folder
-from litlab.data.prepare.split import SplitRows, check_settings, cut, split_hash
+from litlab.data.prepare.split import SplitRows, check_settings, cut, own_test_split, split_hash
 from litlab.data.prepare.validate import check_chunk, check_raw, check_splits
 from litlab.data.prepare.write_arrays import RunningStatistics, SplitWriter
 from litlab.data.raw import Raw
@@ -33,7 +33,6 @@ from litlab.utils.redact import redact_spec
 CHUNK_BYTES = 8 * 2**20  # of stored values at a time
 CHUNK_ROWS = 8192  # where a sample's size is not known before it is encoded
 COPIES = ("exact_duplicates", "near_duplicates")
-DTYPES = {"image": "uint8", "text": "int32"}
 TARGETS = {"regression": np.float32, "multi_label": np.uint8}
 
 
@@ -121,7 +120,7 @@ class _Preparation:
         self.raw, self.config, self.folder = raw, config, folder
         self.source = str(config.source["_target_"])
         check_raw(raw, self.source)
-        self.dtype = DTYPES.get(raw.kind, "float32")
+        self.dtype = raw.dtype
         self.rows = cut(raw, config)
         self.left_out: Finding | None = None
         if copies:
@@ -130,7 +129,7 @@ class _Preparation:
             _refuse_empty(self.rows, self.left_out)
         for message in check_splits(raw, {s: self._targets(s) for s in self.rows}, config.allow):
             warnings.warn(message, stacklevel=4)
-        self.moments = RunningStatistics(255.0 if raw.kind == "image" else 1.0)
+        self.moments = RunningStatistics(255.0 if self.dtype == "uint8" else 1.0)
         self.lengths: dict[str, int] = {}
         self.shape: tuple[int, ...] = ()
         self.unknown: dict[str, float] = {}
@@ -237,11 +236,12 @@ class _Preparation:
     def _show(self, spec: DataSpec) -> str:
         """Say what the data were taken for; return it as JSON, to be kept beside the arrays."""
         filled = {
+            "decisions": (*self.raw.reading.decisions, *own_test_split(self.raw, self.config)),
             "own": tuple(
                 split for split, rows in self.rows.items() if rows.part == split != "train"
             ),
             "unknown": self.unknown,
-            "brightest": self.brightest if self.raw.kind == "image" else None,
+            "brightest": self.brightest if self.dtype == "uint8" else None,
         }
         reading = self.raw.reading.model_copy(update=filled)
         if self.config.strict:

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from litlab.config.schema import DataConfig
 from litlab.data.prepare.stratify_labels import LabelSplitter
-from litlab.data.raw import Raw
+from litlab.data.raw import Decision, Raw
 from litlab.data.spec import SPLITS, Array
 from litlab.utils.errors import ConfigError, DataError, nearest
+
+SHOWN = 5  # names in a message
 
 # Ways to take a share, or one fold, off a part of the source.
 
@@ -27,15 +30,16 @@ class Splitter(Protocol):
 
 
 class RandomSplitter:
-    """At random; with labels `(N,)`, each half keeps the classes' shares."""
+    """At random; with labels `(N,)`, each half keeps the shares of the classes of these names."""
 
-    def __init__(self, labels: Array | None, seed: int) -> None:
-        self.labels, self.seed = labels, seed
+    def __init__(self, labels: Array | None, seed: int, classes: Sequence[str] = ()) -> None:
+        self.labels, self.seed, self.classes = labels, seed, classes
 
     def cut(self, rows: Array, share: float, name: str) -> tuple[Array, Array]:
         """As scikit-learn's train_test_split does."""
         from sklearn.model_selection import train_test_split
 
+        self._refuse_single(rows, share, name)
         try:
             kept, off = train_test_split(
                 np.arange(len(rows)),
@@ -50,6 +54,26 @@ class RandomSplitter:
                 "change it, or set data.stratify=false",
             ) from None
         return rows[np.sort(kept)], rows[np.sort(off)]
+
+    def _refuse_single(self, rows: Array, share: float, name: str) -> None:
+        if self.labels is None:
+            return
+        labels, counts = np.unique(self.labels[rows], return_counts=True)
+        single = [
+            self.classes[label] if label < len(self.classes) else str(label)
+            for label in labels[counts == 1].tolist()
+        ]
+        if single:
+            shown = ", ".join(f"'{c}'" for c in single[:SHOWN]) + ", ..." * (len(single) > SHOWN)
+            many = (
+                "classes with a single sample left" if len(single) > 1 else "a single sample left"
+            )
+            raise DataError(
+                f"cannot cut {share:g} of {len(rows)} samples for {name}: {many} ({shown}), "
+                "which cannot be in both",
+                f"data.{name}_fraction",
+                "add samples of it, or remove it, or merge it with another class",
+            )
 
     def fold(self, rows: Array, num_folds: int, fold: int) -> tuple[Array, Array]:
         """As its KFold and StratifiedKFold do, shuffled."""
@@ -258,6 +282,14 @@ def cut(raw: Raw, config: DataConfig) -> dict[str, SplitRows]:
     return {split: kept.get(split) or made[split] for split in SPLITS}
 
 
+def own_test_split(raw: Raw, config: DataConfig) -> list[Decision]:
+    """Return the decision to keep the source's own test split where another one was asked for."""
+    if "test" not in raw.parts or config.test_fraction is None:
+        return []
+    why = f"the source has a test split of its own, of {len(raw.parts['test'][0]):,} samples"
+    return [Decision(setting="data.test_fraction", value=None, why=why)]
+
+
 def check_settings(config: DataConfig) -> None:
     """Refuse settings that contradict each other, whatever the data.
 
@@ -303,7 +335,11 @@ def _publishers_splits(raw: Raw, config: DataConfig) -> dict[str, SplitRows]:
         if part in ("val", "test"):
             rows = np.arange(number, dtype=np.int64)
             kept[part] = SplitRows(part, rows, rows + start)
-    if "test" in kept and config.test_fraction is not None:
+    if (
+        "test" in kept
+        and "data.test_fraction" in config._typed
+        and config.test_fraction is not None
+    ):
         raise ConfigError(
             "this source comes with its own test split, which is kept",
             "data.test_fraction",
@@ -384,7 +420,7 @@ def _splitter(raw: Raw, config: DataConfig, part: str) -> Splitter:
         return StreamSplitter(np.arange(len(raw.parts[part][0])), "data")
     if labels is not None and raw.task == "multi_label":
         return LabelSplitter(labels, config.split_seed)
-    return RandomSplitter(labels, config.split_seed)
+    return RandomSplitter(labels, config.split_seed, raw.classes)
 
 
 def column_of(raw: Raw, part: str, name: str, setting: str) -> Array:

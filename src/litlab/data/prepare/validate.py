@@ -85,8 +85,6 @@ def check_chunk(
         raise DataError(f"{raw.kind} inputs of shape {x.shape}", where, ADVICE)
     if shape and x.shape[1:] != shape:
         raise DataError(f"samples of different shapes: {x.shape[1:]} and {shape}", where, ADVICE)
-    if raw.kind == "image" and x.dtype != np.uint8:
-        raise DataError(f"images of {x.dtype}, not uint8", where, ADVICE)
     if x.dtype.kind not in "iufb":
         raise DataError(f"{raw.kind} inputs of {x.dtype}", where, ADVICE)
     if raw.features and raw.encoder is None and len(raw.features) != x.shape[1]:
@@ -167,8 +165,13 @@ def check_splits(raw: Raw, targets: dict[str, Array], allow: Sequence[str] = ())
         unseen = sorted(present[split] - present["train"])
         if unseen:
             names = ", ".join(raw.classes[label] for label in unseen)
-            own = "use the same class names in both, or remove these samples"
-            fix = own if split in raw.parts else "set data.stratify=true"
+            fix = "set data.stratify=true"
+            if split in raw.parts:
+                fix = "use the same class names in both, or remove these samples"
+            elif all(
+                sum(int((y == label).sum()) for y in targets.values()) == 1 for label in unseen
+            ):
+                fix = "they have a single sample each: add some, or remove them"
             raise DataError(f"{split} has classes that are not in train: {names}", "data", fix)
     messages = ["train has a single class: there is nothing to learn"] if single else []
     absent = sorted(present["train"] - present["val"])

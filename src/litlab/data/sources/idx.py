@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its kin: big-endian arrays of bytes behind a short header."""
+"""The IDX format of MNIST and its kin: big-endian arrays behind a short header."""
 
 import gzip
 import hashlib
@@ -20,25 +20,25 @@ from litlab.data.raw import Raw, number_classes
 from litlab.data.spec import Array
 from litlab.utils.errors import DataError, EnvironmentFault
 
-UNSIGNED_BYTE = 0x08
+TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MOST_UNPACKED = 2**30  # bytes of a gzipped file that are taken into memory
 
 
 def read_idx(path: Path, dimensions: int | None = None) -> Array:
-    """Return the array of unsigned bytes in an IDX file, of as many dimensions.
+    """Return the array in an IDX file, nearly always of bytes, of as many dimensions.
 
     It is memory-mapped, and read-only; one that is gzipped is unpacked into memory.
 
     Raises:
-        DataError: The file is not an IDX file of bytes, its length is not what it announces, or it
+        DataError: The file is not an IDX file, its length is not what it announces, or it
             holds labels in the place of images.
     """
     require_file(path)
     zipped = path.suffix == ".gz"
     try:
         with gzip.open(path) if zipped else path.open("rb") as file:
-            shape, start = _read_header(file, path)
-            size = math.prod(shape)
+            shape, dtype, start = _read_header(file, path)
+            size = math.prod(shape) * dtype.itemsize
             if not zipped:
                 held = path.stat().st_size - start
             else:
@@ -51,7 +51,7 @@ def read_idx(path: Path, dimensions: int | None = None) -> Array:
     if held != size:
         more = " or more" if zipped and held > size else ""
         raise DataError(
-            f"its header states {'x'.join(map(str, shape))} bytes, it holds {held}{more}",
+            f"its header states {'x'.join(map(str, shape))} {_unit(dtype)}, it holds {held}{more}",
             str(path),
             "download the file again",
         )
@@ -59,8 +59,8 @@ def read_idx(path: Path, dimensions: int | None = None) -> Array:
         what = f"an array of {len(shape)} dimensions, not {dimensions}"
         raise DataError(what, str(path), "check the file's name")
     if zipped or not size:
-        return np.frombuffer(content if zipped else b"", np.uint8).reshape(shape)
-    return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
+        return np.frombuffer(content if zipped else b"", dtype).reshape(shape)
+    return np.memmap(path, dtype, mode="r", offset=start, shape=shape)
 
 
 def is_idx(path: Path) -> bool:
@@ -68,20 +68,23 @@ def is_idx(path: Path) -> bool:
     if path.suffix in (".gz", "") or "idx" in path.name or path.name.endswith("ubyte"):
         return True
     with path.open("rb") as file:
-        return file.read(3) == bytes((0, 0, UNSIGNED_BYTE))
+        magic = file.read(3)
+    return magic[:2] == bytes(2) and magic[2:] != b"" and magic[2] in TYPES
 
 
-def _read_header(file: Any, path: Path) -> tuple[tuple[int, ...], int]:
-    """Return the shape that the file announces, and where the array starts."""
+def _unit(dtype: "np.dtype[Any]") -> str:
+    return "bytes" if dtype.itemsize == 1 else f"values of {dtype.itemsize} bytes"
+
+
+def _read_header(file: Any, path: Path) -> tuple[tuple[int, ...], "np.dtype[Any]", int]:
+    """Return the shape and type that the file announces, and where the array starts."""
     magic = file.read(4)
-    if len(magic) < 4 or magic[:3] != bytes((0, 0, UNSIGNED_BYTE)) or not magic[3]:
-        raise DataError(
-            "not an IDX file of unsigned bytes", str(path), "check that it is the raw file"
-        )
+    if len(magic) < 4 or magic[:2] != bytes(2) or magic[2] not in TYPES or not magic[3]:
+        raise DataError("not an IDX file", str(path), "check that it is the raw file")
     sides = file.read(4 * magic[3])
     if len(sides) < 4 * magic[3]:
         raise DataError("its header is truncated", str(path), "download the file again")
-    return struct.unpack(f">{magic[3]}I", sides), 4 + len(sides)
+    return struct.unpack(f">{magic[3]}I", sides), np.dtype(TYPES[magic[2]]), 4 + len(sides)
 
 
 def find_idx(folder: Path, stem: str) -> Path | None:

@@ -1,18 +1,17 @@
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from statistics import median
+from typing import Any, Literal
 
 import numpy as np
 
 from litlab.config.hyperparameters import Count
 from litlab.data.inputs.images import (
+    DEEP_MODES,
     GREY_MODES,
-    SUFFIXES,
     Form,
     Header,
     ImageFiles,
@@ -22,253 +21,51 @@ from litlab.data.inputs.images import (
     read_header,
 )
 from litlab.data.prepare.source_files import user_path
-from litlab.data.raw import Raw, Reading
-from litlab.data.sources.unused import refuse_unused
-from litlab.data.spec import Array
-from litlab.utils.errors import DataError, EnvironmentFault
-
-# Folders that are no classes: a publisher's splits, pictures beside their masks.
-
-
-SPLIT = re.compile(
-    r"(?P<prefix>.*[\W_])?(?:(?P<train>train|training)|(?P<val>val|valid|validation|dev|eval)"
-    r"|(?P<test>test|testing|pred))(?:[\W_]?(?:set|data|images|imgs|split))?",
-    re.IGNORECASE,
+from litlab.data.raw import Decision, Raw, Reading
+from litlab.data.sources.image_layout import (
+    OTHERS,
+    SHOWN,
+    Pictures,
+    find_layout,
+    given_layout,
+    is_picture,
+    refuse_masks,
+    walk,
 )
-MASK = re.compile(r"(?:.*[\W_])?(masks?|annotations?|segmentations?|labels?|gt)", re.IGNORECASE)
-ENDING = re.compile(r"[\W_]*(masks?|gt|label|seg(mentation)?)$", re.IGNORECASE)
-ALIKE = 0.5  # of the pictures have a mask
+from litlab.data.sources.label_file import Asked, Labelled, find_table
+from litlab.data.spec import Array
+from litlab.utils.errors import ConfigError, DataError, EnvironmentFault, LitlabError, refuse
 
-
-def refuse_splits(names: Iterable[str], where: str) -> None:
-    """Refuse class folders that are a publisher's splits, such as `training_set` and `test_set`.
-
-    Raises:
-        DataError: One is named like a train split and another one like val or test.
-    """
-    # What begins alike belongs together: seg_train, seg_test. seg_pred has no labels: last.
-    found: dict[str, dict[str, list[str]]] = {}
-    for name in sorted(names, key=lambda name: (name.lower().endswith("pred"), name)):
-        match = SPLIT.fullmatch(name)
-        if match:
-            kind = next(kind for kind in ("train", "val", "test") if match[kind])
-            found.setdefault(match["prefix"] or "", {}).setdefault(kind, []).append(name)
-    for kinds in found.values():
-        if "train" in kinds and len(kinds) > 1:
-            raise _splits(kinds, where)
-
-
-def _splits(kinds: Mapping[str, Sequence[str]], where: str) -> DataError:
-    shown = ", ".join(f"'{name}'" for found in kinds.values() for name in found)
-    renamed = ", ".join(f"{found[0]} to {kind}" for kind, found in kinds.items())
-    others = ", ".join(name for found in kinds.values() for name in found[1:])
-    fix = f"rename {renamed}" + (f"; move {others} away" if others else "")
-    return DataError(f"folders named like splits would be read as classes: {shown}", where, fix)
-
-
-def refuse_masks(names: Mapping[str, Sequence[str]], where: str) -> None:
-    """Refuse pictures and their masks as two classes.
-
-    Args:
-        names: The files of each class folder.
-        where: The folder that holds these.
-
-    Raises:
-        DataError: A folder named like masks has files named like those of another.
-    """
-    for mask in filter(MASK.fullmatch, names):
-        masks = {_stem(name) for name in names[mask]}
-        for other, files in names.items():
-            same = masks & {_stem(name) for name in files}
-            if not MASK.fullmatch(other) and len(same) > ALIKE * len(masks):
-                what = f"'{mask}' has a file for each of '{other}', like masks of images"
-                fix = f"segmentation is not supported; rename '{mask}' if it is a class"
-                raise DataError(what, where, fix)
-
-
-def _stem(name: str) -> str:
-    return ENDING.sub("", PurePosixPath(name).stem)
-
-
-# Which files lie in `root/class/`, or in `root/{train,val,test}/class/`.
-
-
-PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-Entry = os.DirEntry[str]
-
-
-@dataclass
-class ClassFolders:
-    """Pictures by part and class.
-
-    Attributes:
-        root: What the names are relative to.
-        names: Of the pictures, by part; sorted within their class, the classes sorted too.
-        labels: The class of each, by part.
-        others: How many files are no pictures, by suffix.
-    """
-
-    root: Path
-    names: dict[str, list[str]] = field(default_factory=dict)
-    labels: dict[str, list[str]] = field(default_factory=dict)
-    others: Counter[str] = field(default_factory=Counter)
-
-    def add(self, folder: str, part: str) -> None:
-        """Take in the classes of one part, with what lies in folders below them.
-
-        Raises:
-            DataError: There are none, one is empty, or a link leads out of the root.
-        """
-        entries = _entries(folder, self.root)
-        classes = [entry for entry in entries if entry.is_dir()]
-        if not classes:
-            fix = "put the images of each class into a folder of its own"
-            raise DataError("the folder has no class folders", folder, fix)
-        self._note_others(entry for entry in entries if not entry.is_dir())
-        names, labels = self.names.setdefault(part, []), self.labels.setdefault(part, [])
-        for of_class in classes:
-            files = list(_walk(of_class.path, self.root))
-            pictures = sorted(self._name(file) for file in files if _is_picture(file))
-            if not pictures:
-                fix = f"remove the folder, or put some there: {', '.join(SUFFIXES)}"
-                raise DataError(f"no images of class '{of_class.name}'", of_class.path, fix)
-            self._note_others(file for file in files if not _is_picture(file))
-            names += pictures
-            labels += [of_class.name] * len(pictures)
-
-    def folders(self) -> dict[str, str]:
-        """Return the folder of each part, seen from the root's parent."""
-        top = {part: self.root / Path(names[0]).parts[0] for part, names in self.names.items()}
-        folders = {part: self.root if part == "all" else folder for part, folder in top.items()}
-        return {
-            part: f"{p.relative_to(self.root.parent).as_posix()}/" for part, p in folders.items()
-        }
-
-    def _name(self, entry: Entry) -> str:
-        return Path(entry.path).relative_to(self.root).as_posix()
-
-    def _note_others(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            self.others[os.path.splitext(entry.name)[1].lower() or entry.name] += 1
-
-
-def find_pictures(root: Path) -> ClassFolders:
-    """Look through a folder of pictures.
-
-    The part is "all" where the root holds the classes, else the parts are those it holds. Links
-    may not lead out of the root; what is hidden is passed over.
-
-    Raises:
-        DataError: There are no pictures, an empty class, a link that leads out of the root, or
-            folders that are splits or masks and not classes.
-        EnvironmentFault: A folder cannot be read.
-    """
-    found = ClassFolders(root)
-    try:
-        folders = [entry for entry in _entries(str(root), root) if entry.is_dir()]
-        parts = {entry.path: PARTS.get(entry.name.lower(), "") for entry in folders}
-        if "train" not in parts.values():
-            refuse_splits((entry.name for entry in folders), str(root))
-            found.add(str(root), "all")
-        else:
-            _check_parts(parts, root)
-            for part in ("train", "val", "test"):
-                for path in (path for path, name in parts.items() if name == part):
-                    found.add(path, part if len(parts) > 1 else "all")
-    except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-        raise EnvironmentFault(what, str(error.filename), "correct its permissions") from None
-    for part, names in found.names.items():
-        by_class: dict[str, list[str]] = {}
-        for label, name in zip(found.labels[part], names, strict=True):
-            by_class.setdefault(label, []).append(name)
-        refuse_masks(by_class, str(root))
-    return found
-
-
-def _check_parts(parts: dict[str, str], root: Path) -> None:
-    """Refuse what is neither classes nor parts, and a part that appears twice."""
-    seen: dict[str, str] = {}
-    for path, part in parts.items():
-        name = os.path.basename(path)
-        if not part:
-            what = f"the folder '{name}' next to train/, val/ or test/ is not a split"
-            raise DataError(what, str(root), "move it elsewhere, or into train/, val/ or test/")
-        if part in seen:
-            what = f"the folders '{seen[part]}' and '{name}' are both {part}"
-            raise DataError(what, str(root), "keep one of them")
-        seen[part] = name
-
-
-def _is_picture(entry: Entry) -> bool:
-    return entry.name.lower().endswith(SUFFIXES)
-
-
-def _walk(folder: str, root: Path, above: tuple[str, ...] = ()) -> Iterator[Entry]:
-    """All files below a folder."""
-    here = os.path.realpath(folder)
-    if here in above:
-        raise DataError("a link that points back to its own folder", folder, "remove it")
-    for entry in _entries(folder, root):
-        if entry.is_dir():
-            yield from _walk(entry.path, root, (*above, here))
-        else:
-            yield entry
-
-
-def _entries(folder: str, root: Path) -> list[Entry]:
-    """What lies in a folder and is not hidden, sorted by name.
-
-    A link out of the root could bring in any file of the machine's.
-    """
-    with os.scandir(folder) as found:
-        entries = sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
-    for entry in entries:
-        if entry.is_symlink() and not _stays(entry.path, root):
-            fix = "put the file itself there (of DVC's: cache.type=copy, dvc checkout --relink)"
-            raise DataError(
-                f"a link that points outside of '{root.name}', or to itself", entry.path, fix
-            )
-        try:
-            entry.name.encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
-            raise DataError("a name that is not UTF-8", shown, "rename it") from None
-    return entries
-
-
-def _stays(link: str, root: Path) -> bool:
-    try:
-        return Path(link).resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):  # a circle
-        return False
-
-
-SHOWN = 5  # names in a message
-
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+SIDE = 64  # pixels, of pictures of several sizes where the user sets none
 Headers = dict[str, list[Header]]
 
 
 class ImageFolder:
     """Pictures, those of each class in a folder: `root/class/`, or `root/{train,val,test}/class/`.
 
-    They are decoded when they are asked for, in parallel, and need not fit in memory.
+    Or with their labels in a table beside them. They are decoded when they are asked for, in
+    parallel, and need not fit in memory.
 
     Args:
         path: The root; relative to the project's.
-        size: Height and width of what the model sees, in pixels, or one number for both; null: all
-            pictures are of one size, which is kept.
+        size: Height and width of what the model sees, in pixels, or one number for both; null: the
+            size that all pictures have, else 64 or less.
         fit: What is done with a picture of another size. resize: it is squashed; crop: it is scaled
             to cover the size, then cut around its centre.
         color: rgb, gray, or auto: gray if all pictures are.
+        dtype: uint8: pixels from 0 to 255, 16 bits are scaled to 8; float32: the values as they are
+            stored; null: float32 where all pictures have 16 bits or floats.
+        train: The folder of the train split's class folders, below the root; "." is the root, whose
+            folders are classes, whatever their names; null: by the folders' names.
+        val: The folder of the validation split's class folders.
+        test: The folder of the test split's class folders.
+        labels: A table of labels, below the root: CSV or JSON; null: where there are no class
+            folders, the one whose rows name pictures.
+        file_column: Its column of file names; null: the one whose cells name pictures.
+        label_column: Its column of labels; null: one named like labels, or the only one.
+        split_column: Its column of splits: train, val, test; null: one named like that.
+        task: classification; regression: labels of the table are numbers; auto: by the labels.
         on_error: What is done with a picture that cannot be decoded: refuse, or skip, which decodes
             every one twice.
         group_pattern: A regular expression, looked for in the file's name; what its first group
@@ -284,60 +81,194 @@ class ImageFolder:
         size: Count | tuple[Count, Count] | None = None,
         fit: Literal["resize", "crop"] = "resize",
         color: Literal["rgb", "gray", "auto"] = "auto",
+        dtype: Literal["uint8", "float32"] | None = None,
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
+        labels: str | None = None,
+        file_column: str | None = None,
+        label_column: str | None = None,
+        split_column: str | None = None,
+        task: Literal["auto", "classification", "regression"] = "auto",
         on_error: Literal["refuse", "skip"] = "refuse",
         group_pattern: str | None = None,
         licence: str = "not stated",
         origin: str | None = None,
     ) -> None:
-        if size is None:
-            refuse_unused(ImageFolder, locals(), ["fit"], "images keep their size without size")
         self.path, self.fit, self.color, self.on_error = path, fit, color, on_error
+        self.dtype, self.task = dtype, task
         self.size = (size, size) if isinstance(size, int) else size
         self.group = None if group_pattern is None else _compiled(group_pattern)
+        self.folders = {"train": train, "val": val, "test": test}
+        self.asked = Asked(labels, file_column, label_column, split_column)
         self.licence, self.origin = licence, origin or path
 
     def read(self) -> Raw:
         """Look at every picture's header, and with `on_error: skip` at its pixels.
 
         Raises:
-            DataError: A picture cannot be read, sizes differ, a class is empty, there is only one,
-                or a link leads out of the root.
+            DataError: A picture cannot be read, a class is empty, there is only one, it is not
+                clear what the folders are, or a link leads out of the root.
+            ConfigError: A setting has no effect.
             EnvironmentFault: There is no such folder, or it cannot be read.
         """
         root = user_path(self.path)
         if not root.is_dir():
-            raise DataError("is a file", self.path, "name the folder that holds the class folders")
-        found = find_pictures(root)
+            fix = "name the folder that holds the class folders"
+            if root.suffix.lower() in ARCHIVES:
+                fix = "unpack the archive, and name the folder that it makes"
+            raise DataError("is a file", self.path, fix)
+        try:
+            found, table = self._find(root)
+        except OSError as error:
+            what = f"cannot be read: {error.strerror}"
+            raise EnvironmentFault(what, str(error.filename), "correct its permissions") from None
         headers, notes = self._look(found)
-        classes = sorted(set().union(*found.labels.values()))
-        if len(classes) < 2:
-            fix = "name the folder that holds a folder for each class"
-            raise DataError(f"there is a single class, '{classes[0]}'", self.path, fix)
-        form = self._form(found, headers)
-        modes = (header.mode for part in headers.values() for header in part)
-        notes += filter(None, [count_conversions(modes, form.channels)])
-        numbers = {name: number for number, name in enumerate(classes)}
+        form, form_decisions, suggestions = self._form(found, headers)
+        modes = [header.mode for part in headers.values() for header in part]
+        kept = DEEP_MODES if form.dtype == "float32" else ()
+        converted = count_conversions((m for m in modes if m not in kept), form.channels)
+        classes, numbers = self._targets(found, table)
         return Raw(
             kind="image",
-            task="classification",
+            task="classification" if classes else "regression",
             parts={
-                part: (
-                    ImageFiles(root, names, form),
-                    np.array([numbers[label] for label in found.labels[part]], dtype=np.int64),
-                )
+                part: (ImageFiles(root, names, form), numbers[part])
                 for part, names in found.names.items()
             },
             classes=classes,
-            columns={part: self._columns(names) for part, names in found.names.items()},
-            image_fit=self.fit if self.size else None,
+            targets=[] if classes else [found.target],
+            columns={part: self._columns(found, part) for part in found.names},
+            image_fit=form.fit,
             licence=self.licence,
             origin=self.origin,
             files=[root],
-            notes=lambda: notes,
-            reading=Reading(parts=found.folders()),
+            notes=lambda: [*found.notes, *notes, *filter(None, [converted])],
+            reading=Reading(
+                decisions=(*found.decisions, *form_decisions),
+                suggestions=tuple(suggestions),
+                target=found.target,
+                parts=found.folders,
+                left_out=found.left_out,
+                doubts=tuple(self._doubts(found, headers)),
+            ),
         )
 
-    def _look(self, found: ClassFolders) -> tuple[Headers, list[str]]:
+    def _find(self, root: Path) -> tuple[Pictures, Labelled | None]:
+        """The pictures of each part with their labels, and the table that these are from."""
+        given = any(name is not None for name in self.folders.values())
+        tabled = [name for name, value in vars(self.asked).items() if value is not None]
+        if given and tabled:
+            what = f"data.source.{tabled[0]} and folders of splits are both set"
+            fix = "name the splits in a column of the table: data.source.split_column"
+            raise ConfigError(what, f"data.source.{tabled[0]}", fix)
+        problem: LitlabError | None = None
+        if self.asked.labels is None:
+            try:
+                found = self._find_folders(root, given)
+                if len(set().union(*found.labels.values())) > 1 or given:
+                    self._refuse_unused_table(tabled)
+                    return found, None
+                single = min(set().union(*found.labels.values()))
+                fix = "name the folder that holds a folder for each class"
+                fix += ", or a table of labels: data.source.labels=labels.csv"
+                problem = DataError(f"there is a single class, '{single}'", self.path, fix)
+            except LitlabError as error:
+                problem = error
+                if given:
+                    raise
+        files = list(walk(str(root), root))
+        pictures = Pictures(root)
+        names = sorted(pictures.name(file) for file in files if is_picture(file.name))
+        table = find_table(root, names, self.asked)
+        if table is None:
+            assert problem is not None
+            raise problem
+        return self._find_labelled(pictures, files, table), table
+
+    def _refuse_unused_table(self, tabled: Sequence[str]) -> None:
+        unused = [*tabled, *(["task"] if self.task != "auto" else [])]
+        if unused:
+            setting = f"data.source.{unused[0]}"
+            what = f"{setting} has no effect: the images lie in class folders"
+            raise ConfigError(what, setting, "leave it out, or set data.source.labels")
+
+    def _find_folders(self, root: Path, given: bool) -> Pictures:
+        layout = given_layout(root, self.folders) if given else find_layout(root)
+        found = Pictures(root, decisions=layout.decisions, left_out=layout.left_out)
+        problems: list[LitlabError] = []
+        for part, folder in layout.folders.items():
+            try:
+                found.add(folder, part, [f for f in layout.folders.values() if f != folder])
+            except LitlabError as error:
+                problems.append(error)
+        refuse(problems)
+        for part, names in found.names.items() if not given else ():
+            by_class: dict[str, list[str]] = {}
+            for label, name in zip(found.labels[part], names, strict=True):
+                by_class.setdefault(label, []).append(name)
+            refuse_masks(by_class, str(root))
+        return found
+
+    def _find_labelled(
+        self, pictures: Pictures, files: Sequence["os.DirEntry[str]"], table: Labelled
+    ) -> Pictures:
+        own = table.path.relative_to(pictures.root).as_posix()
+        pictures.count_others(
+            f for f in files if not is_picture(f.name) and f.path != str(table.path)
+        )
+        split = table.parts
+        if split and set(split.values()) == {"train"}:
+            split = {}
+        # By class, then by name, as class folders are read.
+        for name in sorted(table.labels, key=lambda name: (table.labels[name], name)):
+            part = split[name] if split else "all"
+            pictures.names.setdefault(part, []).append(name)
+            pictures.labels.setdefault(part, []).append(table.labels[name])
+        for part, names in pictures.names.items():
+            pictures.folders[part] = own
+            pictures.columns[part] = {
+                column: np.array([cells[name] for name in names])
+                for column, cells in table.columns.items()
+            }
+        pictures.decisions += table.decisions
+        pictures.notes += table.notes
+        pictures.target = table.target
+        return pictures
+
+    def _targets(
+        self, found: Pictures, table: Labelled | None
+    ) -> tuple[list[str], dict[str, Array]]:
+        """The classes, none of a regression, and each part's targets."""
+        amounts = self.task == "regression" or (
+            self.task == "auto" and table is not None and table.amounts
+        )
+        if not amounts:
+            classes = sorted(set().union(*found.labels.values()))
+            if len(classes) < 2:
+                fix = "name the folder that holds a folder for each class"
+                raise DataError(f"there is a single class, '{classes[0]}'", self.path, fix)
+            numbers = {name: number for number, name in enumerate(classes)}
+            return classes, {
+                part: np.array([numbers[label] for label in labels], dtype=np.int64)
+                for part, labels in found.labels.items()
+            }
+        if self.task == "auto":
+            example = next(iter(found.labels.values()))[0]
+            why = f"the labels of '{found.target}' are amounts, such as {example}"
+            found.decisions.append(
+                Decision(setting="data.source.task", value="regression", why=why)
+            )
+        try:
+            return [], {
+                part: np.array([[float(label)] for label in labels], dtype=np.float32)
+                for part, labels in found.labels.items()
+            }
+        except ValueError as error:
+            fix = "set data.source.task=classification, or correct the table"
+            raise DataError(f"a label is no number: {error}", self.path, fix) from None
+
+    def _look(self, found: Pictures) -> tuple[Headers, list[str]]:
         """Return the headers by part, and notes; what is skipped is taken out of `found`."""
         look = partial(_look_at, found.root, self.on_error == "skip")
         headers: Headers = {}
@@ -350,14 +281,17 @@ class ImageFolder:
             headers[part] = [header for header in seen if isinstance(header, Header)]
             found.names[part] = [names[row] for row in kept]
             found.labels[part] = [found.labels[part][row] for row in kept]
+            more = found.columns.get(part, {})
+            found.columns[part] = {name: cells[kept] for name, cells in more.items()}
             lost -= set(found.labels[part])
             if lost and self.on_error == "skip":
                 what = f"no readable images of class '{min(lost)}'"
                 raise DataError(what, self.path, "repair them, or remove the folder")
         if bad and self.on_error == "refuse":
-            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+            more_bad = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
             fix = "repair or remove it, or set data.source.on_error=skip"
-            raise DataError(f"{bad[0].what}{more}", bad[0].where, fix)
+            fix = bad[0].fix if bad[0].fix not in fix else fix
+            raise DataError(f"{bad[0].what}{more_bad}", bad[0].where, fix)
         notes = []
         if bad:
             where = [os.path.relpath(error.where, found.root) for error in bad]
@@ -367,34 +301,79 @@ class ImageFolder:
             notes.append(f"{found.others.total()} other files left out: {_listed(suffixes)}")
         return headers, notes
 
-    def _form(self, found: ClassFolders, headers: Mapping[str, list[Header]]) -> Form:
+    def _form(
+        self, found: Pictures, headers: Mapping[str, list[Header]]
+    ) -> tuple[Form, list[Decision], list[Decision]]:
+        """What every picture becomes, with decisions and suggestions."""
         together = [header for part in headers.values() for header in part]
-        gray = self.color == "gray" or (
-            self.color == "auto" and all(header.mode in GREY_MODES for header in together)
-        )
-        channels = 1 if gray else 3
-        if self.size:
-            return Form(channels, *self.size, self.fit)
-        first, *others = [name for names in found.names.values() for name in names]
-        height, width = together[0].height, together[0].width
-        differing = [
-            f"{name} {header.width}x{header.height}"
-            for name, header in zip(others, together[1:], strict=True)
-            if (header.height, header.width) != (height, width)
-        ]
-        if differing:
-            raise DataError(
-                f"{first} is {width}x{height} pixels, {len(differing)} others are not: "
-                + _listed(differing),
-                self.path,
-                f"set data.source.size: one number, or [{height},{width}] for height and width",
-            )
-        return Form(channels, height, width)
+        names = [name for part in found.names.values() for name in part]
+        decisions: list[Decision] = []
+        suggestions: list[Decision] = []
 
-    def _columns(self, names: list[str]) -> dict[str, Array]:
+        def decide(setting: str, value: Any, why: str, into: list[Decision] = decisions) -> None:
+            into.append(Decision(setting=f"data.source.{setting}", value=value, why=why))
+
+        many = len(together)
+        grey = sum(header.mode in GREY_MODES for header in together)
+        gray = self.color == "gray" or (self.color == "auto" and grey == many)
+        if self.color == "auto" and 0 < grey < many:
+            decide("color", "rgb", f"{many - grey:,} of {many:,} images are in colour")
+        deep = sum(header.mode in DEEP_MODES for header in together)
+        floats = sum(header.mode == "F" for header in together)
+        dtype = self.dtype or ("float32" if deep == many or floats else "uint8")
+        if self.dtype is None and dtype == "float32":
+            what = "floats" if floats else "16 bits"
+            decide("dtype", dtype, f"{floats or deep:,} of {many:,} images hold {what} a pixel")
+        elif self.dtype is None and deep:
+            why = f"{deep:,} of {many:,} images hold 16 bits a pixel, and are scaled to 8"
+            decide("dtype", "float32", why, suggestions)
+        sizes = {(header.height, header.width) for header in together}
+        height, width = self.size or (together[0].height, together[0].width)
+        fit = self.fit if self.size or len(sizes) > 1 else None
+        if self.size is None and fit:
+            height = width = min(SIDE, int(median(min(sides) for sides in sizes)))
+            by_area = sorted(sizes, key=lambda sides: (sides[0] * sides[1], sides))
+            smallest, largest = (f"{w}x{h}" for h, w in (by_area[0], by_area[-1]))
+            why = f"the images have {len(sizes)} sizes, from {smallest} to {largest} pixels"
+            decide("size", height, why)
+        elif fit is None and self.fit != "resize":
+            what = f"all images are {width}x{height} pixels, and keep this size"
+            raise ConfigError(what, f"data.source.fit={self.fit}", "leave it out, or set a size")
+        if dtype == "uint8" and floats:
+            at = next(i for i, header in enumerate(together) if header.mode == "F")
+            what = f"{floats} images hold floats, which have no range that becomes 0 to 255"
+            raise DataError(what, str(found.root / names[at]), "set data.source.dtype=float32")
+        form = Form(1 if gray else 3, height, width, fit, dtype)
+        return form, decisions, suggestions
+
+    def _doubts(self, found: Pictures, headers: Mapping[str, list[Header]]) -> list[str]:
+        """What is lost of what people may have meant to be read."""
+        doubts = []
+        advice: dict[str, list[str]] = {}
+        for suffix, number in sorted(found.others.items()):
+            if suffix in OTHERS:
+                advice.setdefault(OTHERS[suffix], []).append(f"{number:,} {suffix}")
+        for fix, files in advice.items():
+            doubts.append(f"{', '.join(files)} files are left out: {fix}")
+        together = [header for part in headers.values() for header in part]
+        stacks = sum(header.pages > 1 for header in together)
+        if stacks:
+            doubts.append(
+                f"{stacks:,} TIFF files hold several pages, of which only the first is used: save "
+                "stacks as an array (N, pages, H, W) in an .npz, for data=npz"
+            )
+        colour = sum(header.mode.endswith(";16") and "RGB" in header.mode for header in together)
+        if colour:
+            doubts.append(
+                f"{colour:,} images of 16-bit colour are read with 8 bits: save them as an array "
+                "(N, H, W, 3) in an .npz, for data=npz, to keep all"
+            )
+        return doubts
+
+    def _columns(self, found: Pictures, part: str) -> dict[str, Array]:
         """What a split may go by: the files' names without suffix, and the pattern's matches."""
-        files = [PurePosixPath(name) for name in names]
-        columns = {"file": np.array([file.stem for file in files])}
+        files = [PurePosixPath(name) for name in found.names[part]]
+        columns = {**found.columns.get(part, {}), "file": np.array([file.stem for file in files])}
         if self.group is not None:
             matches = [self.group.search(file.name) for file in files]
             groups = [match.group(1) if match else None for match in matches]

@@ -10,7 +10,7 @@ from litlab.config.hyperparameters import Count
 from litlab.data.encode.text import TextEncoder
 from litlab.data.prepare.source_files import cannot_write, user_path
 from litlab.data.raw import Raw, Reading
-from litlab.data.sources.image_folder import refuse_splits
+from litlab.data.sources.image_layout import refuse_splits
 from litlab.data.sources.text_files import (
     Layout,
     Row,
