@@ -187,7 +187,7 @@ def _device(trainer: TrainerConfig) -> Reasons:
     found = _found(trainer)
     if kind in found and found[kind] < _number_needed(asked):
         yield ConfigError(
-            f"{kind} with devices={asked}: this machine has {found[kind]}",
+            f"trainer.accelerator={kind} needs {_number_needed(asked)}: this machine has {found[kind]}",
             "trainer.accelerator, trainer.devices",
             "use trainer.accelerator=cpu, or auto",
         )

@@ -55,7 +55,7 @@ class Outcome:
         study: Its name.
         storage: Where `optuna-dashboard` finds it, without credentials.
         trials: How many are complete, pruned, failed.
-        best: What the recipe has: number, value, settings and run of a trial; with finalists, of
+        best: What the experiment has: number, value, settings and run of a trial; with finalists, of
             the one that did best on their seeds.
         first: The current configuration's value; None if no trial has finished that is just it.
         top: The trial with the best score, on its one seed.
