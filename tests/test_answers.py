@@ -42,14 +42,16 @@ TYPED = [
     ("tune study=quick --lr 1e-3", "use optimizer.lr=1e-3"),
     ("train model=mlp,cnn", "model takes one choice, not 2 | model=mlp,cnn | run the command once"),
     ("train data=digits,wine", "data takes one choice, not 2 | data=digits,wine | run the command"),
-    ("train data=table data.path=x.csv data.source.drop=id", "use 'data.source.drop=[id]'"),
+    (
+        "train data=table data.path=x.csv data.source.target=y data.source.drop=id",
+        "use 'data.source.drop=[id]'",
+    ),
     ("train trust=mine", "use 'trust=[mine]'"),
     ("train seed=1.5", "use e.g. seed=2"),
     ("train seed=-3", "use e.g. seed=3"),
     ("train data.val_fraction=7", "use e.g. data.val_fraction=0.1"),
     ("train optimizer.lr=fast", "use e.g. optimizer.lr=1"),
     ("tune quick", "no study is given | quick | use study=quick"),
-    ("predict lst x.csv", "did you mean 'last'"),
     ("train augment=crop,flip", "use 'augment=[crop,flip]'"),
 ]
 

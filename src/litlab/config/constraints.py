@@ -212,9 +212,10 @@ def _device(trainer: TrainerConfig) -> Reasons:
         return
     kind, asked = trainer.accelerator, trainer.devices
     found = _found(trainer)
-    if kind in found and found[kind] < _number_needed(asked):
+    needed = _number_needed(asked)
+    if kind in found and found[kind] < needed:
         yield ConfigError(
-            f"{kind} with devices={asked}: this machine has {found[kind]}",
+            f"trainer.accelerator={kind}, trainer.devices={asked}: this machine has {found[kind]}",
             "trainer.accelerator, trainer.devices",
             "use trainer.accelerator=cpu, or auto",
         )

@@ -255,7 +255,7 @@ def introduction(module: pl.LightningModule, data: pl.LightningDataModule) -> st
     """Return one line on what a run of the user's own classes cannot have; None for litlab's."""
     lacks = []
     if not isinstance(module, Task):
-        lacks += ["the short training step", "evaluate", "predict", "replay"]
+        lacks += ["evaluate", "predict", "replay", "litlab's faster training step"]
     if not isinstance(data, ArrayDataModule):
         lacks += ["the preview", "resuming within an epoch"]
         lacks += [] if "evaluate" in lacks else ["evaluate"]

@@ -369,7 +369,7 @@ def _trial_lines(study: optuna.Study) -> list[str]:
     n, lines = len(trials), []
     if len(whole) < ENOUGH:
         lines.append(
-            f"{len(whole)} of {n} trials were completed: too few to say what mattered; "
+            f"{len(whole)} of {n} trials were completed: too few to compare the settings; "
             f"{_more(study, n)}"
         )
     if n >= 10 and pruned > MOST_PRUNED * n:

@@ -24,7 +24,7 @@ from litlab.utils.output import command, number
 from litlab.utils.paths import project_root
 from litlab.utils.redact import redact
 
-# What remains of a study: an experiment file with its recipe card.
+# What remains of a study: an experiment file, whose comment says how it was found.
 
 
 def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:

@@ -55,8 +55,8 @@ class Outcome:
         study: Its name.
         storage: Where `optuna-dashboard` finds it, without credentials.
         trials: How many are complete, pruned, failed.
-        best: What the recipe has: number, value, settings and run of a trial; with finalists, of
-            the one that did best on their seeds.
+        best: What the experiment has: number, value, settings and run of a trial; with finalists,
+            of the one that did best on their seeds.
         first: The current configuration's value; None if no trial has finished that is just it.
         top: The trial with the best score, on its one seed.
         finalists: The best, trained again, in the order of their means; the baseline
