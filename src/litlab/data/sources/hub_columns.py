@@ -21,7 +21,7 @@ from litlab.data.inputs.images import (
     read_header,
 )
 from litlab.data.prepare.source_files import cannot_write
-from litlab.data.raw import Decision, Raw
+from litlab.data.raw import Decision, Raw, number_classes
 from litlab.data.sources.table import Table
 from litlab.data.sources.text import SINGLE
 from litlab.data.spec import Array
