@@ -94,16 +94,17 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
     The first may be empty: an index has no name.
     """
-    found: list[str] = []
+    found: dict[str, None] = {}
+    given = set(names)
     for place, name in enumerate(names):
         name = name or ("" if place == 0 and len(names) > 1 else f"column{place}")
         number = 0
         unique = name
-        while unique in found or (number and unique in names):
+        while unique in found or (number and unique in given):
             number += 1
             unique = f"{name}.{number}"
-        found.append(unique)
-    return found
+        found[unique] = None
+    return list(found)
 
 
 # Tables as text: cells with a delimiter between them, a row a line.
