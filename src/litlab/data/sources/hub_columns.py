@@ -21,7 +21,7 @@ from litlab.data.inputs.images import (
     read_header,
 )
 from litlab.data.prepare.source_files import cannot_write
-from litlab.data.raw import Raw, number_classes
+from litlab.data.raw import Decision, Raw, number_classes
 from litlab.data.sources.table import Table
 from litlab.data.spec import Array
 from litlab.utils.errors import ConfigError, DataError, nearest
@@ -466,7 +466,21 @@ def read_as_table(
     except ValueError as error:
         raise ConfigError(str(error), "data.source", "change one of the two") from None
     left_out = raw.reading.left_out | dict.fromkeys(drop, "data.source.drop")
-    return replace(raw, reading=raw.reading.model_copy(update={"left_out": left_out}))
+    found = {name: _with_dropped(getattr(raw.reading, name), drop) for name in LISTS}
+    return replace(raw, reading=raw.reading.model_copy(update={"left_out": left_out, **found}))
+
+
+LISTS = ("decisions", "suggestions")  # of a reading
+
+
+def _with_dropped(decisions: Sequence[Decision], drop: Sequence[str]) -> tuple[Decision, ...]:
+    """Decisions that also hold the columns which the table was written without."""
+    return tuple(
+        decision.model_copy(update={"value": [*drop, *decision.value]})
+        if decision.setting == "data.source.drop" and isinstance(decision.value, list)
+        else decision
+        for decision in decisions
+    )
 
 
 def _check_columns(features: Mapping[str, Any], where: str) -> None:

@@ -192,7 +192,7 @@ class Table:
         of_features = [surveys[n] for n in dict.fromkeys(f.source for f in features)]
         impute = self._imputation(of_features)
         if impute == "indicator":
-            features += _indicators(of_features)
+            features = _renamed([*features, *_indicators(of_features)])
         classes, targets = self._read_targets(rows, task, surveys)
         by_kind = [[f.name for f in features if f.kind == k] for k in ("numeric", "categorical")]
         styles = {feature.name: feature.cells for feature in features}
@@ -590,17 +590,15 @@ def _indicators(surveys: Sequence[Survey]) -> list[Column]:
 
 
 def _renamed(features: Sequence[Column]) -> list[Column]:
-    """Features of which no two have one name."""
-    names = [feature.name for feature in features]
+    """Features of which no two have one name: parts of dates may be called as a column is."""
+    taken = {feature.name for feature in features if not feature.cells.part}
     found: list[Column] = []
     for feature in features:
-        name, taken = feature.name, {f.name for f in found}
-        while name in taken or (name != feature.name and name in names):
+        name = feature.name
+        while feature.cells.part and name in taken:
             name += "."
-        cells = feature.cells.model_copy(
-            update={"source": feature.source} if name != feature.name else {}
-        )
-        found.append(feature.model_copy(update={"name": name, "cells": cells}))
+        taken.add(name)
+        found.append(feature.model_copy(update={"name": name}))
     return found
 
 

@@ -140,6 +140,10 @@ class Survey:
     def _see_odd(self, cells: Any) -> None:
         """Look at cells that are no plain numbers: amounts with units, or nothing of the kind."""
         texts, counts = cells.value_counts().flatten()
+        digits = pc.match_substring_regex(texts, r"\d")
+        if not digits.true_count:
+            self._note_marks(texts, counts)
+            return
         strange = None
         for decimal, units in self.amounts.items():
             found = as_amounts(texts, decimal)[1]
@@ -147,9 +151,13 @@ class Survey:
                 units[unit] += number if unit is not None else 0
             strange = found.is_null() if strange is None else pc.and_(strange, found.is_null())
             units.pop(None, None)  # type: ignore[call-overload]
+        self._note_marks(texts.filter(strange), counts.filter(strange))
+
+    def _note_marks(self, texts: Any, counts: Any) -> None:
         if len(self.marks) <= SAMPLE:
-            kept = texts.filter(strange).to_pylist()
-            self.marks.update(dict(zip(kept, counts.filter(strange).to_pylist(), strict=True)))
+            pairs = zip(texts.to_pylist(), counts.to_pylist(), strict=True)
+            for text, number in pairs:
+                self.marks[text] += number
 
     def _see_dates(self, cells: Any, cell: Callable[[int, str], Cell]) -> None:
         dates = as_dates(cells, self.style.dates)

@@ -94,16 +94,17 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
     The first may be empty: an index has no name.
     """
-    found: list[str] = []
+    found: dict[str, None] = {}
+    given = set(names)
     for place, name in enumerate(names):
         name = name or ("" if place == 0 and len(names) > 1 else f"column{place}")
         number = 0
         unique = name
-        while unique in found or (number and unique in names):
+        while unique in found or (number and unique in given):
             number += 1
             unique = f"{name}.{number}"
-        found.append(unique)
-    return found
+        found[unique] = None
+    return list(found)
 
 
 # Tables as text: cells with a delimiter between them, a row a line.
@@ -164,17 +165,21 @@ class Delimited:
     def batches(self, names: Sequence[str]) -> Iterator[list[Any]]:
         """Stream the rows; the rest of a cell that was quoted and never closed is refused."""
         last, places = "", [self.names.index(name) for name in names]
+        footers = self._num_footers()
         held: Any = None  # the last batch, of which footers are to be cut off
         try:
             with self._reader() as reader:
                 for batch in _gathered(reader):
                     last = str(batch.columns[-1][-1]) if len(batch) else last
                     batch = self._rows_only(batch)
+                    if not footers:
+                        yield self._clean(batch, places)
+                        continue
                     if held is not None:
                         yield self._clean(held, places)
                     held = batch
                 if held is not None:
-                    rows = len(held) - self._num_footers()
+                    rows = len(held) - footers
                     yield self._clean(held.slice(0, max(rows, 0)), places)
         except FAULTS as error:
             raise self._complaint(error) from None
