@@ -466,11 +466,11 @@ def read_as_table(
     except ValueError as error:
         raise ConfigError(str(error), "data.source", "change one of the two") from None
     left_out = raw.reading.left_out | dict.fromkeys(drop, "data.source.drop")
-    settled = {name: _with_dropped(getattr(raw.reading, name), drop) for name in LISTS}
+    settled = {name: _with_dropped(getattr(raw.reading, name), drop) for name in SETTLED}
     return replace(raw, reading=raw.reading.model_copy(update={"left_out": left_out, **settled}))
 
 
-LISTS = ("decisions", "suggestions")  # of a reading
+SETTLED = ("decisions", "suggestions")  # the lists of a reading
 
 
 def _with_dropped(decisions: Sequence[Decision], drop: Sequence[str]) -> tuple[Decision, ...]:
