@@ -143,6 +143,7 @@ class ImageFolder:
             licence=self.licence,
             origin=self.origin,
             files=[root],
+            place=lambda part, row: found.names[part][row],
             notes=lambda: [*found.notes, *notes, *filter(None, [converted])],
             reading=Reading(
                 decisions=(*found.decisions, *form_decisions),

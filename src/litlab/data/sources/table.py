@@ -211,6 +211,7 @@ class Table:
             files=[table.path for table in tables.values()],
             notes=lambda: notes,
             reading=self._reading(tables, surveys, features),
+            place=lambda part, row: rows["train" if part == "all" else part].place(row),
         )
 
     def _reading(
