@@ -118,3 +118,5 @@ def test_chance_needs_frequent_values() -> None:
     fine = rng.normal(size=(500, 4)).astype(np.float32)
     assert not by_chance(fine, fine).any()
     assert not by_chance(np.hstack([coarse, fine]), np.hstack([coarse, fine])).any()
+    few = rng.normal(size=(48, 2)).astype(np.float32)  # of which no value occurs twice
+    assert not by_chance(few, few).any()

@@ -27,6 +27,9 @@ def by_chance(train: Array, rows: Array) -> Array:
         values, counts = np.unique(train[:, column], return_counts=True)
         places = np.minimum(np.searchsorted(values, rows[:, column]), len(values) - 1)
         seen = np.where(values[places] == rows[:, column], counts[places], 1)
-        bits -= np.log2(seen / len(train))
+        # Of measurements nearly all values occur once, and a further one would be new, too: the
+        # chance to repeat any is what Good and Turing leave for values that were seen before.
+        repeats = 1 - (counts == 1).sum() / len(train) + 1 / len(train)
+        bits -= np.log2(np.where(seen == 1, repeats, seen) / len(train))
     expected: Array = len(train) * np.exp2(-DEPENDENCE * bits)
     return expected >= 1.0
