@@ -183,8 +183,13 @@ def png(figure: Figure, dpi: int | None = None, *, crop: bool = False) -> bytes:
     with warnings.catch_warnings():
         # A class name in a script the font lacks is drawn as boxes; the tables spell it out.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        more: dict[str, Any] = {"bbox_inches": "tight"} if crop else {}
-        figure.savefig(buffer, format="png", dpi=dpi or DPI, metadata={"Software": None}, **more)
+        figure.savefig(
+            buffer,
+            format="png",
+            dpi=dpi or DPI,
+            metadata={"Software": None},
+            bbox_inches="tight" if crop else None,
+        )
     return buffer.getvalue()
 
 
