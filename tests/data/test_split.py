@@ -85,7 +85,7 @@ def test_regression_is_never_stratified() -> None:
     with pytest.warns(UserWarning, match=r"data\.stratify=true is ignored"):
         splits = cut(raw, config)
     assert len(splits["test"].rows) == 12
-    cut(raw, make_config(stratify=False))  # and nothing is said
+    cut(raw, make_config(stratify=True))  # a default, and nothing is said
 
 
 def test_the_publishers_test_split_is_kept() -> None:

@@ -92,12 +92,13 @@ class Raw:
 
     Attributes:
         kind: image, sequence, tabular or text.
-        task: classification, regression or language_model.
+        task: classification, multi_label, regression or language_model.
         parts: `{"all": (inputs, targets)}`, or `{"train": ..., "test": ...}` (and `"val"`) where
             the publisher split the data. Inputs are an array or read by row number (see `Inputs`);
             without an encoder: images uint8 `(N, C, H, W)`, sequences float `(N, C, L)`, tables
             float `(N, F)`, text integer ids `(N, L)`, padded at the end. Targets: class numbers
-            `(N,)`, or floats `(N, T)`.
+            `(N,)`, 0 or 1 of each label `(N, K)`, or floats `(N, T)`.
+        classes: Names of the classes, or of the K labels.
         licence: The data's licence, as its publisher states it.
         origin: Where it comes from: a citation or an address.
         encoder: Makes stored values of inputs that are none yet: a table's cells, texts.
@@ -107,6 +108,7 @@ class Raw:
         files: Files read, for noticing that they have changed since.
         notes: What the user should know of the reading: images converted, files left out.
         reading: What was read as what.
+        place: Names row number n of a part, for messages: its file and line.
     """
 
     kind: Kind
@@ -125,6 +127,7 @@ class Raw:
     files: Sequence[Any] = ()
     notes: Callable[[], list[str]] = list
     reading: Reading = Reading()
+    place: Callable[[str, int], str] | None = None
 
 
 # Labels of any kind -> class numbers.

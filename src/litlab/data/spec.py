@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from litlab.utils.errors import DataError
+from litlab.utils.errors import DataError, require
 from litlab.utils.paths import Name
 
 SCHEMA = 2
@@ -19,7 +19,7 @@ _ENDING = re.compile(rb',\n  "sha256": "(?P<digest>[0-9a-f]{64})"\n}\n\Z')
 Array = npt.NDArray[Any]
 # "other": a LightningDataModule of the user's own, of which nothing is known.
 Kind = Literal["image", "sequence", "tabular", "text", "other"]
-TaskKind = Literal["classification", "regression", "language_model", "other"]
+TaskKind = Literal["classification", "multi_label", "regression", "language_model", "other"]
 
 
 class CellFormat(BaseModel):
@@ -78,6 +78,9 @@ class DataSpec(BaseModel):
     channel (image, sequence) or a feature (tabular), in the units the model sees before
     normalization: images in [0, 1].
 
+    `classes` are the names of the classes, or of the labels of a `multi_label` task, in which a
+    sample has any number of them. `class_counts` are samples of train that have each one.
+
     `columns` describe a table whose columns were fitted: the numeric ones come first, then the
     categorical ones as codes, whose mean is 0 and std 1. `tokenizer` is the JSON of the library of
     that name, for text that it tokenized. `image_fit` is how new images are brought into shape.
@@ -113,6 +116,14 @@ class DataSpec(BaseModel):
     checksums: dict[str, str] = {}
     split_hash: str = ""
     source_files: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        shape, sizes = "x".join(map(str, self.shape)), self.sizes.items()
+        parts = (f"{self.kind} {shape}", self.task, f"{self.num_outputs} outputs")
+        counts = " / ".join(f"{number:,} {split}" for split, number in sizes)
+        return f"DataSpec({', '.join((self.name, *parts, counts))})"
+
+    __str__ = __repr__
 
     @property
     def num_outputs(self) -> int:
@@ -190,3 +201,12 @@ class DataSpec(BaseModel):
 
 class _Versioned(BaseModel):
     schema_version: int
+
+
+def require_spec(spec: DataSpec) -> None:
+    """Refuse what is no description of data, such as a number of classes.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    require(spec, DataSpec, "litlab.models", "give data.spec of a litlab.DataModule")

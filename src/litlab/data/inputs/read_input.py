@@ -18,7 +18,7 @@ from litlab.data.encode.text import TextEncoder
 from litlab.data.inputs.images import MODES, Form, count_conversions, decode, in_threads, is_image
 from litlab.data.inputs.images import SUFFIXES as IMAGES
 from litlab.data.prepare.source_files import require_file
-from litlab.data.sources.idx import read_idx
+from litlab.data.sources.idx import is_idx, read_idx
 from litlab.data.sources.table_cells import as_numbers, without_marks
 from litlab.data.sources.table_file import TableFile, lacks_columns, open_table
 from litlab.data.sources.table_layout import TableFormat
@@ -392,6 +392,8 @@ def _read_images(path: Path, spec: DataSpec, resize: bool) -> tuple[list[str], A
     if path.is_file() and path.suffix.lower() in (*TABLES, ".txt"):
         raise DataError("not an image", str(path), f"use {', '.join(IMAGES)}, .npy, .npz or IDX")
     if path.is_file() and path.suffix.lower() not in IMAGES:
+        if not is_idx(path):
+            raise DataError("not an image", str(path), f"use {', '.join(IMAGES)}, .npy, .npz, IDX")
         return _numbered(path, read_idx(path))
     files = [path] if path.is_file() else sorted(filter(is_image, _not_hidden(path)))
     if not files:
@@ -431,17 +433,18 @@ def _shaped(values: Array, spec: DataSpec, path: Path) -> Array:
         )
     if values.dtype.kind not in "iufb":
         raise DataError(f"values of type {values.dtype}", str(path), "give numbers")
+    given = values.shape
+    if values.ndim and not len(values):
+        raise DataError(f"there are no samples: shape {given}", str(path), "give at least one")
     if spec.kind in ("image", "sequence") and values.ndim == len(spec.shape) and spec.shape[0] == 1:
         values = values[:, None]  # (N, H, W) or (N, L): the one channel is left out
     if spec.kind == "image" and values.ndim == 4 and values.shape[1:] != spec.shape:
         values = values.transpose(0, 3, 1, 2)  # (N, H, W, C)
     if _channels_last(values, spec):
         values = values.transpose(0, 2, 1)
-    if values.shape[1:] != spec.shape or not len(values):
+    if values.shape[1:] != spec.shape:
         wanted = ", ".join(("N", *map(str, spec.shape)))
-        raise DataError(
-            f"an array of shape {values.shape}", str(path), f"'{spec.name}' needs ({wanted})"
-        )
+        raise DataError(f"an array of shape {given}", str(path), f"'{spec.name}' needs ({wanted})")
     return values
 
 
@@ -507,6 +510,18 @@ def _of_frame(frame: Any, spec: DataSpec) -> Samples:
     """Read a table through the format that keeps its types: the checks are those of files."""
     import pyarrow as pa
 
+    if spec.kind == "image":
+        wanted = ", ".join(("N", *map(str, spec.shape)))
+        fix = f"give an array ({wanted}) of bytes, or paths of images"
+        raise DataError("a DataFrame holds no images", "DataFrame", fix)
+    odd = [str(name) for name in frame.columns if not isinstance(name, str)]
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    if odd and not set(spec.features) <= set(frame.columns):
+        shown, own = ", ".join(odd[:3]), ", ".join(spec.features[:3])
+        what = f"its columns are not named as in training: {shown}, ... for {own}, ..."
+        fix = f"name all {len(spec.features)} by frame.columns = [...]"
+        fix += "" if spec.cardinalities else "; or give frame.to_numpy()"
+        raise DataError(what, "DataFrame", fix)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "DataFrame.parquet"
         try:

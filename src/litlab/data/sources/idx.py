@@ -63,6 +63,14 @@ def read_idx(path: Path, dimensions: int | None = None) -> Array:
     return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
 
 
+def is_idx(path: Path) -> bool:
+    """Whether a file is meant as IDX, by its name or its first bytes; it may be damaged."""
+    if path.suffix in (".gz", "") or "idx" in path.name or path.name.endswith("ubyte"):
+        return True
+    with path.open("rb") as file:
+        return file.read(3) == bytes((0, 0, UNSIGNED_BYTE))
+
+
 def _read_header(file: Any, path: Path) -> tuple[tuple[int, ...], int]:
     """Return the shape that the file announces, and where the array starts."""
     magic = file.read(4)

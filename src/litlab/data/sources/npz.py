@@ -10,7 +10,6 @@ from numpy.lib import format as npy
 
 from litlab.data.prepare.source_files import require_file, user_path
 from litlab.data.raw import Raw, Reading, number_classes
-from litlab.data.sources.text import SINGLE
 from litlab.data.spec import Array
 from litlab.utils.errors import ConfigError, DataError, nearest
 
@@ -111,6 +110,14 @@ CHANNELS = (1, 3, 4)  # an axis of as many entries is taken for the channels
 PARTS = ("train", "val", "test")
 
 
+def several_labels(y: Mapping[str, Array]) -> bool:
+    """Whether targets are 0 or 1 each, `(N, K)`, and not one 1 a row, which would be one class."""
+    flags = all(a.ndim == 2 and a.shape[1] > 1 and a.dtype.kind in "iufb" for a in y.values())
+    if not flags or not all(np.isin(a, (0, 1)).all() for a in y.values()):
+        return False
+    return any((a.sum(1) != 1).any() for a in y.values())
+
+
 class Npz:
     """Arrays in an `.npz` file: `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`.
 
@@ -120,8 +127,8 @@ class Npz:
         path: The file; relative to the project's root.
         kind: image: bytes (uint8) `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`; sequence: numbers
             `(N, L)`, `(N, C, L)` or `(N, L, C)`; tabular: numbers `(N, F)`.
-        task: classification: `y` are integers or strings `(N,)`; regression: numbers `(N,)` or
-            `(N, T)`.
+        task: classification: `y` are integers or strings `(N,)`; 0 and 1 `(N, K)` that are not one
+            1 a row are read as multi_label; regression: numbers `(N,)` or `(N, T)`.
         x: Name of the inputs. With a part's name before or behind it (`train_x`, `x_train`), it is
             that part.
         y: Name of the targets, in the same way.
@@ -136,7 +143,7 @@ class Npz:
         *,
         path: str,
         kind: Literal["image", "sequence", "tabular"] = "image",
-        task: Literal["classification", "regression"] = "classification",
+        task: Literal["classification", "multi_label", "regression"] = "classification",
         x: str = "x",
         y: str = "y",
         channels: Literal["auto", "first", "last"] = "auto",
@@ -158,10 +165,15 @@ class Npz:
         file = NpzFile(path)
         names = self._names(file)
         x = {part: self._inputs(name, file[name]) for part, (name, _) in names.items()}
-        y = {part: self._targets(name, file[name]) for part, (_, name) in names.items()}
         classes: list[str] = []
         targets: list[str] = []
-        if self.task == "classification":
+        y = {part: file[name] for part, (_, name) in names.items()}
+        if self.task == "multi_label" or (self.task == "classification" and several_labels(y)):
+            self.task = "multi_label"
+        y = {part: self._targets(name, y[part]) for part, (_, name) in names.items()}
+        if self.task == "multi_label":
+            classes = [f"{self.y}{i}" for i in range(next(iter(y.values())).shape[1])]
+        elif self.task == "classification":
             classes, y = number_classes(y)
         else:
             width = {array.shape[1] for array in y.values()}
@@ -246,6 +258,11 @@ class Npz:
         return [f"{shown}: if the steps come first, set data.source.channels=last"]
 
     def _targets(self, name: str, y: Array) -> Array:
+        if self.task == "multi_label":
+            if y.ndim != 2 or y.dtype.kind not in "iufb" or not np.isin(y, (0, 1)).all():
+                what = f"labels of {y.dtype} and shape {y.shape}"
+                raise self._misfit(name, what, "several labels are 0 or 1 each, (N, K)")
+            return y.astype(np.uint8)
         if self.task == "regression":
             if y.dtype.kind not in "iuf" or y.ndim not in (1, 2):
                 raise self._misfit(name, f"targets of {y.dtype} and shape {y.shape}", "numbers")
@@ -254,7 +271,11 @@ class Npz:
             y = y[:, 0]  # as Keras keeps CIFAR-10's
         if y.ndim != 1:
             one_hot = y.ndim == 2 and y.dtype.kind in "iufb" and bool((y.sum(1) == 1).all())
-            fix = "save class numbers (N,): y.argmax(1)" if one_hot else SINGLE
+            fix = (
+                "save class numbers (N,): y.argmax(1)"
+                if one_hot
+                else "several labels are 0 or 1 each"
+            )
             raise self._misfit(name, f"labels of shape {y.shape}", fix)
         if y.dtype.kind == "f":
             fix = "give integers: y.astype(int); or set data.source.task=regression task=regression"

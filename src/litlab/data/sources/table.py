@@ -14,8 +14,10 @@ from litlab.data.sources.table_columns import (
     amounts,
     are_marks,
     date_formats,
+    flags,
     format_of,
     groups,
+    is_label,
     labels,
     missing_cells,
     times,
@@ -60,8 +62,9 @@ class Table:
 
     Args:
         path: The file, relative to the project's root; `.csv.gz` and the like are unpacked.
-        target: Column to predict; several of them for a regression of several numbers.
-        task: `auto` takes a target of text, or of at most 20 whole numbers, for classes.
+        target: Column to predict; several of them for several labels, or several numbers.
+        task: `auto` takes a target of text, or of at most 20 whole numbers, for classes, and
+            several targets of 0 and 1 for labels (multi_label).
         val_path: A file of its own for validation; null: a share of the first.
         test_path: A file of its own for the test split, likewise.
         delimiter: Between cells; `tab`, `whitespace` (any number of blanks), `fixed` (columns of
@@ -98,7 +101,7 @@ class Table:
         *,
         path: str,
         target: str | list[str],
-        task: Literal["auto", "classification", "regression"] = "auto",
+        task: Literal["auto", "classification", "multi_label", "regression"] = "auto",
         val_path: str | None = None,
         test_path: str | None = None,
         delimiter: str | None = None,
@@ -502,7 +505,7 @@ class Table:
 
     def _decide(
         self, surveys: Mapping[str, Survey]
-    ) -> tuple[Literal["classification", "regression"], list[str]]:
+    ) -> tuple[Literal["classification", "multi_label", "regression"], list[str]]:
         """The task, and a note where it was a guess."""
         if self.task != "auto":
             return self.task, []
@@ -516,6 +519,10 @@ class Table:
             return "regression", []
         if target.is_numeric and target.whole:
             number = len({float(value) for value in target.values or ()})
+        if len(self.targets) > 1 and all(map(is_label, (surveys[n] for n in self.targets))):
+            why = f"the {len(self.targets)} targets hold only 0 and 1"
+            self._settle("task", "multi_label", why)
+            return "multi_label", []
         if len(self.targets) > 1 or not target.whole:
             return "regression", []
         many = target.values is None or number > FEW_CLASSES
@@ -532,10 +539,13 @@ class Table:
         if task == "regression":
             refuse_unused(Table, self.given, ["label_suffix"], "the targets are numbers")
             return [], amounts(rows, [surveys[name] for name in self.targets])
+        if task == "multi_label":
+            refuse_unused(Table, self.given, ["label_suffix"], "the targets are 0 and 1")
+            return self.targets, flags(rows, [surveys[name] for name in self.targets])
         if len(self.targets) == 1:
             return labels(rows, surveys[self.targets[0]], self.label_suffix)
         what = f"{len(self.targets)} targets that are classes"
-        raise DataError(what, "data.source.target", "name one: several targets must be numeric")
+        raise DataError(what, "data.source.target", "name one; several must be 0 and 1, or numbers")
 
     def _columns(self, rows: TableRows, surveys: Mapping[str, Survey]) -> Mapping[str, Array]:
         """What the split may go by."""

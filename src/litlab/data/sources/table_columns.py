@@ -36,6 +36,7 @@ MOST_CATEGORIES = 100_000
 SAMPLE = 2000  # different values of a column that are looked at one by one
 MOST_MARKS = 20  # different cells that are no numbers, in a column of numbers
 FEW_MARKS = 3
+LABEL_CELLS = {"0", "1", "0.0", "1.0"}
 FEW = 20  # different values that are categories, however few rows there are
 LEAST_DAYS = 3  # different numbers that all look like days
 ROWS = 10  # growing by chance in so many rows is unlikely
@@ -424,6 +425,29 @@ def amounts(rows: Mapping[str, TableRows], surveys: Sequence[Survey]) -> dict[st
         part: np.column_stack([_numbers(r, survey) for survey in surveys])
         for part, r in rows.items()
     }
+
+
+def is_label(survey: Survey) -> bool:
+    """Whether a column holds nothing but 0 and 1."""
+    if survey.values is None or not survey.is_numeric:
+        return False
+    return {value.replace(",", ".") for value in survey.values} <= LABEL_CELLS
+
+
+def flags(rows: Mapping[str, TableRows], surveys: Sequence[Survey]) -> dict[str, Array]:
+    """Return 0 or 1 of each label by part, uint8 `(N, K)`.
+
+    Raises:
+        DataError: A target is missing, or neither 0 nor 1.
+    """
+    for survey in surveys:
+        _require_cells(survey, "target")
+        if not is_label(survey):
+            found = ", ".join(sorted(survey.values)[:5]) if survey.values else "many values"
+            what = f"the target '{survey.name}' holds {found}: a label is 0 or 1"
+            fix = "correct it, or set data.source.task=regression (amounts)"
+            raise DataError(what, survey.where, fix)
+    return {part: y.astype(np.uint8) for part, y in amounts(rows, surveys).items()}
 
 
 def labels(
