@@ -139,15 +139,10 @@ class Table:
             "categorical": list(categorical),
             "dates": [name for name in self.dates if name != time],
             "drop": list(drop),
-            "group": [group] if group else [],
-            "time": [time] if time else [],
+            **{"group": [group] if group else [], "time": [time] if time else []},
         }
-        self.task, self.impute, self.scale, self.missing_target = (
-            task,
-            impute,
-            scale,
-            missing_target,
-        )
+        self.task, self.missing_target = task, missing_target
+        self.impute, self.scale = impute, scale
         self.max_categories, self.label_suffix = max_categories, label_suffix
         self.licence, self.origin = licence, origin or path
         self._check_options()
