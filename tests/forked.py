@@ -41,7 +41,11 @@ LIBRARIES = (
     "sklearn.metrics",
     "torchmetrics.classification",
 )
-SOURCE = Path(__file__).resolve().parents[1] / "src"
+# The folder that holds the package `litlab`; a program's environment may name another, such as
+# that of an installed wheel.
+SOURCE_NAME = "LITLAB_FORK_SOURCE"
+CHECKOUT = str(Path(__file__).resolve().parents[1] / "src")
+SOURCE = os.environ.get(SOURCE_NAME, CHECKOUT)
 SERVER = "LITLAB_FORK_SERVER"  # in the environment of a `python` that forks
 
 
@@ -64,16 +68,17 @@ class Popen(subprocess.Popen):
         files = [p2cread, c2pwrite, errwrite]
         own = [own if fd == -1 else fd for own, fd in enumerate(files)]
         self._line = socket.socket(socket.AF_UNIX)
-        self._line.connect(_server())
+        self._line.connect(_server(order["env"].get(SOURCE_NAME, CHECKOUT)))
         text = json.dumps(order).encode()
         socket.send_fds(self._line, [len(text).to_bytes(8, "big")], own)
         self._line.sendall(text)
         self.pid = int.from_bytes(self._line.recv(8, socket.MSG_WAITALL), "big")
         self._child_created = True
         devnull = getattr(self, "_devnull", None)
-        for fd in {p2cread, c2pwrite, errwrite} - {-1, devnull}:
-            if fd not in (p2cwrite, c2pread, errread):
-                os.close(fd)
+        # As subprocess does: its own ends of pipes, not descriptors that were given.
+        for theirs, ours in ((p2cread, p2cwrite), (c2pwrite, c2pread), (errwrite, errread)):
+            if ours != -1 and theirs not in (-1, devnull):
+                os.close(theirs)
         if devnull is not None:
             os.close(devnull)
         self._closed_child_pipe_fds = True
@@ -114,21 +119,22 @@ def run(command: list[str], *, check: bool = False, timeout: float | None = None
 
 
 @cache
-def python_folder() -> str:
-    """Return a folder whose `python` starts `python src/litlab ...` by a fork, for PATH."""
-    folder = Path(_server()).parent
+def python_folder(source: str = CHECKOUT) -> str:
+    """Return a folder with a `python`, `litlab` and `dvc` that are forks, for PATH."""
+    folder = Path(_server(source)).parent
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    program += f"import os; os.environ[{SERVER!r}] = {_server()!r}\n"
-    program += "import forked; forked.replace(sys.argv[1:])\n"
-    # Without `site`: it only has to pass on what it was given.
-    (folder / "python").write_text(f"#!{sys.executable} -IS\n{program}")
-    (folder / "python").chmod(0o755)
+    program += f"import os; os.environ[{SERVER!r}] = {_server(source)!r}\n"
+    for name, before in {"python": [], "litlab": ["-m", "litlab"], "dvc": ["-m", "dvc"]}.items():
+        last = f"import forked; forked.replace([*{before!r}, *sys.argv[1:]])\n"
+        # Without `site`: it only has to pass on what it was given.
+        (folder / name).write_text(f"#!{sys.executable} -IS\n{program}{last}")
+        (folder / name).chmod(0o755)
     return str(folder)
 
 
 def replace(arguments: list[str]) -> NoReturn:
-    """Be `python src/litlab ...` by a fork, and any other `python ...` by an interpreter."""
-    if arguments[:1] != ["src/litlab"]:
+    """Be `python src/litlab`, `python -m` or `python -c` by a fork, and others an interpreter."""
+    if arguments[:1] not in (["src/litlab"], ["-m"], ["-c"]):
         os.execv(sys.executable, [sys.executable, *arguments])
     code = Popen([sys.executable, *arguments]).wait()
     if code < 0:
@@ -137,14 +143,14 @@ def replace(arguments: list[str]) -> NoReturn:
 
 
 @cache
-def _server() -> str:
+def _server(source: str) -> str:
     """Start the process that forks, once in each process of pytest; return its socket."""
     if SERVER in os.environ:
         return os.environ[SERVER]
     folder = tempfile.TemporaryDirectory(prefix="litlab-fork-")
     path = f"{folder.name}/socket"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE)}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": source, SOURCE_NAME: source}
     environment |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
     program = "import sys, forked; forked.main(sys.argv[1])"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -226,10 +232,10 @@ def become(order: dict[str, Any]) -> None:
     first, argv = order["argv"][0], order["argv"]
     start = {"-c": "", "-m": order["cwd"]}.get(first, str(Path(first).resolve().parent))
     more = order["env"].get("PYTHONPATH", "").split(os.pathsep)
-    known = [p for p in sys.path[1:] if p != str(SOURCE)]
+    known = [p for p in sys.path[1:] if p != SOURCE]
     sys.path[:] = [start, *(p for p in more if p), *known]
-    if str(SOURCE) not in sys.path:
-        sys.path.append(str(SOURCE))  # as it is installed
+    if SOURCE not in sys.path:
+        sys.path.append(SOURCE)  # as it is installed
     sys.argv[:] = ["-c", *argv[2:]] if first == "-c" else argv[1:] if first == "-m" else argv
     sys.orig_argv[:] = [sys.executable, *argv]
     import numpy

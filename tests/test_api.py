@@ -18,9 +18,11 @@ import torch
 from torch import nn
 from torchmetrics.classification import MulticlassF1Score
 
+import forked
 import litlab
 from litlab.config.compose import load
 from litlab.data.prepare.open import open_or_prepare
+from litlab.evaluation.run import Run
 from run_helpers import SMALL, THIRD_PARTY, mlflow_run, ready_store
 
 pytestmark = [
@@ -30,9 +32,9 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[1]
 NAMES = {
-    *("compose", "train", "tune", "cross_validate", "runs"),
+    *("compose", "inspect", "train", "tune", "cross_validate", "runs"),
     *("Config", "Run", "Study", "DataModule", "DataSpec", "models"),
-    *("ClassificationTask", "RegressionTask", "LanguageModelTask"),
+    *("ClassificationTask", "MultiLabelTask", "RegressionTask", "LanguageModelTask"),
     *("LitlabError", "ConfigError", "DataError", "CheckpointError", "EnvironmentFault"),
     *("NonFiniteError", "Interrupted"),
 }
@@ -226,6 +228,16 @@ def test_predicting_tables(project: Path) -> None:
         run.predict(new.drop(columns="a"))
     assert "DataFrame" in refused.value.where
     assert "/" not in refused.value.where
+    with pytest.raises(
+        litlab.DataError, match="not named as in training: 0, 1, ... for a, b"
+    ) as bad:
+        run.predict(new.set_axis([0, 1], axis=1))
+    assert "to_numpy" not in bad.value.fix  # a cell is a category
+    assert len(run.predict(new.assign(**{"c": 1}).rename(columns={"c": 7}))) == 2
+    with pytest.raises(litlab.ConfigError, match="DataFrame is not a LightningDataModule"):
+        litlab.train(litlab.compose(*words), data=frame)
+    with pytest.raises(litlab.ConfigError, match="Linear is not a LightningModule"):
+        litlab.train(litlab.compose(*words), task=nn.Linear(2, 2))
     with pytest.raises(litlab.DataError, match="cannot hold a table's categories"):
         run.predict(np.zeros((2, 2)))
 
@@ -324,7 +336,8 @@ def test_a_task_made_in_python_is_recorded_and_measured(
     assert run.name == "synthetic-simplecnn"
     assert set(run.evaluate().metrics) == {"loss", "accuracy"}
     again = litlab.Run.load(run.folder)
-    with pytest.raises(litlab.CheckpointError, match="was an object of Python"):
+    assert (run.can_evaluate, again.can_evaluate) == (True, False)
+    with pytest.raises(litlab.CheckpointError, match="an object made in Python"):
         again.evaluate()
     fresh = litlab.ClassificationTask(litlab.models.SimpleCNN(data.spec))
     assert litlab.Run.load(run.folder, task=fresh).evaluate().metrics == run.evaluate().metrics
@@ -434,8 +447,12 @@ def test_own_classes_by_the_command_line(own: Any, project: Path, litlab: Any) -
     assert "without" in said
     assert "evaluate" in said
     assert "next:" not in err
+    assert not Run.load("last", trust=["mine"]).can_evaluate
     stored = mlflow_run(project, facts["run_id"])
     assert stored.info.status == "FINISHED"
+    assert "loader.batch_size" not in stored.data.params
+    text = (Path(facts["folder"]) / "config.yaml").read_text()
+    assert text.startswith("# no effect in this run: loader, augment\n")
     assert stored.data.params["task.width"] == "4"
     assert stored.data.metrics["best/val_acc"] == facts["metrics"]["val_acc"]
     again = own.Module.load_from_checkpoint(facts["checkpoint"])
@@ -445,17 +462,38 @@ def test_own_classes_by_the_command_line(own: Any, project: Path, litlab: Any) -
     assert "whose outputs litlab does not know" in err
 
 
+def test_what_a_module_logs_in_steps_is_recorded_once_an_epoch(own: Any, project: Path) -> None:
+    class Steps(own.Module):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.log("last_loss", loss)
+            return loss
+
+    words = [*TRAINER, "data=synthetic", "trainer.max_epochs=2"]
+    run = litlab.train(
+        litlab.compose(*words), task=Steps(), data=own.Data(), monitor="val_acc", preview=False
+    )
+    assert not run.history["last_loss"].isna().any()
+    assert len(run.history) == 2
+    assert run.metrics["last_loss"] == run.history["last_loss"][run.record.best_epoch]
+    assert mlflow_run(project, run.id).data.metrics["last_loss"] == run.history["last_loss"][1]
+
+
 def test_parts_that_a_module_has_itself_are_not_recorded_as_used(own: Any, project: Path) -> None:
     words = [*DATA, *TASK, *TRAINER]
-    with pytest.warns(UserWarning, match="optimizer.lr=1e-9: no effect, mine.Module has its own"):
-        run = litlab.train(litlab.compose(*words, "optimizer.lr=1e-9"))
+    typed = ["optimizer.lr=1e-9", "loader.batch_size=8"]
+    with pytest.warns(UserWarning, match="no effect") as warned:
+        run = litlab.train(litlab.compose(*words, *typed))
+    said = [str(warning.message) for warning in warned]
+    assert "optimizer.lr=1e-9: no effect, mine.Module has its own" in said
+    assert "loader.batch_size=8: no effect, the data have their own" in said
     stored = mlflow_run(project, run.id).data.params
     assert stored["optimizer._target_"].endswith("given_in_python")
     assert "optimizer.lr" not in stored
     assert not [name for name in stored if name.startswith("metrics.")]
-    space = {"optimizer.lr": [0.1, 0.01]}
-    with pytest.raises(litlab.ConfigError, match="varying it changes nothing"):
-        litlab.tune(litlab.compose(*words), name="none", space=space, n_trials=2)
+    for space in ({"optimizer.lr": [0.1, 0.01]}, {"loader.batch_size": [16, 32]}):
+        with pytest.raises(litlab.ConfigError, match="varying it changes nothing"):
+            litlab.tune(litlab.compose(*words), name="none", space=space, n_trials=2)
 
 
 def test_manual_optimization_counts_its_steps_on(own: Any) -> None:
@@ -580,7 +618,7 @@ def test_studies(own: Any, project: Path) -> None:
     code = STUDY.format(small=small, own=words, trainer=TRAINER)
     path = os.pathsep.join([str(ROOT / "src"), str(project)])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr

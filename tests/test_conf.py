@@ -51,9 +51,9 @@ def make_spec(kind: Kind, task: str = "classification") -> DataSpec:
             "task": task,
             "shape": SHAPES[kind],
             "dtype": {"image": "uint8", "text": "int32"}.get(kind, "float32"),
-            "classes": names if task == "classification" else (),
+            "classes": () if task == "regression" else names,
             "targets": names if task == "regression" else (),
-            "class_counts": (9, 9, 9) if task == "classification" else (),
+            "class_counts": () if task == "regression" else (9, 9, 9),
             "mean": (0.0,) * width,
             "std": (1.0,) * width,
             "vocab_size": 11 if kind == "text" else None,
@@ -73,7 +73,15 @@ def _eight_gpus(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 REGRESSION = {"loss=mse", "loss=mae", "loss=huber", "metrics=mae", "metrics=rmse", "metrics=r2"}
 
 
+SEVERAL = {
+    *("loss=bce", "loss=label_focal", "metrics=average_precision", "metrics=multi_label_f1"),
+    *("metrics=exact_match", "metrics=hamming_loss"),
+}
+
+
 def task_of(choice: str) -> list[str]:
+    if choice in SEVERAL:
+        return ["task=multi_label"]
     return ["task=regression"] if choice in REGRESSION else []
 
 
@@ -204,7 +212,7 @@ def test_builds_losses(choice: str) -> None:
     from litlab.config.instantiate import build
 
     config = load([f"loss={choice}", *task_of(f"loss={choice}")])
-    task = "regression" if ".regression." in config.loss["_target_"] else "classification"
+    task = (task_of(f"loss={choice}") or ["task=classification"])[0].removeprefix("task=")
     build(config.loss, make_spec("tabular", task), where="loss")
 
 
@@ -285,4 +293,5 @@ def test_builds_sources_without_reading_them(choice: str) -> None:
 def test_tasks_name_the_class_of_their_name(choice: str) -> None:
     content = compose([f"task={choice}"])
     name = choice.title().replace("_", "")
-    assert content["task"]["_target_"] == f"litlab.tasks.task.{name}Task"
+    module = "multi_label" if choice == "multi_label" else "task"
+    assert content["task"]["_target_"] == f"litlab.tasks.{module}.{name}Task"

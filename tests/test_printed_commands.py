@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from litlab.cli import main as cli
+from litlab.config.compose import untrusted
 from litlab.evaluation.evaluate import evaluate
 from litlab.utils.errors import CheckpointError, DataError, NonFiniteError
 from litlab.utils.output import command
@@ -155,3 +156,4 @@ def test_trust_is_found_where_conf_does_not_compose(project) -> None:
     (project / "params.yaml").write_text("trust: [other]\n")
     trust_of_project(trust)
     assert trust == ["told", "mine", "mine", "other"]
+    assert untrusted(["told", "mine", "other"]) == ["told"]  # what a printed command has to name

@@ -2,11 +2,11 @@
 
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
 
+import forked
 from litlab.tuning.workers.devices import slots
 from litlab.utils.errors import EnvironmentFault
 
@@ -48,7 +48,7 @@ print(len(everything))
 
 @pytest.mark.slow
 def test_every_module_is_imported_without_posix() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True)
+    done = forked.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 150
 

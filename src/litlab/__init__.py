@@ -4,7 +4,7 @@ Every public name is in the table below; see docs/python.md. A name is imported 
 `import litlab` itself is quick and loads neither torch nor lightning.
 """
 
-import importlib
+import importlib as _importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from litlab.config.compose import compose_config as compose
     from litlab.config.schema import Config
     from litlab.data.datamodule import DataModule
+    from litlab.data.inspect import inspect
     from litlab.data.spec import DataSpec
     from litlab.evaluation.run import Run, runs
+    from litlab.tasks.multi_label import MultiLabelTask
     from litlab.tasks.task import ClassificationTask, LanguageModelTask, RegressionTask
     from litlab.training.crossval import cross_validate
     from litlab.training.run import train
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 # Public name to where it is defined.
 _PUBLIC = {
     "compose": "litlab.config.compose:compose_config",
+    "inspect": "litlab.data.inspect:inspect",
     "train": "litlab.training.run:train",
     "cross_validate": "litlab.training.crossval:cross_validate",
     "tune": "litlab.tuning.run:tune",
@@ -42,6 +45,7 @@ _PUBLIC = {
     "DataSpec": "litlab.data.spec:DataSpec",
     "models": "litlab.models:",
     "ClassificationTask": "litlab.tasks.task:ClassificationTask",
+    "MultiLabelTask": "litlab.tasks.multi_label:MultiLabelTask",
     "RegressionTask": "litlab.tasks.task:RegressionTask",
     "LanguageModelTask": "litlab.tasks.task:LanguageModelTask",
     **{
@@ -69,12 +73,14 @@ __all__ = [
     "Interrupted",
     "LanguageModelTask",
     "LitlabError",
+    "MultiLabelTask",
     "NonFiniteError",
     "RegressionTask",
     "Run",
     "Study",
     "compose",
     "cross_validate",
+    "inspect",
     "models",
     "runs",
     "train",
@@ -84,14 +90,18 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("litlab")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'litlab' has no attribute '{name}'")
     module, _, attribute = _PUBLIC[name].partition(":")
-    found = importlib.import_module(module)
+    found = _importlib.import_module(module)
     value = getattr(found, attribute) if attribute else found
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*__all__, "__version__", *(n for n in globals() if n.startswith("__"))})

@@ -102,11 +102,10 @@ def test_no_process_is_left(project: Path, number: signal.Signals) -> None:
     assert err.startswith("error: stopped by ") == (number != signal.SIGKILL)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_no_process_of_mlflow_is_left(project: Path, number: signal.Signals) -> None:
+@pytest.mark.slow  # with one signal: MLflow's server takes a minute to start
+def test_no_process_of_mlflow_is_left(project: Path) -> None:
     ready_store(project)
-    check_that_all_end(project, number, "-m", "litlab")
+    check_that_all_end(project, signal.SIGTERM, "-m", "litlab")
 
 
 def test_it_listens_on_this_machine_only(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from litlab.config.compose import compose
 from litlab.config.instantiate import locate
@@ -29,7 +30,17 @@ POLICIES = ["light", "standard", "trivial", "randaugment", "heavy"]
 
 @cache
 def nodes(choice: str) -> dict[str, dict[str, object]]:
-    return compose(["data=synthetic", f"augment={choice}"])["augment"]
+    """What a choice composes to, read without Hydra: it is needed to collect these tests."""
+    content = yaml.safe_load((CONF / f"{choice}.yaml").read_text()) or {}
+    found: dict[str, dict[str, object]] = {}
+    for name in content.pop("defaults", []):
+        found |= nodes(name)
+    return found | {name: {**found.get(name, {}), **given} for name, given in content.items()}
+
+
+@pytest.mark.parametrize("choice", ["none", "digits", "heavy", "light"])
+def test_choices_are_read_as_hydra_composes_them(choice):
+    assert nodes(choice) == compose(["data=synthetic", f"augment={choice}"])["augment"]
 
 
 def kinds_of(choice: str) -> set[Kind]:

@@ -1,12 +1,12 @@
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import forked
 from litlab.config.compose import load
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.prepare.source_files import changed, fingerprints, staged_folder, user_path
@@ -170,10 +170,10 @@ def slow(project: Path):
     )
     started = []
 
-    def start() -> subprocess.Popen:
+    def start() -> tuple[forked.Popen, int]:
         before = len((project / "reads").read_text()) if (project / "reads").exists() else 0
         started.append(
-            subprocess.Popen(
+            forked.Popen(
                 [sys.executable, "-c", code],
                 cwd=project,
                 env={**os.environ, "PYTHONPATH": str(SRC)},

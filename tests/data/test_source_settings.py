@@ -242,6 +242,7 @@ TABLE = {
 TEXT = {
     **{"val_path": "b", "test_path": "b", "text": "text2", "label": "label2", "columns": ("who",)},
     **{"encoding": "utf-16", "delimiter": ";", "label_names": ("good", "dull", "bad")},
+    **{"task": "multi_label", "label_separator": "a"},
     **{"max_length": 3, **TOKENS, **RECORDS},
 }
 HUB = {

@@ -92,7 +92,7 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
 
 def test_the_checksum_of_the_data_is_that_of_the_samples() -> None:
     arrays = {"train.safetensors": "a", "val.safetensors": "b"}
-    spec, other = (make_spec(checksums={**arrays, **more}) for more in ({}, {"guard.json": "c"}))
+    spec, other = (make_spec(checksums={**arrays, **more}) for more in ({}, {"leakage.json": "c"}))
     assert spec.checksum == other.checksum
     assert spec.checksum != make_spec(checksums={**arrays, "val.safetensors": "c"}).checksum
 

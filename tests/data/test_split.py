@@ -84,10 +84,13 @@ def test_the_split_is_scikit_learns() -> None:
 
 def test_regression_is_never_stratified() -> None:
     raw = make_raw(targets=1)
+    config = make_config(stratify=True)
+    cut(raw, config)  # the default is no mistake of the user's
+    config._typed = frozenset({"data.stratify"})
     with pytest.warns(UserWarning, match=r"data\.stratify=true is ignored"):
-        splits = cut(raw, make_config(stratify=True))
+        splits = cut(raw, config)
     assert len(splits["test"].rows) == 12
-    cut(raw, make_config(stratify=False))  # and nothing is said
+    cut(raw, make_config(stratify=True))  # a default, and nothing is said
 
 
 def test_the_publishers_test_split_is_kept() -> None:
@@ -342,10 +345,12 @@ def test_what_no_time_can_be() -> None:
 
 
 def test_a_split_by_time_keeps_no_class_shares() -> None:
+    config = make_config(time="when")
+    config._typed = frozenset({"data.stratify"})
     with pytest.warns(
         UserWarning, match=r"data\.stratify=true is ignored, because a split by time"
     ):
-        cut(with_columns(when=np.arange(60)), make_config(time="when"))
+        cut(with_columns(when=np.arange(60)), config)
 
 
 def test_a_stream_of_text_is_cut_by_place() -> None:

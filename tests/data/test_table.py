@@ -48,6 +48,10 @@ def refused(frame: pd.DataFrame, folder: Path, target: str = "rich", **settings:
     return caught.value
 
 
+def decided(raw: Raw) -> dict[str, Any]:
+    return {decision.setting: decision.value for decision in raw.reading.decisions}
+
+
 def texts(length: int) -> list[str]:
     return [f"comment number {i}" for i in range(length)]
 
@@ -112,13 +116,16 @@ def test_a_wrong_column_is_named_with_the_nearest(tmp_path, option, setting) -> 
 
 def test_a_column_twice(tmp_path) -> None:
     twice = pd.concat([PEOPLE, PEOPLE[["age"]]], axis=1)
-    assert refused(twice, tmp_path).what == "column 'age' appears twice"
-    assert read(save(twice, tmp_path), drop=("age",)).encoder.numeric == ["hours"]
+    raw = read(save(twice, tmp_path))
+    assert raw.encoder.numeric == ["age", "hours", "age.1"]
+    names = ["age", "job", "hours", "rich", "age.1"]
+    assert decided(raw) == {"data.source.names": names}
+    assert read(save(twice, tmp_path), drop=("age",)).encoder.numeric == ["hours", "age.1"]
 
 
 def test_nothing_left_to_learn_from(tmp_path) -> None:
     error = refused(PEOPLE, tmp_path, drop=("age", "job", "hours"))
-    assert error.what == "no feature column is left"
+    assert error.what.startswith("no feature column is left: age (data.source.drop); ")
 
 
 @pytest.mark.parametrize(
@@ -151,31 +158,34 @@ def test_no_such_file(tmp_path, project) -> None:
         ["2020-01-01 10:00"] * 5,
         ["2020-01-01T10:00:00.123Z"] * 5,
         ["1/2/2020", "12/31/2020", "3/4/2021", "5/6/2021", "7/8/2021"],
-        ["31.12.2020"] * 4 + ["unknown"],
+        ["31.12.2020"] * 5,
         pd.date_range("2020-01-01", periods=5),
     ],
     ids=lambda dates: str(dates[0]),
 )
 @pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
-def test_dates_are_refused_with_advice(tmp_path, dates, name) -> None:
+def test_dates_become_numbers(tmp_path, dates, name) -> None:
     path = save(PEOPLE.assign(when=dates), tmp_path, name)
-    with pytest.raises(DataError) as caught:
-        read(path, impute="median")
-    assert caught.value.what == "column 'when' holds dates"
-    assert "data.source.drop=[when]" in caught.value.fix
-    assert "data.time=when" in caught.value.fix
-    assert read(path, impute="median", drop=("when",)).encoder.numeric == ["age", "hours"]
+    raw = read(path)
+    parts = [name for name in raw.encoder.numeric if name.startswith("when ")]
+    left_out = raw.reading.left_out.get("when", "")
+    assert bool(parts) != left_out.startswith("always ")
+    if "12/31/2020" in list(dates):
+        assert decided(raw)["data.source.dates"] == {"when": "%m/%d/%Y"}
+        assert raw.parts["all"][0][np.arange(5)]["when year"].tolist() == [2020] * 2 + [2021] * 3
+    assert read(path, drop=("when",)).encoder.numeric == ["age", "hours"]
 
 
 @pytest.mark.parametrize("rows", [25, 1500])
-def test_free_text_is_refused_with_advice(tmp_path, rows) -> None:
+def test_free_text_is_left_out(tmp_path, rows) -> None:
     many = PEOPLE.sample(rows, replace=True, random_state=0)
-    many = many.assign(**{"Full name": texts(rows), "note": texts(rows)})
-    error = refused(many, tmp_path)
+    many = many.assign(**{"Full name": texts(rows), "note": texts(rows), "hours": "much"})
+    raw = read(save(many, tmp_path), drop=("hours",))
     values = "25 different values" if rows == 25 else "over 1000 different values"
-    assert f"'Full name' ({values} in {rows} cells), 'note' (" in error.what
-    assert "data.source.drop=['Full name',note]" in error.fix
-    assert "data.source.categorical=['Full name',note]" in error.fix
+    why = f"free text: {values} in {rows} cells, such as 'comment number 0'"
+    reasons = {"hours": "data.source.drop", "Full name": why, "note": why}
+    assert raw.reading.left_out == reasons
+    assert decided(raw)["data.source.drop"] == list(reasons)
     kept = read(save(many, tmp_path), categorical=("Full name", "note"))
     assert kept.encoder.categorical == ["job", "Full name", "note"]
 
@@ -192,29 +202,39 @@ def test_more_categories_than_a_network_should_have(tmp_path, monkeypatch) -> No
 
 def test_numbers_but_for_a_few_cells(tmp_path) -> None:
     ages = PEOPLE.assign(age=["39", "50", "unknown", "53", "28"])
-    error = refused(ages, tmp_path)
-    assert error.what == "column 'age' has 1 cells that are not numbers (x.csv:4 'unknown')"
-    assert "na_values" in error.fix
-    assert "data.source.categorical=[age]" in error.fix
-    na_values = ("", "unknown")
-    raw = read(save(ages, tmp_path), na_values=na_values, impute="median")
-    assert raw.encoder.numeric == ["age", "hours"]
+    raw = read(save(ages, tmp_path))
+    assert raw.encoder.numeric == ["age", "hours", "age missing"]
+    assert decided(raw) == {
+        "data.source.numeric": ["age"],
+        "data.source.impute": "indicator",
+    }
+    x = raw.parts["all"][0][np.arange(5)]
+    assert np.isnan(x["age"]).tolist() == [False, False, True, False, False]
+    assert x["age missing"].tolist() == [0, 0, 1, 0, 0]
     assert "age" in read(save(ages, tmp_path), categorical=("age",)).encoder.categorical
     error = refused(PEOPLE, tmp_path, numeric=("job",))
     assert "5 cells that are not numbers (x.csv:2 'clerk', x.csv:3 'boss', " in error.what
+    assert "data.source.categorical=[job]" in error.fix
 
 
-@pytest.mark.parametrize("cells", [["1,5", "2,25", "3,0", "4,5", "5,0"], ["1,234"] * 5])
-def test_numbers_with_commas(tmp_path, cells) -> None:
-    error = refused(PEOPLE.assign(price=cells), tmp_path)
-    assert error.what.startswith(
-        f"column 'price' has 5 numbers with commas (x.csv:2 '{cells[0]}', "
-    )
-    assert "data.source.decimal=','" in error.fix
+@pytest.mark.parametrize(
+    ("cells", "decimal", "numbers"),
+    [
+        (["1,5", "2,25", "3", "4,5", "-200"], ",", [1.5, 2.25, 3, 4.5, -200]),
+        (["1,234", "999", "3,234", "4,234", "5,234.5"], ".", [1234, 999, 3234, 4234, 5234.5]),
+    ],
+)
+def test_numbers_with_commas(tmp_path, cells, decimal, numbers) -> None:
+    path = save(PEOPLE.assign(price=cells), tmp_path)
+    for settings in ({}, {"decimal": {"price": decimal}}):
+        raw = read(path, **settings)
+        assert raw.parts["all"][0][np.arange(5)]["price"].tolist() == numbers
+        assert raw.parts["all"][0][np.arange(5)]["hours"].tolist() == PEOPLE["hours"].tolist()
     hours = PEOPLE["hours"].astype(str).str.replace(".", ",")
     path = save(PEOPLE.assign(hours=hours), tmp_path, sep=";")
-    raw = read(path, decimal=",")
-    np.testing.assert_array_equal(raw.parts["all"][0][np.arange(5)]["hours"], PEOPLE["hours"])
+    for settings in ({}, {"decimal": ","}):
+        raw = read(path, **settings)
+        np.testing.assert_array_equal(raw.parts["all"][0][np.arange(5)]["hours"], PEOPLE["hours"])
 
 
 @pytest.mark.parametrize("cell", ["inf", "-Infinity", "1e400", "1e39"])
@@ -224,18 +244,17 @@ def test_infinite_numbers(tmp_path, cell) -> None:
     assert error.what.startswith("column 'hours' has 1 infinite numbers (x.csv:6 ")
 
 
-@pytest.mark.parametrize("impute", ["refuse", "median"])
-def test_an_empty_column(tmp_path, impute) -> None:
-    error = refused(PEOPLE.assign(none=None), tmp_path, impute=impute)
+def test_empty_and_constant_columns_are_left_out(tmp_path) -> None:
+    raw = read(save(PEOPLE.assign(none=None, same="x"), tmp_path))
+    assert raw.reading.left_out == {"none": "empty", "same": "always 'x'"}
+    error = refused(PEOPLE.assign(none=None), tmp_path, categorical=("none",))
     assert error.what == "column 'none' is empty"
     assert error.fix == "data.source.drop=[none]"
 
 
 def test_missing_cells_are_counted_unless_imputed(tmp_path) -> None:
-    holes = PEOPLE.assign(
-        age=[39, None, None, 53, 28], job=["clerk", "?", "clerk", "clerk", "NA"], hours=[1.0] * 5
-    )
-    error = refused(holes, tmp_path)
+    holes = PEOPLE.assign(age=[39, None, None, 53, 28], job=["clerk", "?", "cook", "clerk", "NA"])
+    error = refused(holes, tmp_path, impute="refuse")
     assert error.what == "missing cells: age 2, job 2"
     assert "data.source.impute=median" in error.fix
     raw = read(save(holes, tmp_path), impute="mean")
@@ -250,10 +269,17 @@ def test_missing_cells_are_counted_unless_imputed(tmp_path) -> None:
 
 
 def test_missing_targets_are_named(tmp_path) -> None:
-    error = refused(PEOPLE.assign(rich=["no", None, "no", "", "?"]), tmp_path, impute="median")
+    lacking = PEOPLE.assign(rich=["no", None, "yes", "", "?"])
+    error = refused(lacking, tmp_path, missing_target="refuse")
     assert error.what == "3 rows lack the target 'rich', first x.csv:3, x.csv:5, x.csv:6"
+    raw = read(save(lacking, tmp_path))
+    assert raw.parts["all"][1].tolist() == [0, 1]
+    assert raw.parts["all"][0][np.arange(2)]["age"].tolist() == [39, 38]
+    decision = raw.reading.decisions[0]
+    assert decision.value == "drop"
+    assert decision.why == "3 of 5 rows have no rich, first x.csv:3, x.csv:5"
     many = PEOPLE.sample(40, replace=True, random_state=0).assign(rich=[None] * 30 + ["no"] * 10)
-    error = refused(many, tmp_path)
+    error = refused(many, tmp_path, missing_target="refuse")
     assert error.what == (
         "30 rows lack the target 'rich', first x.csv:2, x.csv:3, x.csv:4, x.csv:5, x.csv:6"
     )
@@ -283,9 +309,8 @@ def test_classes(tmp_path, cells, settings, classes, name) -> None:
     suffix = settings.get("label_suffix", "?")
     named = [classes[code] for code in raw.parts["all"][1]]
     assert named == [str(cell).removesuffix(suffix) for cell in cells]
-    guessed = ["the target 'rich' has 2 different whole numbers and is read as classes"]
-    notes = guessed if cells[0] == 10 else []
-    assert [note.split(" (")[0] for note in raw.notes()] == notes
+    guessed = {"data.source.task": "classification"} if cells[0] == 10 else {}
+    assert decided(raw) == guessed
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
@@ -306,9 +331,9 @@ def test_numbers_to_predict(tmp_path, name) -> None:
 @pytest.mark.parametrize(
     ("cells", "settings", "message"),
     [
-        (["1.5", "2", "three", "4", "5"], {"task": "regression"}, "not numbers (x.csv:4 'three')"),
+        (["1.5", "2", "3x4", "4", "5"], {"task": "regression"}, "not numbers (x.csv:4 '3x4')"),
         (["1.5", "2", "inf", "4", "5"], {}, "1 targets 'rich' are infinite (x.csv:4 inf)"),
-        (["1.5", "", "3", "4", "5"], {}, "1 rows lack the target 'rich', first x.csv:3"),
+        ([""] * 5, {}, "no row has a target: 5 of 5 rows have no rich, first x.csv:2, x.csv:3"),
         (["a", "b", "c", "d", "e"], {"max_categories": 4}, "over 4 different labels"),
     ],
 )
@@ -344,10 +369,11 @@ def test_files_of_their_own_for_val_and_test(tmp_path) -> None:
 
 def test_a_column_is_numeric_if_it_is_in_every_part(tmp_path) -> None:
     train = save(PEOPLE, tmp_path)
-    odd = PEOPLE.assign(age=["39", "x", "1", "2", "3"])
+    odd = PEOPLE.assign(age=["3-9", "x1", "1", "y2", "z3"])
     test = save(odd, tmp_path, "test.csv")
-    with pytest.raises(DataError, match=r"1 cells that are not numbers \(test.csv:3 'x'\)"):
-        read(train, test_path=str(test))
+    with pytest.raises(DataError, match=r"4 cells that are not numbers \(test.csv:2 '3-9'"):
+        read(train, test_path=str(test), numeric=("age",))
+    assert read(train, test_path=str(test)).encoder.numeric == ["hours"]
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
@@ -445,13 +471,25 @@ def test_na_values_count_among_numbers_of_parquet(tmp_path: Path) -> None:
     assert np.isnan(raw.parts["all"][0][np.arange(5)]["age"]).sum() == 2
 
 
-def test_columns_of_lists(tmp_path: Path) -> None:
-    path = save(PEOPLE.assign(emb=[[1.0, 2.0]] * 5), tmp_path, "x.parquet")
-    with pytest.raises(DataError, match="column 'emb' holds list") as caught:
-        read(path)
-    assert caught.value.fix == "leave it out: data.source.drop=[emb]"
-    raw = read(path, drop=("emb",))
-    assert raw.encoder.numeric == ["age", "hours"]
+def test_columns_of_lists_structs_and_bytes(tmp_path: Path) -> None:
+    frame = PEOPLE.assign(
+        emb=[[float(i), 2.0 * i] for i in range(5)],
+        uneven=[[1]] * 4 + [[1, 2]],
+        place=[{"city": "x" if i % 2 else "z", "lat": float(i)} for i in range(5)],
+        raw=[bytes([i]) for i in range(5)],
+    )
+    path = save(frame, tmp_path, "x.parquet")
+    raw = read(path)
+    assert raw.encoder.numeric == ["age", "hours", "emb.0", "emb.1", "place.lat"]
+    assert raw.encoder.categorical == ["job", "place.city"]
+    assert raw.parts["all"][0][np.array([3])]["emb.1"].tolist() == [6]
+    assert raw.reading.left_out == {
+        "uneven": "holds lists of several lengths",
+        "raw": "holds binary",
+    }
+    assert read(path, drop=("emb", "raw", "uneven")).encoder.numeric[2:] == ["place.lat"]
+    with pytest.raises(DataError, match="column 'raw' holds binary"):
+        read(path, numeric=("raw",))
 
 
 @pytest.mark.parametrize("option", ["drop", "group", "time"])

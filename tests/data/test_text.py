@@ -204,22 +204,55 @@ def test_a_missing_label(tmp_path, scratch, name, content, line) -> None:
     assert error.where == str(path)
 
 
-@pytest.mark.parametrize("label", ['["x", "y"]', '["x"]', "[]", '{"x": 1}'])
-def test_several_labels_in_json_are_refused(tmp_path, scratch, label) -> None:
-    row = '{"text": "b", "label": ' + label + "}"
-    path = lines(tmp_path, f'{{"text": "a", "label": "x"}}\n{row}\n', "x.jsonl")
-    error = refused(path, scratch)
+LISTS = [["b", "a", "b"], [], ["a"], "c", [2]]
+
+
+def json_lines(folder, labels):
+    rows = "".join(json.dumps({"text": "t", "label": label}) + "\n" for label in labels)
+    return lines(folder, rows, "x.jsonl")
+
+
+def test_lists_are_several_labels(tmp_path, scratch) -> None:
+    raw = read(json_lines(tmp_path, LISTS), scratch)
+    assert (raw.task, raw.classes) == ("multi_label", ["2", "a", "b", "c"])
+    expected = [[0, 1, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]]
+    assert raw.parts["all"][1].tolist() == expected
+    assert raw.parts["all"][1].dtype == np.uint8
+
+
+def test_lists_of_one_label_are_classes_unless_asked(tmp_path, scratch) -> None:
+    path = json_lines(tmp_path, [["a"], ["b"]])
+    assert read(path, scratch).task == "classification"
+    raw = read(path, scratch, task="multi_label", label_names=("b", "a"))
+    assert raw.parts["all"][1].tolist() == [[0, 1], [1, 0]]
+
+
+def test_several_labels_where_one_was_asked_for(tmp_path, scratch) -> None:
+    error = refused(json_lines(tmp_path, ["x", ["a", "b"]]), scratch, task="classification")
+    assert error.what == "a text has several labels or none (lists from line 2 on)"
+    assert "data.source.task=null" in error.fix
+
+
+@pytest.mark.parametrize(("label", "what"), [({"x": 1}, "the label"), ([["x"]], "a label of")])
+def test_labels_that_are_no_values(tmp_path, scratch, label, what) -> None:
+    error = refused(json_lines(tmp_path, ["x", label]), scratch)
     assert error.exit_code == 3
-    assert error.what.startswith("line 2: the label 'label' is ")
-    assert "several labels" in error.fix
+    assert error.what.startswith(f"line 2: {what} ")
 
 
-def test_several_labels_in_parquet_are_refused(tmp_path, scratch) -> None:
+def test_labels_in_a_cell(tmp_path, scratch) -> None:
+    path = lines(tmp_path, 'text,label\nt,"a; b"\nt,\nt,b\n', "x.csv")
+    raw = read(path, scratch, label_separator=";")
+    assert (raw.task, raw.classes) == ("multi_label", ["a", "b"])
+    assert raw.parts["all"][1].tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+def test_lists_in_parquet(tmp_path, scratch) -> None:
     import pandas as pd
 
     frame = pd.DataFrame({"text": ["a", "b"], "label": [["x"], ["x", "y"]]})
     frame.to_parquet(tmp_path / "x.parquet")
-    assert "several labels" in refused(tmp_path / "x.parquet", scratch).fix
+    assert read(tmp_path / "x.parquet", scratch).parts["all"][1].tolist() == [[1, 0], [1, 1]]
 
 
 def test_numbers_in_parquet(tmp_path, scratch) -> None:

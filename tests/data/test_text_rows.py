@@ -138,9 +138,8 @@ def test_a_label_and_a_text_a_line(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("__label__a __label__b good film", "line 2 has 2 labels (__label__a, __label__b)"),
-        ("__label__a good __label__b film", "line 2 has 2 labels (__label__a, __label__b)"),
-        ("a good film\t__label__b", "line 2 has its label '__label__b' inside the text"),
+        ("__label__a good __label__b film", "line 2 has the label '__label__b' inside the text"),
+        ("a good film\t__label__b", "line 2 has the label '__label__b' inside the text"),
     ],
 )
 def test_a_label_among_the_words_is_refused(tmp_path, line, what) -> None:
@@ -149,6 +148,13 @@ def test_a_label_among_the_words_is_refused(tmp_path, line, what) -> None:
     error = refused(path)
     assert error.what == what
     assert "label" in error.fix
+
+
+def test_several_marked_labels_are_a_list(tmp_path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("__label__a  __label__b\tgood film\n__label__b bad\n__label__a __label__b\n")
+    rows = [row for _, _, row in read_rows(path, COLUMNS, Layout())]
+    assert rows == [["good film", ["a", "b"]], ["bad", "b"], ["", ["a", "b"]]]
 
 
 def test_lines_have_no_further_columns(tmp_path) -> None:

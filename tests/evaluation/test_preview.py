@@ -130,6 +130,7 @@ def _restless(spec: DataSpec) -> dict[str, Augmentation]:
     return {"restless": Restless(spec)}
 
 
+@pytest.mark.draws
 def test_what_a_run_keeps(project: Path) -> None:
     run = small_run(project, "augment=light", preview=True)
     statistics = json.loads((run.folder / "preview.json").read_text())
@@ -188,7 +189,7 @@ def test_statistics_against_numpy(project: Path, kind: str) -> None:
             ends = (x.min(axes)[place], x.mean(axes, dtype=np.float64)[place], x.max(axes)[place])
             np.testing.assert_allclose((value.low, value.mean, value.high), ends, rtol=1e-5)
         assert len(found.values) == x.shape[1]
-    assert statistics.guard[0].startswith("leakage check: ")
+    assert statistics.leakage[0].startswith("leakage check: ")
     x, _ = seen_in_training(data)
     if statistics.batch.model_input:
         x = x[: statistics.batch.shown]
@@ -388,10 +389,10 @@ def test_where_it_cannot_go(litlab: Any, project: Path) -> None:
     assert fault.value.exit_code == 5
 
 
-def test_what_the_guard_said_is_not_shown_if_it_was_altered(project: Path) -> None:
+def test_an_altered_leakage_report_is_not_shown(project: Path) -> None:
     config = config_of("image")
     folder = module_of(config).folder
-    file = folder / "guard.json"
+    file = folder / "leakage.json"
     whole = file.read_bytes()
     place = whole.index(b'"sizes"') + 20
     for damaged in (whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :], b"{}", None):
@@ -405,9 +406,12 @@ def test_what_the_guard_said_is_not_shown_if_it_was_altered(project: Path) -> No
     preview.preview(config, project / "p.png")
 
 
-def test_a_data_set_without_the_guard(project: Path) -> None:
+def test_a_leakage_report_of_an_earlier_version_or_none(project: Path) -> None:
     data = module_of(config_of("image"))
-    (data.folder / "guard.json").write_text("{}")
-    assert preview.write_preview(data, project / "p.png").guard == ()
+    (data.folder / "leakage.json").rename(data.folder / "guard.json")
+    assert preview.write_preview(data, project / "p.png").leakage
     (data.folder / "guard.json").unlink()
-    assert preview.write_preview(data, project / "p.png").guard == ()
+    (data.folder / "leakage.json").write_text("{}")
+    assert preview.write_preview(data, project / "p.png").leakage == ()
+    (data.folder / "leakage.json").unlink()
+    assert preview.write_preview(data, project / "p.png").leakage == ()

@@ -21,7 +21,7 @@ def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pixels(figure: Figure) -> np.ndarray:
     """Decode the figure's data URI; drawing it is where a bad label or scale would fail."""
-    head, _, body = figures.to_data_uri(figure).partition(",")
+    head, _, body = figures.data_uri(figures.png(figure)).partition(",")
     assert head == "data:image/png;base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("RGB"))
 

@@ -1,6 +1,5 @@
-"""The picture of a preview: what is in it, where, and that nothing lies upon anything else."""
+"""The picture of a preview: what is in it and where; no text overlaps another."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -9,15 +8,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+from PIL import Image
 
 from litlab.data.spec import Column, DataSpec
-from litlab.report import canvas
-from litlab.report.canvas import DPI, WIDTH, cut
-from litlab.report.preview import figure as preview_texts
-from litlab.report.preview.batch import (
+from litlab.report import preview
+from litlab.report.preview import (
+    CAPTION,
+    CHARACTER,
+    CHARACTERS,
+    FONT_SIZE,
+    INK,
+    LINE,
+    LINES,
+    TILE,
     BatchStatistics,
     Histogram,
     Lengths,
@@ -25,13 +28,17 @@ from litlab.report.preview.batch import (
     Range,
     SplitStatistics,
     Statistics,
+    changed,
+    cut,
+    draw,
+    png,
+    shown,
+    wrapped,
 )
-from litlab.report.preview.figure import LINES, changed, draw, png, shown, wrapped
-from litlab.report.preview.figure import TEXT_CHARACTERS as CHARACTERS
 
 RNG = np.random.default_rng(0)
 LONG = "a class with rather a long name, 图 $x_1$ & more of it than fits"
-GUARD = (
+LEAKAGE = (
     "leakage check: 24 samples are in two splits: 14 of val also in train, " + "7 of test " * 5,
 ) * 20
 
@@ -89,13 +96,13 @@ def statistics(spec: DataSpec, augmented: bool = True, **more: Any) -> Statistic
         sizes=spec.sizes,
         splits={"train": split, "val": split},
         batch=BatchStatistics(number, 64, number - 1, ranges, None),
-        guard=GUARD,
+        leakage=LEAKAGE,
     )
     return replace(made, **more)
 
 
 def samples(spec: DataSpec, augmented: bool = True) -> PreviewSamples:
-    """Made-up samples; of the augmented ones the first is as it was."""
+    """Made-up samples; of the augmented ones the first is unchanged."""
     number = shown(spec, augmented)
     labels = [f"{i} {LONG}" for i in range(number)]
     new = [labels[0], *(f"{i} 0.7 / {i + 1} {LONG} 0.3" for i in range(1, number))]
@@ -133,36 +140,52 @@ SPECS = {
 }
 
 
-def drawn(figure: Figure) -> Iterator[Text]:
-    """Texts that can be seen; of an axis, matplotlib has labels beyond its ends too."""
-    FigureCanvasAgg(figure).draw()
-    beyond = set()
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        low, high = sorted(axis.get_view_interval())
-        beyond |= {t.label1 for t in axis.get_major_ticks() if not low <= t.get_loc() <= high}
-    for text in figure.findobj(Text):
-        seen = text.get_visible() and text.get_text().strip() and text not in beyond
-        if seen and text.get_rotation() == 0:
-            yield text
+Text = tuple[float, float, str, str, bool, float]  # left, top, line, colour, bold, size
 
 
-@pytest.mark.filterwarnings("ignore:Glyph .* missing from")
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[Text]:
+    """All lines that are written."""
+    lines: list[Text] = []
+
+    def text(
+        self: object,
+        left: float,
+        top: float,
+        text: str,
+        colour: str = INK,
+        *,
+        bold: bool = False,
+        size: float = FONT_SIZE,
+    ) -> None:
+        if text.strip():
+            left += (len(text) - len(text.lstrip())) * CHARACTER
+            lines.append((left, top, text.strip(), colour, bold, size))
+
+    monkeypatch.setattr(preview.Page, "text", text)
+    return lines
+
+
 @pytest.mark.parametrize("augmented", [True, False])
 @pytest.mark.parametrize("name", SPECS)
-def test_nothing_lies_upon_anything_else(name: str, augmented: bool) -> None:
+def test_no_text_overlaps_another(name: str, augmented: bool, written: list[Text]) -> None:
     spec = SPECS[name]
-    figure = draw(spec, samples(spec, augmented), statistics(spec, augmented))
-    boxes = {text: text.get_window_extent() for text in drawn(figure)}
-    width, height = figure.get_size_inches() * DPI
-    for text, box in boxes.items():
-        assert box.x0 >= 0, text
-        assert box.x1 <= width, text
-        assert box.y0 >= 0, text
-        assert box.y1 <= height, text
-    for one, other in combinations(boxes, 2):
-        a, b = boxes[one], boxes[other]
-        apart = a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 + 1 or b.y1 <= a.y0 + 1
-        assert apart, (one, other)
+    picture = draw(spec, samples(spec, augmented), statistics(spec, augmented))
+    boxes = [
+        (x, y, x + len(line) * CHARACTER * size / FONT_SIZE, y + LINE, line)
+        for x, y, line, _, _, size in written
+    ]
+    for x, y, right, bottom, line in boxes:
+        assert 0 <= x < right <= picture.width, line
+        assert 0 <= y < bottom <= picture.height, line
+    for a, b in combinations(boxes, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
+
+
+def test_every_character_is_as_wide() -> None:
+    for bold in (False, True):
+        assert preview._font(bold, FONT_SIZE).getlength("é" * 100) == 100 * CHARACTER
+    assert preview._font(True, 16).getlength("é") <= 16 / FONT_SIZE * CHARACTER + 1
 
 
 @pytest.mark.parametrize("name", ["image", "table", "text"])
@@ -173,88 +196,82 @@ def test_the_same_picture_each_time(name: str) -> None:
     assert one.startswith(b"\x89PNG")
 
 
-def texts_of(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(Text))
-
-
-def test_the_title_says_what_was_done() -> None:
+def test_what_is_said_of_batch_and_data(written: list[Text]) -> None:
     spec = SPECS["image"]
-    text = texts_of(draw(spec, samples(spec), statistics(spec)))
-    assert "made: 12 of the first training batch of 64" in text
-    assert "seed 7, epoch 1; augmented by crop, flip: 11 of 12 changed" in text
-    assert "train: 12,345,678" in text
-    assert "test, not opened: 7,654,321 samples" in text
-    assert GUARD[0].strip() in text
-    assert "... and 9 more lines" in text
-    text = texts_of(draw(spec, samples(spec, False), statistics(spec, False)))
-    assert "no augmentation" in text
-    assert "after" not in text
+    draw(spec, samples(spec), statistics(spec))
+    lines = [line for _, _, line, *_ in written]
+    assert "made: 12 of the first training batch of 64" in lines
+    assert "seed 7, epoch 1; augmented by crop, flip: 11 of 12 changed" in lines
+    assert {"train: 12,345,678", "test, not opened: 7,654,321 samples"} <= set(lines)
+    assert "5   27.8%" in lines  # of 5 + 6 + 7 samples in the first class
+    assert any(LEAKAGE[0].startswith(line) for line in lines)
+    assert lines[-1] == "... and 5 more lines"
+    written.clear()
+    draw(spec, samples(spec, False), statistics(spec, False))
+    lines = [line for _, _, line, *_ in written]
+    assert "seed 7, epoch 1; no augmentation" in lines
+    assert "after" not in lines
 
 
-def test_labels_before_and_after() -> None:
+def test_labels_before_and_after(written: list[Text]) -> None:
     spec = make_spec("image", (1, 4, 4))
     made = samples(spec)
     made = replace(made, labels=["cat"] * 12, new_labels=["cat", *["cat 0.7 / dog 0.3"] * 11])
-    text = texts_of(draw(spec, made, statistics(spec)))
-    assert text.split("\n").count("cat") == 12
-    assert text.split("\n").count("→ cat 0.7 / dog 0.3") == 11
+    draw(spec, made, statistics(spec))
+    lines = [line for _, _, line, *_ in written]
+    assert lines.count("cat") == 12
+    assert lines.count("→ cat 0.7 / dog 0.3") == 11
 
 
-def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bool]]:
-    """What is written in characters of one width: lines, colours, whether bold."""
-    lines: list[tuple[str, str, bool]] = []
-
-    def cells(
-        self: object, left: float, top: float, line: str, colour: str, bold: bool = False
-    ) -> None:
-        lines.append((line.strip(), colour, bold))
-
-    monkeypatch.setattr(canvas.Canvas, "cells", cells)
-    return lines
+def test_many_classes_are_the_most_and_the_least_frequent(written: list[Text]) -> None:
+    spec = make_spec("image", (1, 8, 8), num_classes=40)
+    draw(spec, samples(spec), statistics(spec))
+    lines = [line for _, _, line, *_ in written]
+    assert [line for line in lines if line.startswith(("39 ", "0 a class"))]
+    assert not [line for line in lines if line.startswith("20 a class")]
+    assert "the 8 most and the 8 least frequent of 40 classes" in lines
 
 
-def test_a_table_marks_the_cells_that_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = written(monkeypatch)
+def test_a_table_marks_the_cells_that_changed(written: list[Text]) -> None:
     spec = SPECS["mixed"]
     made = PreviewSamples(
         [["39", "a"]] * 4, [["39", "b"], *[["39", "a"]] * 3], ["x"] * 4, ["x"] * 4
     )
     draw(spec, made, statistics(spec))
-    marked = [line.split() for line, _, bold in lines if bold and line]
-    assert marked == [["b"]]
-    plain = [line.split() for line, colour, bold in lines if colour == canvas.INK and not bold]
-    assert plain == [["39"] * 8, ["a"] * 7]
-    assert [line for line, *_ in lines if line in spec.features] == ["age", "work"]
+    cells = [(line.split(), bold) for _, _, line, _, bold, _ in written]
+    assert [line for line, bold in cells if bold and line[0] in "ab"] == [["b"]]
+    assert cells.count((["39", "39"], False)) == 4
+    assert cells.count((["a", "a"], False)) == 3
 
 
-def test_texts_mark_the_tokens_that_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = written(monkeypatch)
+def test_texts_mark_the_tokens_that_changed(written: list[Text]) -> None:
     spec = SPECS["text"]
     before = [["the", "film", "was", "good"], ["no", "change"]]
     made = PreviewSamples(
-        before, [["the", "film", "<mask>", "good"], before[1]], ["x"] * 2, ["x"] * 2
+        before, [["the", "film", "<mask>", "good"], before[1]], ["x"] * 2, ["x"] * 2, joint=" "
     )
     draw(spec, made, statistics(spec))
-    assert [line for line, _, bold in lines if bold and line] == ["was", "<mask>"]
-    assert [line for line, _, bold in lines if not bold][-1] == "no change"
-    assert len([line for line, *_ in lines if line]) == 5  # the second is written once
+    lines = [line for _, _, line, *_ in written]
+    assert [line for _, _, line, _, bold, _ in written if bold and line in ("was", "<mask>")]
+    assert lines.count("the film") == lines.count("good") == 2
+    assert lines.count("no change") == 1  # the second is written once
+    assert "same" in lines
 
 
-def test_a_language_model_has_each_target_below_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = written(monkeypatch)
+def test_a_language_model_has_each_target_below_its_token(written: list[Text]) -> None:
     spec = SPECS["language"]
-    made = PreviewSamples([list("to be")], None, targets=[list("o be ")], joint="")
-    draw(spec, made, statistics(spec, False))
-    assert [line for line, *_ in lines if line] == ["to be", "o be"]
-    lines.clear()
-    made = PreviewSamples([["to", " be"]], None, targets=[[" be", "!"]], joint="")
-    draw(spec, made, statistics(spec, False))
-    assert [line.split() for line, *_ in lines if line] == [["to", "␣be"], ["␣be", "!"]]
+    for read, due in [(list("to be"), list("o be ")), (["to", " be"], [" be", "!"])]:
+        written.clear()
+        draw(spec, PreviewSamples([read], None, targets=[due]), statistics(spec, False))
+        lines = [line for _, _, line, *_ in written]
+        i, j = lines.index("reads"), lines.index("predicts")
+        seen, predicted = lines[i + 1], lines[j + 1]
+        expected = ("to be", "o be") if len(read) == 5 else ("to  ␣be", "␣be !")
+        assert (seen, predicted) == expected
 
 
-def pixels(figure: Figure) -> np.ndarray:
-    """What Pillow drew."""
-    return np.asarray(figure.images[0].get_array())
+def colours(picture: Image.Image) -> dict[tuple[int, ...], int]:
+    return {colour: number for number, colour in picture.getcolors(2**24)}
 
 
 def test_images_are_drawn_as_they_are() -> None:
@@ -262,24 +279,16 @@ def test_images_are_drawn_as_they_are() -> None:
     x = np.zeros((24, 3, 2, 2))
     x[:, 0, 0, 0], x[:, 1, 0, 1], x[:, 2, 1, 0], x[:, :, 1, 1] = 1, 1, 1, 0.5
     made = PreviewSamples(x, None, ["x"] * 24, ["x"] * 24)
-    painted = pixels(draw(spec, made, statistics(spec, False)))
-    colours, counts = np.unique(painted.reshape(-1, 3), axis=0, return_counts=True)
-    found = {tuple(c): n for c, n in zip(colours.tolist(), counts.tolist(), strict=True)}
-    area = 24 * 57**2  # 1.04 inches at 110 dots are 114 pixels, of 2 x 2 colours
-    for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)):
-        assert found[colour] == area
-    assert set(found) == {(255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128), (255, 255, 255)}
+    found = colours(draw(spec, made, statistics(spec, False)))
+    for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)):
+        assert found[colour] == 24 * (TILE // 2) ** 2
 
 
 def test_values_out_of_range_are_cut_off_and_large_images_averaged() -> None:
-    spec = make_spec("image", (1, 600, 600))
-    x = np.full((12, 1, 600, 600), -4.0)
+    x = np.full((1, 600, 600), -4.0)
     x[..., ::2, :] = 7.0
-    made = PreviewSamples(x, x, ["x"] * 12, ["x"] * 12)
-    painted = pixels(draw(spec, made, statistics(spec)))
-    middle = painted[60:100, 60:100]
-    assert middle.min() > 100
-    assert middle.max() < 155
+    pixels = np.asarray(preview._pixels(x, TILE, TILE))
+    assert 100 < pixels[5:-5].min() <= pixels[5:-5].max() < 155
 
 
 TOKEN = st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1, max_size=200)
@@ -290,15 +299,12 @@ def test_wrapped_lines_fit_and_lose_nothing(tokens: list[tuple[str, bool]], join
     texts, marks = [t for t, _ in tokens], [m for _, m in tokens]
     lines = wrapped(texts, marks, joint)
     assert 1 <= len(lines) <= LINES
-    kept = ""
-    for plain, marked in lines:
-        assert len(plain) <= CHARACTERS + len(joint)
-        pairs = zip(plain.ljust(CHARACTERS + 1), marked.ljust(CHARACTERS + 1), strict=True)
-        assert all(a.isspace() or b.isspace() for a, b in pairs)  # none upon another
-        kept += plain + marked
-    if sum(len(t) + 1 for t in texts) <= CHARACTERS:
-        for text, mark in tokens:
-            assert text in kept or (mark and text.isspace())
+    width = CHARACTERS - CAPTION
+    assert all(sum(len(text) for text, _ in line) <= width + len(joint) for line in lines)
+    if sum(len(t) + 1 for t in texts) < width:
+        kept = [(text, mark) for line in lines for text, mark in line]
+        shown = ["␣" * len(t) if m and t.isspace() else t for t, m in tokens]
+        assert kept == [(t + joint, m) for t, m in zip(shown, marks, strict=True)]
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), max_size=12))
@@ -320,7 +326,7 @@ def test_a_long_text_is_compared_quickly(monkeypatch: pytest.MonkeyPatch) -> Non
         def get_opcodes(self) -> list[Any]:
             return []
 
-    monkeypatch.setattr(preview_texts, "SequenceMatcher", Matcher)
+    monkeypatch.setattr(preview, "SequenceMatcher", Matcher)
     changed(["a"] * 10**5, ["b"] * 10**5)
     assert max(sizes) <= LINES * CHARACTERS
 
@@ -328,10 +334,3 @@ def test_a_long_text_is_compared_quickly(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_cut() -> None:
     assert cut("abcdef", 6) == "abcdef"
     assert cut("abcdefg", 6) == "abcde…"
-
-
-def test_every_line_of_one_width_fits_the_page() -> None:
-    font = canvas._mono(False)
-    assert font.getlength("a" * 100) == 100 * canvas.CHARACTER * DPI
-    assert canvas._mono(True).getlength("é" * 100) == 100 * canvas.CHARACTER * DPI
-    assert canvas.CHARACTER * CHARACTERS < WIDTH

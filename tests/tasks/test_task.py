@@ -16,6 +16,7 @@ from litlab.evaluation.evaluate import evaluate
 from litlab.tasks.losses.classification import BinaryCrossEntropy, CrossEntropy, Focal
 from litlab.tasks.losses.regression import MAE, MSE, Huber
 from litlab.tasks.task import ClassificationTask, Parts, RegressionTask, Task
+from litlab.utils.errors import ConfigError
 from run_helpers import THIRD_PARTY, small_run
 
 
@@ -124,8 +125,10 @@ def test_splits_are_measured_apart():
 
 
 def test_no_second_door_to_the_test_split():
-    for name in ("test_step", "on_test_epoch_end"):
-        assert getattr(Task, name) is getattr(LightningModule, name)
+    assert Task.on_test_epoch_end is LightningModule.on_test_epoch_end
+    task = ClassificationTask(nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="not measured by Trainer.test"):
+        task.test_step(None, 0)
 
 
 LOSSES = [

@@ -1,11 +1,12 @@
 """Runs that are killed in earnest, few of them; benchmarks/crash.py kills more."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import forked
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "crash.py"
 
@@ -13,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "crash.py"
 @pytest.mark.slow
 def test_killed_runs_end_as_if_nothing_had_happened() -> None:
     command = [sys.executable, str(SCRIPT), "--quick", "--json", "--seed", "3"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    ended = forked.run(command, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr
     said = json.loads(ended.stdout.splitlines()[-1])
     assert said["kills"] == 4

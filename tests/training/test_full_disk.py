@@ -19,7 +19,7 @@ import torch
 from litlab.cli import main as cli
 from litlab.training import run as train
 import litlab.data.sources.synthetic, litlab.models.simple
-import litlab.report.preview.figure, litlab.cli.summary
+import litlab.report.preview, litlab.cli.summary
 train.probe = lambda *_: None  # the disk was not full when the run began
 limits, arguments = sys.argv[1].split(","), sys.argv[2:]
 for limit in map(int, limits):

@@ -1,11 +1,9 @@
-import fcntl
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
-import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -365,21 +363,29 @@ def command_line(*overrides: str) -> forked.Popen:
     )
 
 
+IN_OWN_TERMINAL = """
+import fcntl, runpy, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+del sys.argv[0]
+runpy.run_path(sys.argv[0] + "/__main__.py", run_name="__main__")
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_closed_terminal_ends_a_run_saved(project, devices):
     """As a lost connection: SIGHUP to all of its processes, and nothing can be written there."""
     ready_store(project)
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(  # the terminal becomes its own before it starts
-        [sys.executable, str(SRC / "litlab"), "train", *SMALL, "trainer=ddp_cpu"]
-        + [f"trainer.devices={devices}", "trainer.max_epochs=100000", "trainer.progress=bar"],
+    process = forked.Popen(
+        [sys.executable, "-c", IN_OWN_TERMINAL, str(SRC / "litlab"), "train", *SMALL]
+        + ["trainer=ddp_cpu", f"trainer.devices={devices}", "trainer.max_epochs=100000"]
+        + ["trainer.progress=bar"],
         env={**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(theirs)
     os.set_blocking(ours, False)

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from litlab.distributed.launch import is_first_process
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.folder import RunRecord
-from litlab.training.trainer import seed_apart
+from litlab.training.trainer import seed_rank
 from litlab.utils.errors import ConfigError, Interrupted, NonFiniteError
 from run_helpers import THIRD_PARTY, mlflow_run, only_run, small, small_run, trainer_of
 
@@ -187,7 +187,7 @@ def test_each_process_draws_noise_of_its_own(project, monkeypatch):
     def draw(*overrides):
         torch.manual_seed(7)
         config = small("seed=5", *overrides)
-        seed_apart(config.seed, trainer_of(config, project)[0])
+        seed_rank(config.seed, trainer_of(config, project)[0])
         return torch.rand(4).tolist()
 
     alone = draw()

@@ -148,7 +148,7 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
     (line,) = said(random_study(3, by_rate(3e-3)))
     assert line.startswith("3 of 3 trials were completed: too few")
     assert advise(study([]), SPACE, [LOSS], []) == [
-        "0 of 0 trials were completed: too few to say what mattered; "
+        "0 of 0 trials were completed: too few to compare the settings; "
         "study.n_trials=20 would show more"
     ]
 

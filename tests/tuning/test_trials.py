@@ -90,7 +90,7 @@ def tuner(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tuner
     def make(*words: str, pool: type = Pretended, **settings: Any) -> Tuner:
         monkeypatch.setattr(tune, "Pool", pool)
         content = {"name": "x", "space": SPACE, "n_trials": 6, "pruner": "none", **settings}
-        return Tuner(StudySettings.model_validate(content), [*SMALL, *words], put_aside=True)
+        return Tuner(StudySettings.model_validate(content), [*SMALL, *words], rename_existing=True)
 
     return make
 
@@ -102,7 +102,7 @@ def test_from_the_first_trial_to_the_recipe(tuner, project: Path, capsys) -> Non
     assert outcome.trials["pruned"] >= 1
     losses = [f.mean("val/loss") for f in outcome.finalists]
     assert losses == sorted(losses)
-    assert [f.as_it_was for f in outcome.finalists].count(True) == 1
+    assert [f.is_baseline for f in outcome.finalists].count(True) == 1
     assert outcome.best["params"] == outcome.finalists[0].params
     assert outcome.top["value"] <= outcome.first
     assert made.page.is_file()
@@ -143,7 +143,7 @@ def test_a_value_outside_of_the_space(tuner, capsys) -> None:
     assert [(f.number, bool(f.params)) for f in outcome.finalists] == [(0, True), (0, False)]
     assert outcome.best["params"]["optimizer.lr"] == 0.001
     rates = {name.partition("-seed")[0]: c.optimizer["lr"] for name, _, c in made.pool.begun}
-    assert rates == {"trial-0000": 0.001, "final-0000": 0.001, "final-as-it-was": 1e-5}
+    assert rates == {"trial-0000": 0.001, "final-0000": 0.001, "final-baseline": 1e-5}
 
 
 def test_a_combination_that_is_refused_costs_one_trial(tuner) -> None:
@@ -317,7 +317,7 @@ def test_finalists_that_are_not_finite_do_not_win(tuner) -> None:
             return good
 
     outcome = tuner(pool=Odd, finalists=2, finalist_seeds=2).run()
-    assert [f.as_it_was for f in outcome.finalists] == [True]
+    assert [f.is_baseline for f in outcome.finalists] == [True]
     assert {(f["seed"], f["reason"]) for f in outcome.failed} == {(2, "val/loss is nan")}
     assert all(f["trial"] is not None for f in outcome.failed)
 
@@ -331,12 +331,12 @@ def test_several_objectives(tuner, capsys) -> None:
     for accuracy, parameters in values:
         assert not any(a > accuracy and p < parameters for a, p in values)
     # With one finalist, the front's best in what comes first.
-    tried = [f for f in outcome.finalists if not f.as_it_was]
+    tried = [f for f in outcome.finalists if not f.is_baseline]
     assert len(tried) == 1
     assert set(tried[0].values) == {"val/accuracy", "parameters"}
 
 
-def test_a_study_of_other_settings_is_put_aside(tuner, project: Path, capsys) -> None:
+def test_a_study_of_other_settings_is_renamed(tuner, project: Path, capsys) -> None:
     tuner(finalists=0).run()
     tuner("model.width=9", finalists=0, n_trials=2).run()
     assert "the study with other settings was renamed to x-until-" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_a_study_that_dies_takes_its_trial_with_it_and_goes_on(project, whole) -
 
 def test_a_study_that_dies_within_an_epoch_is_noticed_there(project) -> None:
     process = begin(project, *LONG, "trainer.max_epochs=1", "data.source.num_samples=200000")
-    until(lambda: "up to 1 epochs" in "".join(f.read_text() for f in project.rglob("*.log")))
+    until(lambda: "up to 1 epoch" in "".join(f.read_text() for f in project.rglob("*.log")))
     (pid,) = pids(project)
     time.sleep(1)
     process.kill()

@@ -9,6 +9,10 @@ from typer.core import TyperCommand
 class ConfigurableCommand(TyperCommand):
     """Lists the groups of conf/ with their choices, and the settings most often changed."""
 
+    def get_help(self, ctx: Any) -> str:
+        """Return the help without typer's name of the overrides' type."""
+        return str(super().get_help(ctx)).replace("OVERRIDES <list[str]>", "OVERRIDES")
+
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write what follows the options."""
         from litlab.config import menu
@@ -17,7 +21,7 @@ class ConfigurableCommand(TyperCommand):
         if not groups:
             return
         with formatter.section("Configuration groups (GROUP=CHOICE)"):
-            rows = [(group, ", ".join(names)) for group, names in groups.items()]
+            rows = [(g, ", ".join(_with_parts(g, n) for n in names)) for g, names in groups.items()]
             formatter.write_dl([row for row in rows if row[0] != "study"])
         values = menu.defaults()
         if values:
@@ -26,7 +30,7 @@ class ConfigurableCommand(TyperCommand):
                 formatter.write_dl([(f"{k}={_typed(v)}", meanings[k]) for k, v in values.items()])
         with formatter.section("Syntax"):
             formatter.write_text("model=cnn optimizer.lr=3e-4 'model.channels=[16,32]' +model.x=1")
-            formatter.write_text("All settings: params.yaml, which `litlab params` writes.")
+            formatter.write_text("All settings with their values: litlab params --show [OVERRIDES]")
 
 
 class StudyCommand(ConfigurableCommand):
@@ -40,7 +44,26 @@ class StudyCommand(ConfigurableCommand):
         if studies:
             with formatter.section("Studies (study=NAME)"):
                 formatter.write_dl([(s, menu.describe(f"study/{s}.yaml")) for s in studies])
-        super().format_epilog(ctx, formatter)
+        with formatter.section("Settings of a study (study.NAME=VALUE), with those of quick"):
+            values = menu.read("study/quick.yaml")
+            plain = {k: v for k, v in values.items() if not isinstance(v, dict | list)}
+            named = {k: f"={_typed(plain[k])}" if k in plain else "" for k in menu.STUDY_SETTINGS}
+            meanings = menu.STUDY_SETTINGS.items()
+            formatter.write_dl([(f"study.{k}{named[k]}", meaning) for k, meaning in meanings])
+        with formatter.section("Configuration"):
+            formatter.write_text(
+                "The groups and settings of `litlab train --help`: data=digits ..."
+            )
+            formatter.write_text("litlab tune study=quick data=digits model=mlp study.n_trials=40")
+
+
+def _with_parts(group: str, name: str) -> str:
+    """Return a choice, with the others that it is made of where it is made of nothing else."""
+    from litlab.config import menu
+
+    content = menu.read(f"{group}/{name}.yaml") if group == "augment" else {}
+    parts = content.get("defaults") if list(content) == ["defaults"] else None
+    return f"{name} (= {'+'.join(map(str, parts))})" if parts else name
 
 
 def _typed(value: object) -> str:

@@ -1,7 +1,9 @@
 """One subcommand per verb. Nothing heavy is imported before a verb runs."""
 
+import re
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
@@ -18,7 +20,6 @@ UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries
 
 app = typer.Typer(
     name="litlab",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 VERBS = (
     data.params,
+    data.inspect,
     data.prepare,
     data.preview,
     training.train,
@@ -45,7 +47,10 @@ VERBS = (
 CONFIGURED = (data.params, data.prepare, data.preview, training.train, training.cv)
 for _verb in VERBS:
     _class = StudyCommand if _verb is tuning.tune else ConfigurableCommand
-    app.command(cls=_class if _verb in (*CONFIGURED, tuning.tune) else None)(_verb)
+    app.command(
+        cls=_class if _verb in (*CONFIGURED, tuning.tune) else None,
+        short_help=(_verb.__doc__ or "").split("\n")[0],  # else it is cut to fit one line
+    )(_verb)
 
 
 def _show_version(wanted: bool) -> None:
@@ -73,6 +78,8 @@ def main() -> NoReturn:
     """Run the command line; a user's failure is one line and its exit code, a bug a traceback."""
     startup.begin()
     redact_streams(sys.argv)
+    if len(sys.argv) == 1:  # typer would raise an error whose text is the whole help
+        sys.argv.append("--help")
     try:
         with CommandSignals():
             code = app(prog_name="litlab", standalone_mode=False)
@@ -97,11 +104,19 @@ def _usage(error: Any) -> LitlabError:
     """Explain a command line that typer refuses; `--lr 1e-3` is answered with the setting."""
     where = error.ctx.command_path if error.ctx else "litlab"
     if isinstance(getattr(error.ctx, "command", None), ConfigurableCommand):
-        from litlab.config import compose, suggestions
+        from litlab.config import compose, menu, suggestions
 
         overrides, unknown = split_options(error.ctx.command, sys.argv[2:])
+        of_study: dict[str, Any] = {}
+        if isinstance(error.ctx.command, StudyCommand):  # `study.NAME` are settings of it alone
+            overrides = [o for o in overrides if not re.match(r"[+~]*study[.=]", o)]
+            of_study["study"] = dict.fromkeys(menu.STUDY_SETTINGS)
+
+        def outline(typed: Sequence[str] = ()) -> dict[str, Any]:
+            return {**compose.outline(typed), **of_study}
+
         with suppress(LitlabError):  # in no project
-            meant = unknown and suggestions.explain(overrides, compose.outline, unknown)
+            meant = unknown and suggestions.explain(overrides, outline, unknown)
             if meant and meant.fix.startswith("use "):
                 return meant
     return ConfigError(error.format_message(), where, f"see `{where} --help`")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[OVERRIDES]...", help="e.g. model=mlp seed=1")
+    list[str] | None, typer.Argument(metavar="OVERRIDES", help="e.g. model=mlp seed=1")
 ]
 Params = Annotated[
     Path | None, typer.Option("--params", help="Read a resolved file instead of composing conf/.")

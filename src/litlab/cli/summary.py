@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from litlab.config.compose import untrusted
 from litlab.runs.folder import read_results
 from litlab.utils.output import command, console, nth_epoch, number, say, table
 from litlab.utils.paths import project_root, short
@@ -30,7 +31,7 @@ def show_training(result: "Run", *, next_step: bool) -> None:
         say(f"best epoch {nth_epoch(record.best_epoch)} of {record.epochs}: {metrics}")
     say(f"{record.seconds:.1f} s; run {record.run_id} in {short(result.folder)}")
     if next_step:
-        say(f"next: {command('evaluate', short(result.folder), trust=result.trust)}")
+        say(f"next: {command('evaluate', short(result.folder), trust=untrusted(result.trust))}")
 
 
 def show_study(
@@ -45,7 +46,7 @@ def show_study(
         page: Its report.
         next_command: What makes these settings the pipeline's.
     """
-    from litlab.tuning.report.importances import as_it_was, difference
+    from litlab.tuning.report.importances import baseline_of, difference
     from litlab.tuning.results.outcome import failed_label
 
     best, top = outcome.best, outcome.top
@@ -65,12 +66,13 @@ def show_study(
         rows[f"{finalist.label}, {len(finalist.seeds)} seeds"] = scores[0]
         for name, score in zip(list(finalist.values)[1:], scores[1:], strict=True):
             rows[f"{finalist.label}, {name}"] = score
-    first = as_it_was(outcome.finalists)
+    first = baseline_of(outcome.finalists)
     gain = difference(outcome.finalists[0], first, monitor) if first else None
     if gain and outcome.finalists[0] is not first:
         ends = gain.interval
         between = f"  (95 %: {ends[0]:+.4g} to {ends[1]:+.4g})" if ends else ""
-        rows["gain over the baseline"] = f"{gain.mean:+.4g}{between}, paired by seed"
+        gained = f"{monitor} {gain.mean:+.4g}{between}, paired by seed"
+        rows["gain over the baseline"] = gained
     chosen = f"trial {best['number']}" if best["params"] else "the baseline"
     rows["chosen"] = f"{chosen}, by its mean {monitor}" if outcome.finalists else chosen
     rows |= {path: _value(value) for path, value in best["params"].items()}
@@ -78,7 +80,8 @@ def show_study(
     rows["report"] = page
     console.print(table(f"study {outcome.study}", rows))
     say(f"next: {next_command}")  # not in the table, which would break a long line
-    say(f"optuna-dashboard {shlex.quote(outcome.storage)}   (pip install optuna-dashboard)")
+    dashboard = f"optuna-dashboard {shlex.quote(outcome.storage)}"
+    say(f"to browse the trials: {dashboard}   (pip install optuna-dashboard)")
     for line in outcome.advice:
         say(f"- {line}")
 
@@ -113,6 +116,13 @@ def show_replay(replay: "Replay") -> None:
     console.print(table(f"epoch {nth_epoch(replay.epoch)}, step {replay.step}", rows))
 
 
+def listed_thresholds(thresholds: dict[str, float]) -> str:
+    """Return the labels' thresholds in a line."""
+    shown = [f"{label} {number(value)}" for label, value in list(thresholds.items())[:8]]
+    more = f" and {len(thresholds) - 8} more" if len(thresholds) > 8 else ""
+    return f"{', '.join(shown)}{more}"
+
+
 def show_summary(folder: Path) -> None:
     """Print it: read from the evaluation's files, nothing is computed."""
     metrics, run = read_results(folder)
@@ -123,6 +133,9 @@ def show_summary(folder: Path) -> None:
         interval = f"  (95 %: {number(low_high[0])} to {number(low_high[1])})" if low_high else ""
         # null stands for NaN or infinity.
         rows[f"test {name}"] = ("not finite" if value is None else number(value)) + interval
+    if metrics.get("thresholds"):
+        shown = listed_thresholds(metrics["thresholds"])
+        rows["thresholds"] = f"{shown}  (chosen on validation)"
     rows["report"] = short(folder / "report.html")
     rows["checkpoint"] = short(project_root() / run["checkpoint"])
     rows["run"] = f"{run['run_id']} in experiment {run['experiment']}"

@@ -35,6 +35,7 @@ def serve(store: str, host: str, port: int) -> None:
         EnvironmentFault: The port cannot be used, or the server ended with an error.
     """
     _check(host, port)
+    output.say(f"MLflow's pages: http://{host}:{port}   (Ctrl-C ends them)")
     command = _command(store, host, port)
     if not hasattr(os, "fork"):  # Windows, where a closed window ends what runs in it
         _report(subprocess.run(command).returncode)

@@ -1,13 +1,14 @@
 """Reads every configuration: composes conf/ or reads params.yaml, then checks it."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from litlab.config import menu, quoting, suggestions
+from litlab.config import auto_data, menu, quoting, suggestions
 from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.utils import limits
@@ -22,8 +23,18 @@ from litlab.utils.paths import (
 )
 from litlab.utils.redact import redact, remember
 
+COMPOSED = 'give what litlab.compose("data=digits", ...) returns'
 SEARCH_PATH = "pkg://litlab.conf"  # by which DVC finds an installed litlab's conf/
 MAIN_FILES = ("base.yaml", "config.yaml", "project.yaml")
+# The settings of the split of which it matters whether the user has given them.
+TYPED = frozenset({"data.val_fraction", "data.test_fraction", "data.split_seed", "data.stratify"})
+TASKS = {  # of litlab, with the kind of targets that each is for: the names of conf/task, too
+    "litlab.tasks.task.ClassificationTask": "classification",
+    "litlab.tasks.multi_label.MultiLabelTask": "multi_label",
+    "litlab.tasks.task.RegressionTask": "regression",
+    "litlab.tasks.task.LanguageModelTask": "language_model",
+}
+FITTING = ("regression", "multi_label")  # tasks to try, where the default one does not fit
 HEADER = "# Written by `litlab params` and by `dvc exp run`; edit conf/ instead.\n"
 
 
@@ -34,12 +45,7 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
         ConfigError: It names something unknown or holds a value out of range.
     """
     if params is None:
-        config = check_config(compose(overrides), origin="the command line and conf/")
-        typed = {override.lstrip("+").partition("=")[0] for override in overrides}
-        splits = {f"data.{name}" for name in ("val_fraction", "test_fraction", "split_seed")}
-        config.data._typed = frozenset(splits & typed)
-        config._overrides = tuple(overrides)
-        return config
+        return _composed(auto_data.expand(overrides))
     if overrides:
         raise ConfigError(
             "--params and overrides exclude each other",
@@ -49,6 +55,70 @@ def load(overrides: Sequence[str] = (), params: Path | None = None) -> Config:
     content = read(params)
     _refuse_secrets(content, params)
     return check_config(content, origin=str(params))
+
+
+def _composed(overrides: Sequence[str]) -> Config:
+    """Return conf/ with overrides, checked; where the data decide the task, with one that fits.
+
+    Raises:
+        ConfigError: It fits no task.
+    """
+    try:
+        return _check(compose(overrides), overrides)
+    except ConfigError:
+        if _chooses_task(overrides):
+            raise
+        for task in FITTING:  # `loss=mae` is for numbers, whatever the data turn out to be
+            with suppress(ConfigError):
+                content = compose([*overrides, f"task={task}"])
+                if content["data"]["source"].get("task", "fixed") in ("auto", None):
+                    return _check(content, overrides)
+        raise
+
+
+def _check(content: dict[str, Any], overrides: Sequence[str]) -> Config:
+    config = check_config(content, origin="the command line and conf/")
+    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    config.data._typed = frozenset(TYPED & typed)
+    config._overrides = tuple(overrides)
+    own = [o for o in overrides if re.match(r"[+~]*(data|experiment)[.=]", o)]
+    config.data._overrides = tuple(map(quoting.typed, own))
+    return config
+
+
+def _chooses_task(overrides: Sequence[str]) -> bool:
+    return any(o.lstrip("+~").partition("=")[0] in ("task", "task._target_") for o in overrides)
+
+
+def follow_targets(config: Config, task: str, name: str) -> Config:
+    """Return a configuration with the task that the targets ask for, its loss and its metrics.
+
+    What the user chose stays: a task on the command line, one of their own, and all that is set
+    besides it. A configuration that was read from a file stays as it is.
+
+    Args:
+        config: A checked configuration.
+        task: Of the data, as a DataSpec has it.
+        name: Of the data.
+
+    Raises:
+        ConfigError: Other settings of the command line do not fit that task.
+    """
+    overrides = config._overrides
+    has = TASKS.get(config.task["_target_"])
+    if overrides is None or task not in TASKS.values() or has in (None, task):
+        return config
+    if _chooses_task(overrides):
+        return config
+    try:
+        found = load([*overrides, f"task={task}"])
+    except ConfigError as error:
+        what = f"the targets of '{name}' need task={task}, with which this does not fit: "
+        raise ConfigError(f"{what}{error.what}", error.where, error.fix) from None
+    parts = {key: getattr(found, key) for key in ("task", "loss", "metrics", "plot", "monitor")}
+    followed = config.model_copy(update={**parts, "monitor_mode": found.monitor_mode})
+    followed._overrides = found._overrides
+    return followed
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -234,7 +304,7 @@ def write_params(overrides: Sequence[str], path: Path) -> Config:
     What is written is what Hydra composed, value for value: `dvc exp run` writes the same file its
     own way, and a difference would run stages again for nothing.
     """
-    content = compose(overrides)
+    content = compose(auto_data.expand(overrides))
     config = check_config(content, origin="the command line and conf/")
     _refuse_secrets(content, path)
     try:
@@ -312,17 +382,46 @@ def outline(overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {}
 
 
-def compose_config(*overrides: str) -> Config:
+def compose_config(*overrides: str, **settings: object) -> Config:
     """Return a checked configuration, composed as `litlab train` composes it: `litlab.compose`.
 
     Args:
         overrides: Hydra's, such as "data=digits", "model=cnn", "optimizer.lr=1e-3"; with none, the
             default configuration.
+        settings: Refused, with the overrides that they amount to.
 
     Raises:
         ConfigError: An override names something unknown, or holds a value out of range.
     """
+    if settings or not all(isinstance(override, str) for override in overrides):
+        what = "overrides are texts, one for each setting"
+        raise ConfigError(what, "litlab.compose", f"use {_as_texts(overrides, settings)}")
     return load(overrides)
+
+
+def _as_texts(given: Sequence[object], settings: Mapping[str, object]) -> str:
+    """Return the call that was probably meant by lists, mappings and keywords."""
+    texts: list[str] = []
+    for one in [*given, settings]:
+        if isinstance(one, str):
+            texts.append(one)
+        elif isinstance(one, Mapping):
+            texts += [f"{key}={_typed(value)}" for key, value in one.items()]
+        elif isinstance(one, list | tuple | set):
+            texts += [str(item) for item in one]
+    return f"litlab.compose({', '.join(map(json.dumps, redact(texts)))})"
+
+
+def _typed(value: object) -> str:
+    """Return a value of Python as an override has it."""
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def untrusted(packages: Sequence[str]) -> list[str]:
+    """Return those packages that a command of this project trusts only if told to by `--trust`."""
+    known = trusted_packages() if packages else ()
+    return [package for package in packages if package not in known]
 
 
 def trusted_packages(more: Sequence[str] = ()) -> list[str]:

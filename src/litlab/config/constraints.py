@@ -74,25 +74,52 @@ def _monitor(config: Config) -> Reasons:
 
 def _task(config: Config) -> Reasons:
     """Shipped losses and metrics of another task; a user's own are tried when built."""
-    task = config.task["_target_"].removeprefix("litlab.tasks.task.")
-    of_regression = ("litlab.tasks.losses.regression.", "torchmetrics.regression.")
-    of_classification = (
-        "litlab.tasks.losses.",
-        "torchmetrics.classification.",
-        "litlab.tasks.perplexity.",
-    )
-    names = {"LanguageModelTask": "language models"}
+    task = config.task["_target_"].rpartition(".")[2]
+    if not config.task["_target_"].startswith("litlab.tasks."):
+        return
+    kinds = {
+        "LanguageModelTask": "language models",
+        "MultiLabelTask": "several labels a sample",
+    }
     for where, node in components(config):
-        target = node["_target_"]
-        if target.startswith(of_regression):
-            misfit = task in ("ClassificationTask", "LanguageModelTask")
-        else:
-            misfit = task == "RegressionTask" and target.startswith(of_classification)
-        if misfit:
-            name = target.rpartition(".")[2]
-            kind = names.get(task, task.removesuffix("Task").lower())
-            fix = f"choose another {where.partition('.')[0]}, or another task"
-            yield ConfigError(f"{name} is not for {kind}", where, fix)
+        if where == "task" or not _misfit(node["_target_"], task):
+            continue
+        name, group = node["_target_"].rpartition(".")[2], where.partition(".")[0]
+        kind = kinds.get(task, task.removesuffix("Task").lower())
+        fix = f"choose another {group}, or another task"
+        if task == "MultiLabelTask":
+            fix = f"use {OF_SEVERAL[group]}" if group in OF_SEVERAL else fix
+        yield ConfigError(f"{name} is not for {kind}", where, fix)
+
+
+OF_SEVERAL = {
+    "loss": "loss=bce or loss=label_focal",
+    "metrics": "metrics=[average_precision,multi_label_f1,exact_match,hamming_loss], or some of it",
+}
+REGRESSION = ("litlab.tasks.losses.regression.", "torchmetrics.regression.")
+SEVERAL = (
+    "litlab.tasks.losses.multi_label.",
+    "litlab.tasks.multi_label.",
+    "torchmetrics.classification.Multilabel",
+)
+CLASSES = ("litlab.tasks.losses.", "litlab.tasks.perplexity.", "torchmetrics.classification.")
+# Not the facades of torchmetrics, such as AUROC, which have a setting `task`.
+ONE_CLASS = (
+    *CLASSES[:2],
+    "torchmetrics.classification.Multiclass",
+    "torchmetrics.classification.Binary",
+)
+
+
+def _misfit(target: str, task: str) -> bool:
+    """Whether a shipped loss or metric is certainly for another of litlab's tasks."""
+    if target.startswith(REGRESSION):
+        return task in ("ClassificationTask", "LanguageModelTask", "MultiLabelTask")
+    if target.startswith(SEVERAL):
+        return task in ("ClassificationTask", "LanguageModelTask", "RegressionTask")
+    if task == "MultiLabelTask":
+        return target.startswith(ONE_CLASS)
+    return task == "RegressionTask" and target.startswith(CLASSES)
 
 
 def _averages(trainer: TrainerConfig) -> Reasons:
@@ -185,9 +212,10 @@ def _device(trainer: TrainerConfig) -> Reasons:
         return
     kind, asked = trainer.accelerator, trainer.devices
     found = _found(trainer)
-    if kind in found and found[kind] < _number_needed(asked):
+    needed = _number_needed(asked)
+    if kind in found and found[kind] < needed:
         yield ConfigError(
-            f"{kind} with devices={asked}: this machine has {found[kind]}",
+            f"trainer.accelerator={kind}, trainer.devices={asked}: this machine has {found[kind]}",
             "trainer.accelerator, trainer.devices",
             "use trainer.accelerator=cpu, or auto",
         )

@@ -23,6 +23,7 @@ COMPONENTS = (
     "litlab.tasks.optim.optimizers.",
     "litlab.tasks.perplexity.",
     "litlab.tasks.optim.schedules.",
+    "litlab.tasks.multi_label.",
     "litlab.tasks.task.",
 )
 LIBRARIES = (
@@ -80,7 +81,7 @@ def check(target: object, where: str, trust: Iterable[str]) -> str:
         package = target.partition(".")[0]
         fix = f"if you trust it, add it to the configuration: trust=[{package}]"
         if package == "litlab":
-            fix = f"litlab's components are in {', '.join(room[:-1] for room in COMPONENTS)}"
+            fix = f"litlab's components are in {', '.join(name[:-1] for name in COMPONENTS)}"
         raise UntrustedTarget(f"_target_ '{target}' is not in a trusted package", where, fix)
     return target
 

@@ -18,6 +18,22 @@ OFTEN_CHANGED = {
     "trainer.devices": "number of processes or GPUs",
     "trainer.precision": "32-true, bf16-mixed, 16-mixed (GPU), ...",
 }
+# The settings of a study, `study.NAME`, and what they are.
+STUDY_SETTINGS = {
+    "n_trials": "number of trials, those of earlier commands included",
+    "time_limit": "start no trial after this time, e.g. 10m",
+    "workers": "processes that train in parallel",
+    "space": "what is varied: 'study.space.optimizer.lr={low: 1e-4, high: 0.1}'",
+    "objectives": "what is optimized: '[val/accuracy, parameters]'; empty: monitor",
+    "sampler": "tpe, gp, cmaes, random, grid, qmc",
+    "pruner": "median, hyperband, patient, none",
+    "finalists": "number of best trials to train again on new seeds",
+    "finalist_seeds": "number of new seeds for each of them",
+    "name": "of the study; the same name resumes it",
+    "storage": "address of a database that several machines share",
+    "stale_after": "time without a heartbeat after which a trial is taken over",
+    "seed": "of the sampler",
+}
 
 
 def groups() -> dict[str, list[str]]:

@@ -5,10 +5,13 @@ import re
 import shlex
 from typing import Any
 
+from litlab.config import menu
 from litlab.utils.errors import ConfigError
 from litlab.utils.redact import redact
 
 USAGE = "overrides are key=value, +new_key=value, 'key=[1,2]'; see `litlab params --help`"
+
+LISTED = ("augment", "metrics", "experiment")  # groups of which several choices may be taken
 
 
 def explain(overrides: list[str]) -> ConfigError | None:
@@ -24,12 +27,27 @@ def explain(overrides: list[str]) -> ConfigError | None:
             return _unreadable(override, str(error))
         if sweep:
             key, value = _parts(override)
+            if key in menu.groups():
+                return _several_choices(key, value)
             what = "Ambiguous value: a list, or a text with commas"
             values = _if_it_is(key, f"[{_parts(redact(override))[1]}]")
             fixes = {"a list": values, "a text": quoted(override)}
             fix = "; ".join(f"{kind}: {typed}" for kind, typed in fixes.items() if typed)
             return ConfigError(what, override, fix)
     return None
+
+
+def _several_choices(group: str, value: str) -> ConfigError:
+    """Answer `model=mlp,cnn`: a command trains one of them."""
+    names = [name.strip() for name in value.split(",")]
+    if group in LISTED:
+        what = f"several choices of {group} are a list"
+        return ConfigError(what, f"{group}={value}", f"use '{group}=[{','.join(names)}]'")
+    what = f"{group} takes one choice, not {len(names)}"
+    if group not in ("model", "optimizer", "scheduler"):  # else a study cannot compare them
+        return ConfigError(what, f"{group}={value}", "run the command once for each")
+    fix = f"run the command once for each, or search: litlab tune study=quick 'study.space.{group}="
+    return ConfigError(what, f"{group}={value}", f"{fix}[{', '.join(names)}]'")
 
 
 def _unreadable(override: str, reason: str) -> ConfigError:

@@ -12,6 +12,7 @@ from litlab.config.hyperparameters import (
     Positive,
     Probability,
 )
+from litlab.utils.errors import nearest
 from litlab.utils.paths import DataName, Name
 
 Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
@@ -28,7 +29,7 @@ Strategy = Literal[
     "fsdp2",
 ]
 # Findings that end `prepare` with an error, under their names in `data.allow`.
-GuardCheck = Literal["exact_duplicates", "near_duplicates", "group_leak", "single_class"]
+AllowedFinding = Literal["exact_duplicates", "near_duplicates", "group_leak", "single_class"]
 MetricName = Annotated[
     str, Field(pattern=r"^\w+$", description="a name of letters, digits and '_'")
 ]
@@ -69,10 +70,13 @@ class DataConfig(_Strict):
     num_folds: Annotated[int, NOT_BOOL, Field(ge=2)] | None = None
     fold: Index | None = None  # the validation fold, counted from 0
     strict: bool = False  # refuse where a source would have to decide something by itself
-    allow: list[GuardCheck] = []  # findings of the leakage check to accept
+    duplicates: Literal["drop", "keep", "refuse"] = "drop"  # equal samples in two splits
+    allow: list[AllowedFinding] = []  # findings of the leakage check to accept
     # The split settings that the user has given: if the source brings its own splits, these cause a
     # warning, defaults do not. Not part of the configuration.
     _typed: frozenset[str] = PrivateAttr(default=frozenset())
+    # The overrides it was composed from, as they are typed in a shell, for messages.
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
 
 
 class LoaderConfig(_Strict):
@@ -181,10 +185,38 @@ class Config(_Strict):
         """Whether all settings are equal, whether composed or read from a file."""
         return isinstance(other, Config) and self.model_dump() == other.model_dump()
 
+    def __getitem__(self, path: str) -> Any:
+        """Return a setting by its dotted path, such as `config["optimizer.lr"]`.
+
+        Raises:
+            KeyError: There is no such setting.
+        """
+        node: Any = self
+        for part in str(path).split("."):
+            known = node if isinstance(node, dict) else getattr(type(node), "model_fields", {})
+            if part not in known:
+                raise KeyError(f"no setting '{path}': {nearest(part, known)}")
+            node = node[part] if isinstance(node, dict) else getattr(node, part)
+        return node
+
+    def __repr__(self) -> str:
+        """Return what is chosen; `config["optimizer"]` has all of a group."""
+        groups = ("model", "loss", "optimizer", "scheduler")
+        parts = [f"{g} {getattr(self, g)['_target_'].rpartition('.')[2]}" for g in groups]
+        parts += [f"lr {self.optimizer['lr']}"] if "lr" in self.optimizer else []
+        length = self.trainer.budget or f"{self.trainer.max_epochs} epochs"
+        return f"Config({', '.join((self.run_name, *parts, length))})"
+
+    __str__ = __repr__
+
     @property
     def run_name(self) -> str:
         """The given name, or `<data>-<model class>`."""
-        return self.name or f"{self.data.name}-{self.model['_target_'].rpartition('.')[2].lower()}"
+        kind = self.model["_target_"].rpartition(".")[2].lower()
+        chosen = [o[len("model=") :] for o in self._overrides or () if o.startswith("model=")]
+        if chosen and chosen[-1].replace("_", "") != kind and chosen[-1].isidentifier():
+            kind = chosen[-1]  # another choice of that network, such as text_cnn
+        return self.name or f"{self.data.name}-{kind}"
 
 
 # Arguments that litlab passes to its own tasks and to classes derived from them; any other
@@ -206,4 +238,4 @@ NUM_GIVEN: dict[str, int | tuple[str, ...]] = {
     "scheduler": 2,  # optimizer, horizon
 }
 # Passed by keyword to constructors that have it, unless the configuration sets it.
-GIVEN_BY_NAME = {"metrics": ("num_classes",)}
+GIVEN_BY_NAME = {"metrics": ("num_classes", "num_labels")}

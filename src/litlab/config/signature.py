@@ -10,6 +10,7 @@ import builtins
 import importlib.util
 import warnings
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,10 +50,23 @@ def schema(
         SyntaxError: The module's source is not Python.
         ConfigError: A parameter's type is not defined.
     """
-    module_name, _, name = target.rpartition(".")
-    source = _source(module_name)
+    source = _source(target.rpartition(".")[0])
     if source is None:
         return None
+    given = num_given if isinstance(num_given, int) else tuple(num_given)
+    changed = source.stat()
+    return _schema(target, source, (changed.st_mtime_ns, changed.st_size), given, tuple(by_name))
+
+
+@lru_cache(maxsize=512)  # a study, a session or a test composes the same parts again and again
+def _schema(
+    target: str,
+    source: Path,
+    _version: tuple[int, int],
+    num_given: int | tuple[str, ...],
+    by_name: tuple[str, ...],
+) -> type[BaseModel] | None:
+    name = target.rpartition(".")[2]
     module = ast.parse(source.read_bytes())
     constructor = _constructor(name, list(_top_level(module.body)))
     if constructor is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litlab.config import menu, quoting
+from litlab.config import auto_data, menu, quoting
 from litlab.utils.errors import ConfigError, closest, nearest
 from litlab.utils.redact import redact
 
@@ -106,8 +106,6 @@ _CHOICES = {
 }
 MOST_CHOICES = 6  # named in one line
 _TRUE = ("true", "yes", "on", "True")
-_SOURCES = {".npz": "npz", ".txt": "plain_text", ".jsonl": "text"}
-_TABLES = (".csv", ".tsv", ".parquet", ".gz", ".data")
 _PRECISIONS = {
     **dict.fromkeys(("16", "fp16", "half", "float16"), "16-mixed"),
     **dict.fromkeys(("bf16", "bfloat16"), "bf16-mixed"),
@@ -394,8 +392,7 @@ def _choice(group: str, name: str, known: Sequence[str]) -> Suggestion:
         return Suggestion(alias)
     path = Path(name)
     if group == "data" and (path.suffix or "/" in name):
-        source = "table" if path.suffix in _TABLES else _SOURCES.get(path.suffix, "image_folder")
-        more = ("data.source.target=COLUMN",) if source == "table" else ()
-        return Suggestion((f"data={source}", f"data.path={name}", *more))
+        more = ("data.target=COLUMN",) if path.suffix.lower() in auto_data.TABLES else ()
+        return Suggestion(("data=auto", f"data.path={name}", *more))
     close = closest(name, known)
     return Suggestion((f"{group}={close}",)) if close else Suggestion(advice=nearest(name, known))

@@ -1,13 +1,14 @@
 """Refuses a wrong configuration before anything heavy is imported or any data are read."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from litlab.config import constraints, instantiate, signature, suggestions
+from litlab.config import constraints, instantiate, quoting, signature, suggestions
 from litlab.config.schema import GIVEN_BY_NAME, NUM_GIVEN, Component, Config
 from litlab.utils.errors import ConfigError, LitlabError, nearest, refuse
 from litlab.utils.paths import make_importable
@@ -26,6 +27,7 @@ NAMES = {
     NoneType: "null",
 }
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+EXAMPLES = (1, 0, 0.1, 0.5, True)  # of numbers and switches
 LONGEST = 80  # characters of a value shown
 
 
@@ -58,7 +60,11 @@ def explain(
     value = content[path[-1]]
     allowed = words(field.annotation, field.metadata, field.description)
     what = f"{setting}={_shown(value)}, but must be {allowed}"
-    return ConfigError(what, origin, _fix(setting, value, _choices(field.annotation)))
+    fix = _fix(setting, value, field)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and NAMES[str] in allowed and fix == f"change {setting}":
+        fix = f"if it is a text, quote it: {quoting.quoted(f'{setting}={_shown(value)}')}"
+    return ConfigError(what, origin, fix)
 
 
 def unknown_settings(
@@ -137,12 +143,30 @@ def _choices(kind: Any) -> list[str]:
     return [choice for argument in get_args(kind) for choice in _choices(argument)]
 
 
-def _fix(setting: str, value: object, choices: list[str]) -> str:
+def _fix(setting: str, value: object, field: FieldInfo) -> str:
     meant = suggestions.translate(setting, value)
+    if meant is None and isinstance(value, str | int | float) and value != "":
+        meant = f"[{value}]" if _fits(field, [value]) else None  # a list of one
     if meant is not None:
         return str(suggestions.Suggestion((f"{setting}={meant}",)))
-    hint = nearest(value, choices) if isinstance(value, str) else ""
-    return hint if hint.startswith("did") else f"change {setting}"
+    hint = nearest(value, _choices(field.annotation)) if isinstance(value, str) else ""
+    if hint.startswith("did"):
+        return hint
+    near: list[object] = []
+    if isinstance(value, int | float) and abs(value) < sys.maxsize:
+        near = [round(value), abs(value)]
+    example = next((one for one in (*near, *EXAMPLES) if _fits(field, one)), None)
+    return f"change {setting}" if example is None else f"use e.g. {setting}={_shown(example)}"
+
+
+def _fits(field: FieldInfo, value: object) -> bool:
+    """Whether a field takes a value."""
+    try:
+        kind: Any = Annotated[field.annotation, "a field", *field.metadata]
+        TypeAdapter(kind).validate_python(value, strict=isinstance(value, int | float))
+    except (ValidationError, PydanticUserError):
+        return False
+    return True
 
 
 def _shown(value: object) -> str:

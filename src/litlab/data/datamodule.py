@@ -4,6 +4,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
+from litlab.config.compose import COMPOSED
 from litlab.config.schema import Config, LoaderConfig
 from litlab.data.augment.base import Augmentation, needs_partners
 from litlab.data.augmentations import build_augmentations
@@ -18,12 +19,12 @@ from litlab.data.loading import (
 )
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
-from litlab.utils.errors import ConfigError
+from litlab.utils.errors import ConfigError, require
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def no_step(batch_size: int, available: int) -> ConfigError:
+def no_full_batch(batch_size: int, available: int) -> ConfigError:
     """Return the error of an epoch without a full batch."""
     return ConfigError(
         f"loader.batch_size={batch_size} gives no full batch of {available} samples",
@@ -87,7 +88,7 @@ class ArrayDataModule(pl.LightningDataModule):
         """Return shuffled batches of the train split."""
         loader = self._loader("train", self.loader.batch_size, training=True)
         if not len(loader):
-            raise no_step(self.loader.batch_size, len(loader.split))
+            raise no_full_batch(self.loader.batch_size, len(loader.split))
         return loader
 
     def val_dataloader(self) -> BatchLoader:
@@ -110,6 +111,8 @@ class ArrayDataModule(pl.LightningDataModule):
 
     def _loader(self, split: str, batch_size: int, *, training: bool) -> BatchLoader:
         assert split in self.splits, f"'{split}' is not among the splits it may open: {self.splits}"
+        if split not in self.arrays:  # `setup` was not called, as Lightning does
+            self.open()
         rank, world = 0, 1
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
@@ -146,6 +149,9 @@ class DataModule(ArrayDataModule):
     normalization happen after the batch has been moved to its device, in Lightning's
     `on_after_batch_transfer`. There is no test split: `Run.evaluate` alone opens that.
 
+    A loader by itself gives stored values and row numbers, `(x, y, index)`; that hook makes floats
+    of them. `Trainer.predict` predicts the validation split, in order.
+
     Attributes:
         spec: What a model is told of the data, such as `spec.shape` and `spec.num_outputs`.
 
@@ -159,7 +165,9 @@ class DataModule(ArrayDataModule):
     """
 
     def __init__(self, config: Config, prepared: Path | None = None) -> None:
+        require(config, Config, "litlab.DataModule(config)", COMPOSED)
         self.config = config
+        prepared = None if prepared is None else Path(prepared)
         folder, spec = open_or_prepare(config.data, config.trust, prepared)
         repeat = config.trainer.overfit_batches > 0
         nodes = {} if repeat else config.augment
@@ -167,3 +175,22 @@ class DataModule(ArrayDataModule):
         super().__init__(
             folder, spec, config.loader, augmentations, seed=config.seed, repeat=repeat
         )
+
+    def __repr__(self) -> str:
+        return f"DataModule({self.spec!r})"
+
+    __str__ = __repr__  # Lightning's shows the loaders, of which there are none before a fit
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Return the whole validation split, in order; new data go to `Run.predict`."""
+        return self.val_dataloader()
+
+    def test_dataloader(self) -> BatchLoader:
+        """Refuse: the test split is for one measurement of a trained run.
+
+        Raises:
+            ConfigError: Always.
+        """
+        what = "the test split is opened by an evaluation of a recorded run alone"
+        fix = "use litlab.train(config, task=task).evaluate(), or trainer.validate(task, data)"
+        raise ConfigError(what, "trainer.test", fix)

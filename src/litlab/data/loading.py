@@ -113,7 +113,7 @@ class Split:
 
     Attributes:
         x: Inputs `(N, *shape)`; of texts the ids `(sum of lengths,)`, one text after the other.
-        y: Class numbers `(N,)` int64, or targets `(N, T)` float32.
+        y: Class numbers `(N,)` int64, labels `(N, K)` uint8, or targets `(N, T)` float32.
         source_index: Each sample's place in the source, `(N,)` int64.
         lengths: How many ids each text has, `(N,)` int32; None if all samples have one shape.
         pad_id: What fills a batch of texts of different lengths.
@@ -247,7 +247,7 @@ def open_split(folder: Path, spec: DataSpec, split: str) -> Split:
 
 
 def check_descriptions(folder: Path, spec: DataSpec) -> None:
-    """Compare the files beside the arrays, such as what the guard found, with their checksums.
+    """Compare the files beside the arrays, such as the leakage report, with their checksums.
 
     Raises:
         DataError: A file is missing or is not the one that `prepare` wrote.

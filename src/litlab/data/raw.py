@@ -92,13 +92,14 @@ class Raw:
 
     Attributes:
         kind: image, sequence, tabular or text.
-        task: classification, regression or language_model.
+        task: classification, multi_label, regression or language_model.
         parts: `{"all": (inputs, targets)}`, or `{"train": ..., "test": ...}` (and `"val"`) where
             the publisher split the data. Inputs are an array or read by row number (see `Inputs`);
             without an encoder: images `(N, C, H, W)`, uint8, or numbers of any range, which are
             stored as float32 (`Raw.dtype`); sequences float `(N, C, L)`, tables float `(N, F)`,
-            text integer ids `(N, L)`, padded at the end. Targets: class numbers `(N,)`, or floats
-            `(N, T)`.
+            text integer ids `(N, L)`, padded at the end. Targets: class numbers `(N,)`, 0 or 1 of
+            each label `(N, K)`, or floats `(N, T)`.
+        classes: Names of the classes, or of the K labels.
         licence: The data's licence, as its publisher states it.
         origin: Where it comes from: a citation or an address.
         encoder: Makes stored values of inputs that are none yet: a table's cells, texts.
@@ -108,6 +109,7 @@ class Raw:
         files: Files read, for noticing that they have changed since.
         notes: What the user should know of the reading: images converted, files left out.
         reading: What was read as what.
+        place: Names row number n of a part, for messages: its file and line.
     """
 
     kind: Kind
@@ -126,6 +128,7 @@ class Raw:
     files: Sequence[Any] = ()
     notes: Callable[[], list[str]] = list
     reading: Reading = Reading()
+    place: Callable[[str, int], str] | None = None
 
     @property
     def dtype(self) -> Literal["uint8", "float32", "int32"]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from litlab.utils.errors import DataError
+from litlab.utils.errors import DataError, require
 from litlab.utils.paths import Name
 
 SCHEMA = 2
@@ -19,7 +19,31 @@ _ENDING = re.compile(rb',\n  "sha256": "(?P<digest>[0-9a-f]{64})"\n}\n\Z')
 Array = npt.NDArray[Any]
 # "other": a LightningDataModule of the user's own, of which nothing is known.
 Kind = Literal["image", "sequence", "tabular", "text", "other"]
-TaskKind = Literal["classification", "regression", "language_model", "other"]
+TaskKind = Literal["classification", "multi_label", "regression", "language_model", "other"]
+
+
+class CellFormat(BaseModel):
+    """How a feature is read off a table's cells.
+
+    Attributes:
+        source: The column of the file; empty: the one of the feature's own name.
+        part: What of it: empty for the cell itself, `missing` for whether it holds nothing, or a
+            part of a date, such as `year`.
+        decimal: What separates a number's fraction.
+        unit: Empty: plain numbers. Else thousands may be separated, and `$#` or `# kg` stand around
+            the number; `#` alone: nothing does.
+        dates: Formats of dates, as `strptime` has them, `|` between them; `iso`: ISO 8601.
+        missing: Cells that hold nothing in this column alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = ""
+    part: str = ""
+    decimal: Literal[".", ","] = "."
+    unit: str = ""
+    dates: str = ""
+    missing: tuple[str, ...] = ()
 
 
 class Column(BaseModel):
@@ -38,6 +62,12 @@ class Column(BaseModel):
     fill: float | str | None = None
     quantiles: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
+    cells: CellFormat = CellFormat()
+
+    @property
+    def source(self) -> str:
+        """The column of the file that it is read from."""
+        return self.cells.source or self.name
 
 
 class DataSpec(BaseModel):
@@ -47,6 +77,9 @@ class DataSpec(BaseModel):
     the longest text that is kept. `mean` and `std` are of the train split alone, one number a
     channel (image, sequence) or a feature (tabular), in the units the model sees before
     normalization: images of bytes in [0, 1], all others in their own unit.
+
+    `classes` are the names of the classes, or of the labels of a `multi_label` task, in which a
+    sample has any number of them. `class_counts` are samples of train that have each one.
 
     `columns` describe a table whose columns were fitted: the numeric ones come first, then the
     categorical ones as codes, whose mean is 0 and std 1. `tokenizer` is the JSON of the library of
@@ -83,6 +116,14 @@ class DataSpec(BaseModel):
     checksums: dict[str, str] = {}
     split_hash: str = ""
     source_files: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        shape, sizes = "x".join(map(str, self.shape)), self.sizes.items()
+        parts = (f"{self.kind} {shape}", self.task, f"{self.num_outputs} outputs")
+        counts = " / ".join(f"{number:,} {split}" for split, number in sizes)
+        return f"DataSpec({', '.join((self.name, *parts, counts))})"
+
+    __str__ = __repr__
 
     @property
     def num_outputs(self) -> int:
@@ -160,3 +201,12 @@ class DataSpec(BaseModel):
 
 class _Versioned(BaseModel):
     schema_version: int
+
+
+def require_spec(spec: DataSpec) -> None:
+    """Refuse what is no description of data, such as a number of classes.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    require(spec, DataSpec, "litlab.models", "give data.spec of a litlab.DataModule")

@@ -202,7 +202,7 @@ PARENT = "LITLAB_PARENT"  # the process id of the one that started this one
 
 
 class RankDied(EnvironmentFault):
-    """One of a run's processes is gone, without a word; from its last save the run can go on."""
+    """One of a run's processes ended without a message; the run can be resumed."""
 
 
 class Watchdog(Callback):
@@ -213,11 +213,11 @@ class Watchdog(Callback):
     ended if it does not.
 
     Args:
-        last_words: Called with the reason where the process is ended from outside the training.
+        on_failure: Called with the reason where the process is ended from outside the training.
     """
 
-    def __init__(self, last_words: Callable[[LitlabError], object] = lambda _: None) -> None:
-        self._last_words = last_words
+    def __init__(self, on_failure: Callable[[LitlabError], object] = lambda _: None) -> None:
+        self._on_failure = on_failure
         self._rank, self._world = 0, 1
         self._line: HeartbeatServer | HeartbeatClient | None = None
         self._children: list[subprocess.Popen[bytes]] = []
@@ -385,7 +385,7 @@ class Watchdog(Callback):
                 print(self._failure, file=sys.stderr, flush=True)
             for child in self._children:
                 child.kill()
-            self._last_words(self._failure)
+            self._on_failure(self._failure)
         finally:
             os._exit(code)
 

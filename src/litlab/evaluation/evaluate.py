@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from litlab.data.spec import FILE_NAME, DataSpec
 from litlab.evaluation.inference import Outputs, load_task, run, views_of
 from litlab.evaluation.language_model import TokenOutputs, read
 from litlab.evaluation.results import FILES, UNKNOWN, Results, write_results
+from litlab.evaluation.several_labels import thresholds_of
 from litlab.runs.checkpoint.metadata import Loaded
 from litlab.runs.folder import BEST, LAST, RUN_FILE, RunRecord, RunReference, find
 from litlab.runs.lock import writing_to
@@ -23,20 +24,28 @@ from litlab.tasks.metrics import EpochMeter
 from litlab.tasks.task import Task
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault
 from litlab.utils.files import read_json
-from litlab.utils.output import command
+from litlab.utils.output import command, number
 from litlab.utils.paths import PIPELINE, prepared_folder, results_folder, short, store_root
 from litlab.utils.redact import redact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Results on the test split, and where they were written."""
+    """Results on the test split, and where they were written.
+
+    `thresholds` are those of several labels a sample, by label; empty for other tasks.
+    """
 
     metrics: dict[str, float]
     folder: Path
     found: RunReference
     record: RunRecord
     all_sent: bool
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(f"test/{k} {number(v)}" for k, v in self.metrics.items())
+        return f"Evaluation({metrics}, {short(self.folder)})"
 
 
 def evaluate(
@@ -95,7 +104,7 @@ def evaluate(
         ) from None
     prefix, files = (f"test_tta{tta}", []) if tta else ("test", files)
     sent = _send(found, loaded, record, {f"{prefix}/{k}": v for k, v in metrics.items()}, files)
-    return Evaluation(metrics, folder, found, record, sent)
+    return Evaluation(metrics, folder, found, record, sent, thresholds_of(task, spec))
 
 
 def _refuse_other_files(out: Path) -> None:
@@ -118,7 +127,7 @@ def _is_evaluation(folder: Path) -> bool:
 
 def measure(task: Task, outputs: Outputs, targets: torch.Tensor) -> dict[str, float]:
     """Return loss and metrics over all samples at once."""
-    meter = EpochMeter(task.parts.metrics)
+    meter = EpochMeter(task.test_metrics())
     task = task.cpu()
     loss = task.loss(outputs.raw, task.targets_for_loss(targets))
     meter.add(loss, *task.measured(outputs.raw, targets))

@@ -22,6 +22,7 @@ from litlab.tasks.build import build_model, build_task
 from litlab.tasks.own_module import is_own_module
 from litlab.tasks.task import Task
 from litlab.utils.errors import CheckpointError, ConfigError, LitlabError
+from litlab.utils.paths import short
 
 # Builds a checkpoint's network only if the file holds the weights for it.
 #
@@ -167,15 +168,10 @@ def rebuild(loaded: Loaded, path: Path) -> Task:
     """
     node = loaded.metadata.config.task
     if node["_target_"] == GIVEN:
-        what = f"its task, {node['name']}, was an object of Python"
-        fix = "make it again: a litlab task for litlab.Run.load(RUN, task=...); of another class, "
-        fix += "use load_from_checkpoint"
-        raise CheckpointError(what, str(path), fix)
+        raise _of_python(node["name"], loaded.metadata.config.model.get("name"), path)
     try:
         if is_own_module(loaded.metadata.config):
-            what = f"its task is {node['_target_']}, whose outputs litlab does not know"
-            fix = "use it in Python: load_from_checkpoint of that class"
-            raise CheckpointError(what, str(path), fix)
+            raise _of_python(node["_target_"], node["_target_"], path)
         require_held(loaded, path)
         task = build_task(loaded.metadata.config, loaded.metadata.spec, trial=False)
         load_weights(task, loaded.weights, path)
@@ -191,6 +187,18 @@ def rebuild(loaded: Loaded, path: Path) -> Task:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(f"its metadata do not match: {reason}", str(path), OTHER) from error
     return task
+
+
+def _of_python(task: str, model: str | None, path: Path) -> CheckpointError:
+    """Return why a checkpoint's task cannot be built: a LightningModule's own model is itself."""
+    name = task.rpartition(".")[2]
+    if model == task:
+        what = f"the run trained {name}, whose outputs litlab does not know"
+        fix = f"use {name}.load_from_checkpoint({short(path)!r}) in Python"
+    else:
+        what = f"the run trained an object made in Python, {name}, which a checkpoint does not hold"
+        fix = "make the same task again: litlab.Run.load(RUN, task=task)"
+    return CheckpointError(what, str(path), fix)
 
 
 @torch.no_grad()

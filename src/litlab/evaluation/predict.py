@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from litlab.config.compose import untrusted
 from litlab.data.inputs.read_input import read_values
 from litlab.data.loading import of_values
 from litlab.data.spec import DataSpec
 from litlab.evaluation.inference import load_task, run
+from litlab.evaluation.several_labels import joined, names_of
 from litlab.runs.folder import find
+from litlab.tasks.multi_label import MultiLabelTask
 from litlab.tasks.task import Task
 from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault
 from litlab.utils.output import command
@@ -43,6 +46,7 @@ def safe_cell(value: object) -> object:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
+LABELS = "labels"  # of several labels a sample: a list, in CSV joined
 FORMATS = (".csv", ".jsonl", ".parquet")
 
 
@@ -51,7 +55,8 @@ def predict(
 ) -> int:
     """Predict for every sample of `source`, write a row each to `out`, and return their number.
 
-    Classification: the class, and the probability of each class. Regression: the targets in their
+    Classification: the class, and the probability of each class. Several labels: those that hold
+    (in CSV with a `;` between them), and the probability of each. Regression: the targets in their
     own unit. A CSV file has a `'` in front of texts that a spreadsheet would run as a formula.
 
     Raises:
@@ -93,11 +98,16 @@ def predictions(
     spec = loaded.metadata.spec
     if spec.task == "language_model":
         what = "a language model generates text and gives no labels"
-        fix = f"use `{command('generate', short(checkpoint), '--prompt', 'TEXT', trust=trust)}`"
+        words = ("generate", short(checkpoint), "--prompt", "TEXT")
+        fix = f"use `{command(*words, trust=untrusted(trust))}`"
         raise CheckpointError(what, str(checkpoint), fix)
     names, stored = read_values(values, spec, resize=resize)
     size = loaded.metadata.config.loader.eval_batch_size
     outputs = run(task, spec, of_values(stored, spec.pad_id or 0), size)
+    if isinstance(task, MultiLabelTask):
+        found = names_of(spec, task.decide(outputs.predictions))
+        each = {f"p({c})": outputs.predictions[:, k] for k, c in enumerate(spec.classes)}
+        return pd.DataFrame({"input": names, LABELS: found, **each})
     return pd.DataFrame(_columns(names, outputs.predictions, spec))
 
 
@@ -125,6 +135,8 @@ def _write(table: "pd.DataFrame", out: Path) -> None:
         with cleaning_up(), hidden as folder:
             temporary = Path(folder) / out.name
             if suffix == ".csv":
+                for name in [c for c in table if isinstance(table[c].iloc[0], list)]:
+                    table[name] = joined(table[name].tolist())
                 for name in table.select_dtypes(exclude="number").columns:
                     table[name] = table[name].map(safe_cell)
                 table.columns = [safe_cell(name) for name in table.columns]

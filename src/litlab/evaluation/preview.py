@@ -1,4 +1,7 @@
-"""One training batch before and after augmentation, as a picture, and the data's statistics."""
+"""One training batch before and after augmentation, as a picture, and the data's statistics.
+
+The statistics are of a bounded sample: quick for data of any size.
+"""
 
 import math
 import warnings
@@ -19,12 +22,12 @@ from litlab.data.augmentations import build_augmentations
 from litlab.data.datamodule import ArrayDataModule
 from litlab.data.encode import decode
 from litlab.data.encode.decode import token_names
-from litlab.data.leakage.report import GuardReport
+from litlab.data.leakage import report
 from litlab.data.loading import Key, Preprocess, Split, padding_share
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.prepare.source_files import require_file
 from litlab.data.spec import Array, DataSpec
-from litlab.report.preview.batch import (
+from litlab.report.preview import (
     BatchStatistics,
     Histogram,
     Lengths,
@@ -32,15 +35,14 @@ from litlab.report.preview.batch import (
     Range,
     SplitStatistics,
     Statistics,
+    draw,
+    png,
+    shown,
 )
-from litlab.report.preview.figure import draw, png, shown
 from litlab.utils import seeding
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault, LitlabError
 from litlab.utils.files import write_json
 from litlab.utils.paths import project_root
-
-# Numbers about prepared data, from a bounded sample: quick for any size.
-
 
 SAMPLES = 1000
 VALUES = 2**21  # numbers looked at
@@ -48,6 +50,7 @@ TOKENS = 2**20
 BATCHES = 500  # whose padding is counted
 FREQUENT = 100  # tokens
 BINS = 30
+EPOCH = 0
 COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
@@ -67,6 +70,9 @@ def describe(split: Split, spec: DataSpec, batches: Iterable[torch.Tensor]) -> S
         y = split.y.numpy()
         targets = dict(zip(spec.targets, ranges(y), strict=True))
         histogram = _histogram(y[:, 0])
+    elif spec.task == "multi_label":
+        counts = split.y.sum(0, dtype=torch.int64).tolist()
+        classes = dict(zip(spec.classes, counts, strict=True))
     else:
         counts = torch.bincount(split.y, minlength=len(spec.classes)).tolist()
         classes = dict(zip(spec.classes, counts, strict=True))
@@ -141,9 +147,6 @@ def _histogram(values: Array) -> Histogram:
     return Histogram(edges.tolist(), counts.tolist())
 
 
-EPOCH = 0
-
-
 def preview(config: Config, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """Draw what a run of this configuration would train on; return the picture's path too.
 
@@ -192,7 +195,7 @@ def preview_of_run(data: ArrayDataModule, folder: Path) -> list[Path]:
 def write_preview(data: ArrayDataModule, picture: Path) -> Statistics:
     """Write the picture, and its statistics beside it as JSON; train and val are open.
 
-    No generator of random numbers is moved, nor the augmentations: a run goes on as without it.
+    No generator of random numbers is moved, nor the augmentations: a run continues as without it.
     """
     with seeding.kept():
         samples, batch = _look(data)
@@ -209,7 +212,7 @@ def write_preview(data: ArrayDataModule, picture: Path) -> Statistics:
         sizes=spec.sizes,
         splits={n: describe(loader.split, spec, loader.sampler) for n, loader in loaders.items()},
         batch=batch,
-        guard=_guard(data.folder),
+        leakage=_leakage(data.folder),
     )
     picture.parent.mkdir(parents=True, exist_ok=True)
     write_json(picture.with_suffix(".json"), asdict(statistics))
@@ -258,24 +261,18 @@ def _in_words(
     new: torch.Tensor,
     augmented: bool,
 ) -> PreviewSamples:
-    if spec.kind in ("image", "sequence"):
-        arrays = [x.numpy() for x in ((before, after) if augmented else (before,))]
-        if spec.kind == "image":
-            arrays = [decode.pixels(spec, array) for array in arrays]
-        return PreviewSamples(
-            arrays[0],
-            arrays[1] if augmented else None,
-            decode.labels(spec, y),
-            decode.labels(spec, new),
-        )
-    words = decode.cells if spec.kind == "tabular" else decode.tokens
-    lists = words(spec, before), words(spec, after) if augmented else None
-    if spec.kind == "tabular":
-        return PreviewSamples(*lists, decode.labels(spec, y), decode.labels(spec, new))
-    joint = decode.joint(spec)
+    def content(x: torch.Tensor) -> Any:
+        if spec.kind == "text":
+            return decode.tokens(spec, x)
+        if spec.kind == "tabular":
+            return decode.cells(spec, x)
+        return decode.pixels(spec, x.numpy()) if spec.kind == "image" else x.numpy()
+
+    arrays = content(before), content(after) if augmented else None
+    joint = decode.joint(spec) if spec.kind == "text" else ""
     if spec.task == "language_model":
-        return PreviewSamples(*lists, targets=decode.tokens(spec, new), joint=joint)
-    return PreviewSamples(*lists, decode.labels(spec, y), decode.labels(spec, new), joint=joint)
+        return PreviewSamples(*arrays, targets=decode.tokens(spec, new), joint=joint)
+    return PreviewSamples(*arrays, decode.labels(spec, y), decode.labels(spec, new), joint=joint)
 
 
 def _differ(x: torch.Tensor, new_x: torch.Tensor, y: torch.Tensor, new_y: torch.Tensor) -> bool:
@@ -289,10 +286,12 @@ def _range(x: torch.Tensor) -> Range:
     return Range(float(x.min()), float(x.mean()), float(x.max()))
 
 
-def _guard(folder: Path) -> tuple[str, ...]:
-    """What the leakage check said when the data were prepared; nothing if it was not asked then."""
+def _leakage(folder: Path) -> tuple[str, ...]:
+    """What the leakage check said when the data were prepared; nothing if there is no report."""
+    names = (report.FILE_NAME, *report.OLD_NAMES)
+    file = next((folder / name for name in names if (folder / name).exists()), folder / names[0])
     try:
-        text = require_file(folder / "guard.json").read_text(encoding="utf-8")
-        return tuple(GuardReport.model_validate_json(text).lines())
+        text = require_file(file).read_text(encoding="utf-8")
+        return tuple(report.LeakageReport.model_validate_json(text).lines())
     except (DataError, OSError, ValidationError):
         return ()

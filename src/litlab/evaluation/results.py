@@ -9,22 +9,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from litlab.config import compose as configuration
 from litlab.data.encode import decode
 from litlab.data.loading import Split
 from litlab.data.spec import SPLITS, Array, DataSpec
-from litlab.evaluation import language_model
+from litlab.evaluation import language_model, several_labels
 from litlab.evaluation.inference import Outputs
 from litlab.evaluation.language_model import Sampling, TokenOutputs, context, write
 from litlab.evaluation.predict import safe_cell
 from litlab.report import figures
 from litlab.report.intervals import bootstrap_interval, wilson
 from litlab.report.page import Mistake, ReportRecord, WorstSamples, render
+from litlab.report.tables import LabelRow
 from litlab.runs.checkpoint.metadata import Loaded
 from litlab.runs.folder import RunRecord, RunReference
 from litlab.runs.tracking.history import read_rows, write_rows
+from litlab.tasks.multi_label import MultiLabelTask
 from litlab.tasks.task import Task
 from litlab.utils.files import write_json
 from litlab.utils.output import command, number
@@ -41,10 +44,14 @@ STEPS = 120  # of a sequence
 SURE = "The misclassified test samples of highest confidence."
 
 
-def surest(outputs: Outputs, split: Split, spec: DataSpec) -> list[Mistake]:
+def surest(
+    outputs: Outputs, split: Split, spec: DataSpec, task: Task | None = None
+) -> list[Mistake]:
     """Return wrongly classified images, those that the network was surest of first."""
     if spec.kind != "image" or not spec.classes:
         return []
+    if isinstance(task, MultiLabelTask):
+        return _wrong_labels(outputs, split, spec, task)
     confidence, label, order = _wrong(outputs, split.y)
     return [
         Mistake(
@@ -61,17 +68,41 @@ def _as_bytes(image: Array, spec: DataSpec) -> Array:
     return image if image.dtype == np.uint8 else (decode.pixels(spec, image) * 255).astype(np.uint8)
 
 
-def worst(outputs: Outputs | TokenOutputs, split: Split, spec: DataSpec) -> WorstSamples | None:
+def _wrong_labels(
+    outputs: Outputs, split: Split, spec: DataSpec, task: MultiLabelTask
+) -> list[Mistake]:
+    actual, predicted = several_labels.decisions(task, outputs, split, spec)
+    return [
+        Mistake(
+            sample=_as_bytes(split.x[i].numpy(), spec),
+            actual=_cut("; ".join(actual[i]) or decode.NO_LABEL),
+            predicted=_cut("; ".join(predicted[i]) or decode.NO_LABEL),
+            confidence=float(outputs.predictions[i, k]),
+            about=spec.classes[k],
+        )
+        for i, k in several_labels.largest_errors(task, outputs, split, MOST)
+    ]
+
+
+def worst(
+    outputs: Outputs | TokenOutputs, split: Split, spec: DataSpec, task: Task | None = None
+) -> WorstSamples | None:
     """Return the worst predictions as a table; None where there are none, or a gallery is better.
 
-    Of a classification, mistakes by the confidence in them; of a regression, the largest errors, of
-    several targets each in deviations of its own; of a language model, tokens.
+    Of a classification, mistakes by the confidence in them; of several labels, the probabilities
+    furthest from the truth; of a regression, the largest errors, of several targets each in
+    deviations of its own; of a language model, tokens.
     """
     if isinstance(outputs, TokenOutputs):
         return _tokens(outputs, spec)
     if spec.classes and spec.kind == "image":
         return None
-    found = _classified(outputs, split, spec) if spec.classes else _regressed(outputs, split, spec)
+    if isinstance(task, MultiLabelTask):
+        found = _labelled(outputs, split, spec, task)
+    elif spec.classes:
+        found = _classified(outputs, split, spec)
+    else:
+        found = _regressed(outputs, split, spec)
     samples, title, note, columns, cells = found
     if not samples:
         return None
@@ -96,6 +127,19 @@ def _classified(outputs: Outputs, split: Split, spec: DataSpec) -> Found:
     ]
     columns = ["Actual", "Predicted", "Confidence"]
     return order, "Most confident mistakes", SURE, columns, cells
+
+
+def _labelled(outputs: Outputs, split: Split, spec: DataSpec, task: MultiLabelTask) -> Found:
+    actual, predicted = several_labels.decisions(task, outputs, split, spec)
+    pairs = several_labels.largest_errors(task, outputs, split, MOST)
+    cells = [
+        [_cut("; ".join(names)) or decode.NO_LABEL for names in (actual[i], predicted[i])]
+        + [f"{spec.classes[k]} {100 * outputs.predictions[i, k]:.1f} %"]
+        for i, k in pairs
+    ]
+    columns = ["Actual", "Predicted", "Most wrong"]
+    note = "Test samples with a wrong label, and the wrong label whose probability is furthest off."
+    return [i for i, _ in pairs], "Largest errors", note, columns, cells
 
 
 def _regressed(outputs: Outputs, split: Split, spec: DataSpec) -> Found:
@@ -204,6 +248,14 @@ def write_results(results: Results) -> list[Path]:
     more: dict[str, Any] = {"test_interval_95": {k: list(v) for k, v in intervals.items()}}
     if by_target:
         more["test_by_target"] = by_target
+    if isinstance(results.task, MultiLabelTask):
+        more["thresholds"] = several_labels.thresholds_of(
+            results.task, results.loaded.metadata.spec
+        )
+        more["test_by_label"] = {
+            row.name: {k: v for k, v in row._asdict().items() if k not in ("name", "threshold")}
+            for row in _label_rows(results)
+        }
     metrics = folder / "metrics.json"
     metrics.unlink(missing_ok=True)  # written last: with it an evaluation is whole
     checkpoint = str(relative(results.found.checkpoint))
@@ -212,10 +264,18 @@ def write_results(results: Results) -> list[Path]:
     predictions = folder / "predictions.csv"
     write_rows(predictions, [_safe_row(row) for row in _prediction_rows(results)])
     page = folder / "report.html"
-    page.write_text(render(_page(results, by_split, intervals, by_target)), encoding="utf-8")
     drawn = _figures(results)
+    record = _page(results, by_split, intervals, by_target, drawn)
+    page.write_text(render(record), encoding="utf-8")
     write_json(metrics, {**by_split, **more})
-    return [page, metrics, predictions, *drawn]
+    return [page, metrics, predictions, *drawn.values()]
+
+
+def _label_rows(results: Results) -> list[LabelRow]:
+    if not isinstance(results.task, MultiLabelTask) or not isinstance(results.outputs, Outputs):
+        return []
+    spec = results.loaded.metadata.spec
+    return several_labels.label_rows(results.task, results.outputs, results.split, spec)
 
 
 def _by_split(results: Results) -> dict[str, dict[str, float]]:
@@ -244,7 +304,7 @@ def _by_target(results: Results) -> dict[str, dict[str, float]]:
 
 def _intervals(results: Results) -> dict[str, tuple[float, float]]:
     """95 % intervals of the test metrics: what another draw of test samples might have given."""
-    metrics = results.task.parts.metrics
+    metrics = results.task.test_metrics()
     if isinstance(results.outputs, language_model.TokenOutputs):
         return language_model.intervals(results.outputs, metrics, results.metrics, ROUNDS)
     raw, targets = results.task.measured(results.outputs.raw, results.split.y)
@@ -271,12 +331,15 @@ def _measure(metric: Any, actual: NDArray[Any], predicted: NDArray[Any]) -> floa
 
 
 def _labels(results: Results) -> tuple[Any, Any, NDArray[Any] | None]:
-    """Truth, prediction and confidence in the user's terms; of a text its first tokens."""
+    """Truth, prediction and confidence in the user's terms.
+
+    Of several labels, 0 or 1 and probabilities `(N, K)`; of a text its first tokens.
+    """
     if isinstance(results.outputs, language_model.TokenOutputs):
         return language_model.labels(results.outputs, results.loaded.metadata.spec)
     predictions, y = results.outputs.predictions, results.split.y
     classes = results.loaded.metadata.spec.classes
-    if not classes:
+    if not classes or isinstance(results.task, MultiLabelTask):
         return y.numpy(), predictions.numpy(), None
     confidence, label = predictions.max(1)
     names = [classes[i] for i in y.tolist()], [classes[i] for i in label.tolist()]
@@ -288,6 +351,9 @@ def _prediction_rows(results: Results) -> list[dict[str, Any]]:
 
     Of a language model, one row a token, `index` being its place in the test split.
     """
+    if isinstance(results.task, MultiLabelTask) and isinstance(results.outputs, Outputs):
+        spec = results.loaded.metadata.spec
+        return several_labels.prediction_rows(results.task, results.outputs, results.split, spec)
     actual, predicted, confidence = _labels(results)
     index = results.split.source_index.tolist()
     if isinstance(results.outputs, language_model.TokenOutputs):
@@ -309,25 +375,30 @@ def _safe_row(row: dict[str, Any]) -> dict[str, Any]:
     return {key: safe_cell(value) for key, value in row.items()}
 
 
-def _figures(results: Results) -> list[Path]:
+def _figures(results: Results) -> dict[str, Path]:
+    """Draw every figure into a file; return the files by what they show."""
     folder, history = results.folder / "figures", results.history
     folder.mkdir(exist_ok=True)
     actual, predicted, _ = _labels(results)
     spec = results.loaded.metadata.spec
-    drawn = {}
+    drawn: dict[str, Figure] = {}
     if history:
         drawn["learning_curves"] = figures.learning_curves(history, results.record.best_epoch)
-    if spec.classes:
+    if isinstance(results.task, MultiLabelTask):
+        rows = _label_rows(results)
+        drawn["precision_recall"] = figures.precision_recall(actual, predicted, rows)
+        drawn["average_precision"] = figures.label_bars(rows, len(actual))
+    elif spec.classes:
         drawn["confusion_matrix"] = figures.confusion_matrix(actual, predicted, spec.classes)
     else:
         for i, target in enumerate(spec.targets):
-            drawn[file_name(f"predicted_{target}", drawn)] = figures.predicted_against_true(
+            drawn[f"predicted_{target}"] = figures.predicted_against_true(
                 actual[:, i], predicted[:, i], target
             )
-    paths = []
+    paths: dict[str, Path] = {}
     for name, figure in drawn.items():
-        paths.append(folder / f"{name}.png")
-        figures.save_png(figure, paths[-1])
+        paths[name] = folder / f"{file_name(name, [path.stem for path in paths.values()])}.png"
+        figures.save_png(figure, paths[name])
     return paths
 
 
@@ -336,6 +407,7 @@ def _page(
     by_split: dict[str, dict[str, float]],
     intervals: dict[str, tuple[float, float]],
     by_target: dict[str, dict[str, float]],
+    drawn: dict[str, Path],
 ) -> ReportRecord:
     record, config, spec = (
         results.record,
@@ -363,10 +435,12 @@ def _page(
         repeat=_repeat(record, results.folder),
         mistakes=[]
         if isinstance(outputs, language_model.TokenOutputs)
-        else surest(outputs, split, spec),
-        worst=worst(outputs, split, spec),
+        else surest(outputs, split, spec, results.task),
+        worst=worst(outputs, split, spec, results.task),
+        labels=_label_rows(results),
         by_target=by_target,
         written=_written(results) if language else "",
+        drawn={name: path.read_bytes() for name, path in drawn.items()},
     )
 
 

@@ -1,17 +1,22 @@
 """The public `Run`: a run's record, metrics, evaluation and predictions."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.compose import trusted_packages
+from litlab.config.compose import read, trusted_packages
+from litlab.config.constraints import GIVEN
+from litlab.config.instantiate import locate
 from litlab.runs.folder import BEST, RUN_FILE, RunRecord, find
 from litlab.runs.tracking.address import tracking_uri
 from litlab.runs.tracking.history import read_rows
+from litlab.tasks.own_module import is_array_source, is_known_task
 from litlab.tasks.task import Task
-from litlab.utils.errors import CheckpointError, ConfigError
+from litlab.utils.errors import CheckpointError, ConfigError, LitlabError, nearest, require
 from litlab.utils.output import number
 from litlab.utils.paths import short, store_root
 
@@ -19,6 +24,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from litlab.evaluation.evaluate import Evaluation
+
+
+LOADED = 'give a folder, a name, the id of a run, or "last"'
+QUERY = 'write e.g. "metrics.`best/val/accuracy` > 0.9"; see docs/python.md'
+
+
+def require_trust(trust: object) -> None:
+    """Refuse `trust="my_package"`, which would be one package for each letter.
+
+    Raises:
+        ConfigError: It is no list.
+    """
+    require(trust, (list, tuple), "trust", 'give a list: trust=["my_package"]')
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,7 +51,6 @@ class Run:
         trust: The user's own packages that the checkpoint names.
         task: The litlab task that was given to `litlab.train`, where one was. `evaluate` and
             `predict` put the best epoch's weights into it.
-        can_evaluate: Whether the task and the data are litlab's, as `evaluate` needs.
     """
 
     folder: Path
@@ -42,7 +59,6 @@ class Run:
     all_sent: bool = True
     trust: tuple[str, ...] = ()
     task: Task | None = None
-    can_evaluate: bool = True
 
     @classmethod
     def load(
@@ -63,6 +79,8 @@ class Run:
         Raises:
             CheckpointError: There is no such run, there are several, or it has no checkpoint.
         """
+        require(reference, (str, Path), "litlab.Run.load(reference)", LOADED)
+        require_trust(trust)
         found = find(str(reference))
         record = found.record
         if record is None:
@@ -70,6 +88,23 @@ class Run:
             raise CheckpointError(what, str(found.checkpoint), fix)
         packages = tuple(trusted_packages(trust))
         return cls(found.folder, found.checkpoint, record, trust=packages, task=task)
+
+    @cached_property
+    def can_evaluate(self) -> bool:
+        """Whether task, model and data are litlab's or derived from them, as `evaluate` needs.
+
+        False if a class of the user's own cannot be imported, or is in a package not trusted.
+        """
+        try:
+            content = read(self.folder / "config.yaml")
+            task, model = content["task"]["_target_"], content["model"]["_target_"]
+            data = content["data"]["source"]["_target_"]
+            if is_array_source(data, self.trust) and task == GIVEN:
+                return self.task is not None
+            locate(model, "model", self.trust)
+            return is_array_source(data, self.trust) and is_known_task(task, self.trust)
+        except (LitlabError, KeyError, TypeError):
+            return False
 
     @property
     def id(self) -> str:
@@ -116,6 +151,8 @@ class Run:
         """
         from litlab.evaluation.evaluate import evaluate
 
+        require(tta, int, "run.evaluate(tta)", "give a number of views: tta=8")
+        out = None if out is None else Path(out)
         return evaluate(str(self.checkpoint), out, self.trust, tta, self.task)
 
     def predict(self, values: Any, *, resize: bool = False) -> "pd.DataFrame":
@@ -129,7 +166,8 @@ class Run:
 
         Returns:
             For classes, the columns "input", "prediction", "confidence" (from 0 to 1) and a
-            probability "p(CLASS)" for each class; else "input" and each target in its own unit.
+            probability "p(CLASS)" for each class; for several labels, "input", the list "labels"
+            and each one's probability "p(LABEL)"; else "input" and each target in its own unit.
 
         Raises:
             CheckpointError: The checkpoint cannot be used, or is of a language model.
@@ -153,6 +191,8 @@ class Run:
         """
         from litlab.evaluation.language_model import generate
 
+        require(prompt, str, "run.generate(prompt)", 'give a text: "It was"')
+        require(max_tokens, int, "run.generate(max_tokens)", "give a number: max_tokens=100")
         return generate(
             str(self.checkpoint),
             prompt,
@@ -174,7 +214,14 @@ class Run:
         return f"Run({', '.join(parts)})"
 
 
-def runs(query: str = "", *, uri: str | None = None, trust: Sequence[str] = ()) -> Iterator[Run]:
+class Runs(list[Run]):
+    """What `litlab.runs` has found: a list that prints one run per line."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "no runs"
+
+
+def runs(query: str = "", *, uri: str | None = None, trust: Sequence[str] = ()) -> Runs:
     """Search the project's runs in MLflow, the newest first.
 
     Args:
@@ -187,47 +234,100 @@ def runs(query: str = "", *, uri: str | None = None, trust: Sequence[str] = ()) 
         trust: Packages of your own that checkpoints may name, besides those that the project's
             configuration trusts.
 
-    Yields:
-        Runs whose folders are on this machine, trials of studies among them.
+    Returns:
+        A list of the runs whose folders are on this machine, trials of studies among them.
 
     Raises:
         ConfigError: MLflow does not understand the query.
         EnvironmentFault: The store cannot be reached.
     """
-    from mlflow.exceptions import MlflowException
+    from litlab.runs.tracking.mlflow_logger import MLflowLogger
 
-    from litlab.runs.tracking.mlflow_logger import MLflowLogger, first_line
-
+    require(query, str, "litlab.runs(query)", QUERY)
+    require_trust(trust)
     root, gone = store_root(), 0
     address = tracking_uri(uri, root)
     own = root / "mlflow.db"
     if address == f"sqlite:///{own}" and not own.is_file():
-        return  # nothing was recorded yet, and a query would create the file
+        return Runs()  # nothing was recorded yet, and a query would create the file
     client = MLflowLogger(address, "", root / "mlartifacts").client
     packages = tuple(trusted_packages(trust))
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    page: str | None = None
-    while True:
-        try:
-            found = client.search_runs(
-                experiments, query, order_by=["attributes.start_time DESC"], page_token=page
-            )
-        except MlflowException as error:
-            fix = 'write e.g. "metrics.`best/val/accuracy` > 0.9"; see docs/python.md'
-            raise ConfigError(first_line(error), f"litlab.runs({query!r})", fix) from None
-        for one in found:
-            tag = one.data.tags.get("run.folder")
-            run = _run_in(Path(tag), one.info.run_id, packages) if tag else None
-            if run is not None:
-                yield run
-            elif tag:
-                gone += 1
-        page = found.token
-        if not page:
-            break
+    here, matching = Runs(), 0
+    for one in _search(client, experiments, query):
+        matching += 1
+        tag = one.data.tags.get("run.folder")
+        run = _run_in(Path(tag), one.info.run_id, packages) if tag else None
+        if run is not None:
+            here.append(run)
+        elif tag:
+            gone += 1
+    if not matching:
+        for unknown in _unknown_names(client, experiments, query):
+            warnings.warn(unknown, stacklevel=2)
     if gone:
         what = f"{gone} more runs match, but their folders are not here, or hold a later run"
         warnings.warn(what, stacklevel=2)
+    return here
+
+
+# A name in a query, with what it is of, before a comparison.
+NAMED = re.compile(
+    r"(?:\b(metrics?|params?|parameters?)\.)?(?:`([^`]+)`|\"([^\"]+)\"|([\w./-]+))"
+    r"\s*(?:[<>=!]+|\b(?:not\s+)?(?:i?like|in)\b)",
+    re.IGNORECASE,
+)
+
+
+def _search(client: Any, experiments: list[str], query: str) -> Iterator[Any]:
+    """Yield MLflow's runs, the newest first.
+
+    Raises:
+        ConfigError: MLflow does not understand the query.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from litlab.runs.tracking.mlflow_logger import first_line
+
+    page: str | None = None
+    order = ["attributes.start_time DESC"]
+    while True:
+        try:
+            found = client.search_runs(experiments, query, order_by=order, page_token=page)
+        except MlflowException as error:
+            what, where = first_line(error), f"litlab.runs({query!r})"
+            bare = re.search(r"Invalid attribute key '([^']+)'", what)
+            if bare is None:
+                raise ConfigError(what, where, QUERY) from None
+            metrics = _names(client, experiments)["metric"]
+            ending = [name for name in metrics if name.endswith(f"/{bare.group(1)}")]
+            meant = next((n for n in ending if n.startswith("best/val/")), "".join(ending[:1]))
+            fix = f"write metrics.`{meant}`" if meant else QUERY
+            what = f"'{bare.group(1)}' is not an attribute of a run"
+            raise ConfigError(what, where, fix) from None
+        yield from found
+        page = found.token
+        if not page:
+            return
+
+
+def _names(client: Any, experiments: list[str]) -> dict[str, list[str]]:
+    """Return the metrics and parameters that the newest runs have."""
+    found = client.search_runs(experiments, max_results=100)
+    return {
+        "metric": sorted({name for one in found for name in one.data.metrics}),
+        "param": sorted({name for one in found for name in one.data.params}),
+    }
+
+
+def _unknown_names(client: Any, experiments: list[str], query: str) -> Iterator[str]:
+    """Say which names of a query without a result no run has."""
+    named = [(kind.lower(), a or b or c) for kind, a, b, c in NAMED.findall(query) if kind]
+    known = _names(client, experiments) if named else {}
+    for prefix, name in named:
+        kind = "metric" if prefix.startswith("m") else "param"
+        if known[kind] and name not in known[kind]:
+            yield f"no run has the {kind} '{name}': {nearest(name, known[kind])}"
 
 
 def _run_in(folder: Path, run_id: str, trust: tuple[str, ...]) -> Run | None:

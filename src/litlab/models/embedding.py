@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from litlab.data.spec import DataSpec
+from litlab.data.spec import DataSpec, require_spec
 from litlab.models.layers import CONVOLUTIONS, masked_mean
 
 # Most words of a labelled data set occur a few times only, and what their vectors start with stays
@@ -64,6 +64,7 @@ def require_labels(spec: DataSpec) -> None:
     Raises:
         ValueError: The data are for a language model.
     """
+    require_spec(spec)
     if spec.task == "language_model":
         raise ValueError(
             f"it predicts one label per text, but '{spec.name}' needs the next token at every "

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from litlab.config.hyperparameters import Activation, Count, Depth, Initialization, Probability
-from litlab.data.spec import DataSpec
+from litlab.data.spec import DataSpec, require_spec
 from litlab.models.attention import EncoderLayer, Positions
 from litlab.models.embedding import CellEmbedding, FeatureEmbedding, PatchEmbedding, TokenEmbedding
 from litlab.models.layers import initialize, masked_mean
@@ -69,6 +69,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         learned = positions == "learned"
+        require_spec(spec)
         self.causal = spec.task == "language_model"
         if self.causal and pool == "class_token":
             raise ValueError(

@@ -14,9 +14,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import confusion_matrix as count_pairs
+from sklearn.metrics import precision_recall_curve
 
 from litlab.report.intervals import calibration_bins, calibration_error
+from litlab.report.tables import LabelRow
 
+DPI = 130
 LONGEST_SIDE = 160  # pixels; the gallery shows samples at about 100
 
 
@@ -35,11 +38,14 @@ def sample_uri(sample: NDArray[np.uint8]) -> str:
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_uri(buffer.getvalue())
 
 
 # Three of the eight colours that Okabe and Ito (2008) chose to differ for colour-blind eyes.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#5c6370"
+# Those colours that can be told from each other on white as thin lines.
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8a6d3b")
+MAX_CURVES = len(COLOURS)
 MAX_TICKS = 40
 
 History = Sequence[dict[str, float | None]]
@@ -171,13 +177,14 @@ def empty(message: str) -> Figure:
     return figure
 
 
-def png(figure: Figure, dpi: int) -> bytes:
-    """Return a figure as PNG."""
+def png(figure: Figure, dpi: int | None = None, *, crop: bool = False) -> bytes:
+    """Return a figure as PNG; `crop` cuts off its empty margins."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A class name in a script the font lacks is drawn as boxes; the tables spell it out.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        more: dict[str, Any] = {"bbox_inches": "tight"} if crop else {}
+        figure.savefig(buffer, format="png", dpi=dpi or DPI, metadata={"Software": None}, **more)
     return buffer.getvalue()
 
 
@@ -223,7 +230,6 @@ def draw(lrs: Values, losses: Values, smoothed: Values, suggestion: float | None
     return figure
 
 
-DPI = 130
 MAX_NUMBERED_CLASSES = 20
 
 
@@ -298,6 +304,62 @@ def confusion_matrix(
     return figure
 
 
+def precision_recall(
+    actual: NDArray[Any], predicted: NDArray[Any], labels: Sequence[LabelRow]
+) -> Figure:
+    """Draw precision by recall of the most frequent labels, with a dot at each one's threshold.
+
+    Args:
+        actual: 0 or 1, `(N, K)`.
+        predicted: Probabilities `(N, K)`.
+        labels: K of them.
+    """
+    order = sorted(range(len(labels)), key=lambda k: -labels[k].support)[:MAX_CURVES]
+    drawn = [k for k in sorted(order) if labels[k].support]
+    if not drawn:
+        return empty("no test sample has a label")
+    figure = Figure(figsize=(5.2, 5.2), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    for k, colour in zip(drawn, COLOURS, strict=False):
+        row = labels[k]
+        precision, recall, _ = precision_recall_curve(actual[:, k], predicted[:, k])
+        name = f"{_short(row.name)}  {row.average_precision:.3f}"
+        axes.step(recall, precision, where="post", color=colour, linewidth=1.6, label=name)
+        if math.isfinite(row.precision):
+            axes.plot([row.recall], [row.precision], "o", color=colour, markersize=6)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    legend = axes.legend(
+        loc="lower left", fontsize=9, title="average precision", title_fontsize=9, framealpha=0.85
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    tidy(axes)
+    return figure
+
+
+def label_bars(labels: Sequence[LabelRow], n: int) -> Figure:
+    """Draw the average precision of each label against its share of the n samples, best first."""
+    known = sorted((r for r in labels if r.support), key=lambda r: -r.average_precision)
+    if not known:
+        return empty("no test sample has a label")
+    rows, left_out = known[:MAX_TICKS], max(0, len(known) - MAX_TICKS)
+    height = max(2.0, 0.9 + 0.3 * len(rows))
+    figure = Figure(figsize=(5.2, height), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    places = np.arange(len(rows))
+    axes.barh(places, [row.average_precision for row in rows], color=BLUE, height=0.7)
+    shares = [row.support / n for row in rows]
+    axes.plot(shares, places, "|", color=ORANGE, markersize=13, markeredgewidth=2.2)
+    axes.set_yticks(places, [_short(row.name) for row in rows], fontsize=9, parse_math=False)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.02), xlabel="average precision  (orange: of guessing)")
+    if left_out:
+        axes.set_title(f"{left_out} labels below these are left out", loc="right", fontsize=9)
+    tidy(axes)
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
 def predicted_against_true(
     actual: NDArray[Any], predicted: NDArray[Any], target: str, columns: int = 2
 ) -> Figure:
@@ -358,16 +420,12 @@ def reliability(correct: NDArray[Any], confidence: NDArray[Any], bins: int = 10)
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure as PNG; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_png(figure))
+    path.write_bytes(png(figure))
 
 
-def to_data_uri(figure: Figure) -> str:
-    """Return a figure as a `data:` URI that a page holds within itself."""
-    return "data:image/png;base64," + base64.b64encode(_png(figure)).decode("ascii")
-
-
-def _png(figure: Figure) -> bytes:
-    return png(figure, DPI)
+def data_uri(drawn: bytes) -> str:
+    """Return a PNG as a `data:` URI that a page holds within itself."""
+    return "data:image/png;base64," + base64.b64encode(drawn).decode("ascii")
 
 
 def _share_bar(figure: Figure, axes: Axes, image: AxesImage) -> None:

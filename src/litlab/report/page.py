@@ -1,9 +1,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -19,13 +20,15 @@ MAX_TARGETS = 6  # figures of about 60 kB each; the page is to stay under 600 kB
 class Mistake:
     """One test sample that the model got wrong, and how sure it was.
 
-    `sample` is a uint8 image `(C, H, W)`; `confidence` is in [0, 1].
+    `sample` is a uint8 image `(C, H, W)`; `confidence` is in [0, 1]: of the prediction, or with
+    several labels of the one that it is `about`.
     """
 
     sample: NDArray[np.uint8]
     actual: str
     predicted: str
     confidence: float
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ class ReportRecord:
         metrics: Split to metric to value: "test", and "val" at the best epoch.
         history: One row an epoch; see `figures.learning_curves`.
         best_epoch: The epoch whose checkpoint was kept, from 0; the page counts from 1.
-        actual: Truth of the test split: class names `(N,)`, or numbers `(N,)` or `(N, T)`.
-        predicted: Predictions of the test split, shaped like `actual`.
+        actual: Truth of the test split: class names `(N,)`, 0 or 1 of each label `(N, K)`, or
+            numbers `(N,)` or `(N, T)`.
+        predicted: Predictions of the test split, shaped like `actual`; of labels, probabilities.
         confidence: `(N,)` probabilities of the predicted class, where there are any.
         intervals: Test metric to its 95 % interval.
         run: Facts of the run, such as run_id, git_commit, git_dirty, device, duration_seconds.
@@ -66,7 +70,10 @@ class ReportRecord:
         mistakes: The most confidently wrong test samples; only images are shown.
         worst: The worst predictions of other samples.
         by_target: Of several targets, each one's metrics on the test split.
+        labels: Of several labels a sample, each one's.
         written: What a language model writes.
+        drawn: Wide figures that have been drawn already, as PNG: "learning_curves",
+            "confusion_matrix" and "predicted_TARGET".
     """
 
     title: str
@@ -87,7 +94,9 @@ class ReportRecord:
     mistakes: Sequence[Mistake] = ()
     worst: WorstSamples | None = None
     by_target: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    labels: Sequence[tables.LabelRow] = ()
     written: str = ""
+    drawn: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class _Draw(Protocol):
@@ -112,15 +121,7 @@ def render(record: ReportRecord) -> str:
         raise ValueError(f"actual and predicted differ in shape: {shapes}")
     spec, n = record.spec, len(record.actual)
     by_class = n > 0 and spec.task == "classification"
-    environment = Environment(
-        loader=PackageLoader("litlab.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = words.number
-    return environment.get_template("page.html").render(
+    return _template().render(
         record=record,
         spec=spec,
         lead=words.lead(
@@ -130,7 +131,7 @@ def render(record: ReportRecord) -> str:
         metric_rows=tables.metric_rows(record.metrics, record.intervals),
         target_names=list(dict.fromkeys(m for row in record.by_target.values() for m in row)),
         curves=_curves(record) if quantities(record.history) else None,
-        results=_classified(record) if by_class else _regressed(record),
+        results=_results(record, by_class),
         class_rows=tables.class_rows(record.actual, record.predicted, spec) if by_class else [],
         mistakes=_gallery(record),
         more_targets=max(0, len(spec.targets) - MAX_TARGETS),
@@ -139,6 +140,19 @@ def render(record: ReportRecord) -> str:
         dirty=tables.is_dirty(record.run),
         config=words.hide_passwords(record.config_yaml),
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("litlab.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = words.number
+    return environment.get_template("page.html")
 
 
 def _model(record: ReportRecord) -> str:
@@ -153,7 +167,33 @@ def _curves(record: ReportRecord) -> _Picture:
     draw: _Draw = lambda columns: figures.learning_curves(  # noqa: E731
         record.history, record.best_epoch, columns
     )
-    return _picture(draw, alt + ".")
+    return _picture(draw, alt + ".", record.drawn.get("learning_curves"))
+
+
+def _results(record: ReportRecord, by_class: bool) -> list[_Picture]:
+    if record.labels:
+        return _labelled(record)
+    return _classified(record) if by_class else _regressed(record)
+
+
+def _labelled(record: ReportRecord) -> list[_Picture]:
+    actual, predicted = np.asarray(record.actual), np.asarray(record.predicted)
+    some = min(len(record.labels), figures.MAX_CURVES)
+    of = f"the {some} most frequent labels" if some < len(record.labels) else "each label"
+    curves = figures.precision_recall(actual, predicted, record.labels)
+    bars = figures.label_bars(record.labels, len(actual))
+    return [
+        _Picture(
+            figures.data_uri(figures.png(curves)),
+            "",
+            f"Precision by recall of {of}; the dot is where the label's threshold lies.",
+        ),
+        _Picture(
+            figures.data_uri(figures.png(bars)),
+            "",
+            "Average precision of each label, and what guessing would have: the label's share.",
+        ),
+    ]
 
 
 def _classified(record: ReportRecord) -> list[_Picture]:
@@ -161,12 +201,13 @@ def _classified(record: ReportRecord) -> list[_Picture]:
     draw: _Draw = lambda columns: figures.confusion_matrix(  # noqa: E731
         actual, predicted, record.spec.classes, columns
     )
-    pictures = [_picture(draw, words.confusion_text(actual, predicted))]
+    text = words.confusion_text(actual, predicted)
+    pictures = [_picture(draw, text, record.drawn.get("confusion_matrix"))]
     if record.confidence is not None:
         correct = np.asarray([a == p for a, p in zip(actual, predicted, strict=True)])
         figure = figures.reliability(correct, record.confidence)
         alt = "Share of correct predictions by confidence, in ten bins."
-        pictures.append(_Picture(figures.to_data_uri(figure), "", alt))
+        pictures.append(_Picture(figures.data_uri(figures.png(figure)), "", alt))
     return pictures
 
 
@@ -179,7 +220,8 @@ def _regressed(record: ReportRecord) -> list[_Picture]:
     pictures = []
     for i, target in enumerate(record.spec.targets[:MAX_TARGETS]):
         text = f"Predicted against actual {target} of {n:,} test samples, and their residuals."
-        pictures.append(_picture(_scatter(actual[:, i], predicted[:, i], target), text))
+        draw = _scatter(actual[:, i], predicted[:, i], target)
+        pictures.append(_picture(draw, text, record.drawn.get(f"predicted_{target}")))
     return pictures
 
 
@@ -187,8 +229,9 @@ def _scatter(actual: NDArray[Any], predicted: NDArray[Any], target: str) -> _Dra
     return lambda columns: figures.predicted_against_true(actual, predicted, target, columns)
 
 
-def _picture(draw: Callable[[int], Figure], alt: str) -> _Picture:
-    return _Picture(figures.to_data_uri(draw(2)), figures.to_data_uri(draw(1)), alt)
+def _picture(draw: Callable[[int], Figure], alt: str, wide: bytes | None) -> _Picture:
+    drawn = figures.png(draw(2)) if wide is None else wide
+    return _Picture(figures.data_uri(drawn), figures.data_uri(figures.png(draw(1))), alt)
 
 
 def _gallery(record: ReportRecord) -> list[tuple[str, Mistake]]:

@@ -48,6 +48,18 @@ class ClassRow(NamedTuple):
     support: int
 
 
+class LabelRow(NamedTuple):
+    """One of several labels on the test split; NaN is a share of nothing."""
+
+    name: str
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+    average_precision: float
+    support: int
+
+
 def metric_splits(metrics: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
     """Return the splits that have metrics, with their headings, in the order of the corridor."""
     known = [split for split in SPLITS if metrics.get(split)]
@@ -137,7 +149,8 @@ def _duration(seconds: str) -> str:
 
 def _classes_label(spec: DataSpec) -> str:
     counted = len(spec.class_counts) == len(spec.classes)
-    return f"Classes ({len(spec.classes)}{'; samples in train' if counted else ''})"
+    noun = "Labels" if spec.task == "multi_label" else "Classes"
+    return f"{noun} ({len(spec.classes)}{'; samples in train' if counted else ''})"
 
 
 def _classes(spec: DataSpec) -> str:

@@ -10,8 +10,13 @@ METRICS = {
     "auroc": "area under the ROC curve",
     "bits": "bits per token",
     "ece": "expected calibration error",
+    "exact_match": "share of samples whose labels are all right",
     "f1": "harmonic mean of precision and recall",
+    "f1_macro": "mean of the labels' F1 scores",
+    "f1_micro": "F1 of all decisions together",
+    "hamming_loss": "share of wrong decisions",
     "mae": "mean absolute error",
+    "mean_average_precision": "mean of the areas under the labels' precision-recall curves",
     "mse": "mean squared error",
     "perplexity": "perplexity per token",
     "r2": "share of the variance explained",
@@ -20,9 +25,11 @@ METRICS = {
 # What the first sentence reports: the first of these that test has, else any metric but the loss.
 FIRST = {
     "classification": ("accuracy",),
+    "multi_label": ("mean_average_precision", "f1_macro", "f1_micro"),
     "regression": ("mae", "rmse", "mse", "r2"),
     "language_model": ("perplexity", "bits"),
 }
+LEADS = {"mean_average_precision": "mean average precision"}  # shorter than their meaning
 SAMPLES = {"image": "image", "sequence": "sequence", "tabular": "row", "text": "text"}
 
 
@@ -75,7 +82,9 @@ def lead(
     noun = "window" if spec.task == "language_model" else SAMPLES[spec.kind]
     trained = f"{model} was trained on {counted(spec.sizes.get('train', 0), noun)} of {spec.name}"
     aim = f"to tell {len(spec.classes)} classes apart"
-    if spec.task == "regression":
+    if spec.task == "multi_label":
+        aim = f"to find which of {counted(len(spec.classes), 'label')} a {noun} has"
+    elif spec.task == "regression":
         few = len(spec.targets) <= 3
         aim = f"to predict {listed(spec.targets) if few else f'{len(spec.targets)} targets'}"
     elif spec.task == "language_model":
@@ -91,7 +100,8 @@ def lead(
         values = listed([f"{number(value)} for {target}" for target, value in each.items()])
         return f"{trained} {aim}: its {METRICS.get(name, name)} on {tested} is {values}."
     show = percent if name == "accuracy" else number
-    said = f"its {METRICS.get(name, name)} on {tested} is {show(test[name])}"
+    name_of = LEADS.get(name, METRICS.get(name, name))
+    said = f"its {name_of} on {tested} is {show(test[name])}"
     if name == "accuracy":
         said = f"it classifies {show(test[name])} of {tested} correctly"
     if name in intervals:

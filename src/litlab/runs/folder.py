@@ -181,7 +181,7 @@ def find(reference: str) -> RunReference:
         raise CheckpointError(f"several runs match: {names}", reference, "name one of them")
     if not matching:
         known = {f.name if f.parent == runs_folder() else r.run_name for f, r in runs.items()}
-        hint = nearest(reference, known) if known else "train one first"
+        hint = nearest(reference, known | {"last"}) if known else "train one first"
         raise CheckpointError("no such run or checkpoint", reference, hint)
     return _with_checkpoint(matching[0])
 

@@ -1,4 +1,4 @@
-"""Whether a run is going on: a lock that the system releases when the process dies."""
+"""Whether a run is in progress: a lock that the system releases when the process dies."""
 
 import hashlib
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from litlab.runs.tracking.history import History, write_rows
 from litlab.runs.tracking.mlflow_logger import MLflowLogger
 from litlab.runs.tracking.open_runs import OpenRun, close_runs
 from litlab.utils.files import dumps
-from litlab.utils.output import say
+from litlab.utils.output import counted, number, say
 from litlab.utils.paths import project_root, store_root
 from litlab.utils.redact import redact, redact_spec
 
@@ -45,6 +45,7 @@ class Recording:
         best: Which epoch is the best so far.
         command: What the user typed.
         place: Where the folder is moved to when the run has finished, if it is.
+        unused: Groups of the configuration that have no effect in this run.
 
     Attributes:
         record: What `run.json` says.
@@ -59,7 +60,9 @@ class Recording:
         best: BestEpoch,
         command: list[str],
         place: Path | None = None,
+        unused: Sequence[str] = (),
     ) -> None:
+        self._unused = unused
         self.config, self.spec, self.folder, self.best = config, spec, folder, best
         self.checkpoint, self.all_sent = folder / BEST, True
         self.place = place or folder
@@ -104,10 +107,9 @@ class Recording:
         self.record.num_parameters = sum(p.numel() for p in parameters)
         self._open.begin()
         self.record.save(self.folder)  # first, so that the folder of an aborted run is recognized
-        content = redact(self.config.model_dump(mode="json"))
-        text = configuration.dump(content)
-        (self.folder / "config.yaml").write_text(text)
-        self.record.run_id = self.mlflow.start(self.config.run_name, flatten(content), self._tags())
+        content, text = self._write_configuration()
+        used = {group: part for group, part in content.items() if group not in self._unused}
+        self.record.run_id = self.mlflow.start(self.config.run_name, flatten(used), self._tags())
         self.mlflow.log_text(text, "config.yaml")
         self.record.experiment = self.mlflow.name
         spec = redact_spec(self.spec.model_dump(mode="json"))
@@ -137,12 +139,19 @@ class Recording:
         changed = {"resume.changed": "; ".join(map(str, found.changed))} if found.changed else {}
         tags = {PROCESS: self.record.process, "resumed": str(self.record.resumed), **changed}
         self._open.begin()
-        self.mlflow.go_on(tags, self.history.rows)
+        self.mlflow.resume(tags, self.history.rows)
         self.record.experiment = self.mlflow.name
-        content = redact(self.config.model_dump(mode="json"))
-        (self.folder / "config.yaml").write_text(configuration.dump(content))
+        self._write_configuration()
         self.record.save(self.folder)
         close_runs(self.mlflow.client, self.mlflow.uri)
+
+    def _write_configuration(self) -> tuple[dict[str, Any], str]:
+        """Write `config.yaml`; return the configuration, and the text."""
+        content = redact(self.config.model_dump(mode="json"))
+        note = f"# no effect in this run: {', '.join(self._unused)}\n" if self._unused else ""
+        text = note + configuration.dump(content)
+        (self.folder / "config.yaml").write_text(text)
+        return content, text
 
     def tracked(self) -> dict[str, Any]:
         """Return everything recorded so far, from which a resumed run continues."""
@@ -225,13 +234,16 @@ class Recording:
         kind = (
             f"{len(spec.classes)} classes" if spec.classes else f"target {', '.join(spec.targets)}"
         )
+        if spec.task == "multi_label":
+            kind = f"{len(spec.classes)} labels"
         if spec.task == "language_model":
             kind = f"{spec.vocab_size:,} tokens"
         return f"{spec.name}: {spec.kind} {shape}, {kind}, {sizes}"
 
     def _of_training(self, model: nn.Module) -> str:
         config = self.config
-        length = config.trainer.budget or f"up to {config.trainer.max_epochs} epochs"
+        epochs = counted(config.trainer.max_epochs, "epoch")
+        length = config.trainer.budget or f"up to {epochs}"
         given = config.task["_target_"].endswith(".given_in_python")
         if given or isinstance(model, LightningModule):
             name = type(model).__name__
@@ -240,7 +252,9 @@ class Recording:
             node["_target_"].rpartition(".")[2]
             for node in (config.model, config.optimizer, config.scheduler)
         )
-        optimization = f"{optimizer}, lr {config.optimizer.get('lr')}, {scheduler}"
+        rate = config.optimizer.get("lr")
+        rate = number(rate) if isinstance(rate, float) else rate
+        optimization = f"{optimizer}, lr {rate}, {scheduler}"
         return f"{name}: {self.record.num_parameters:,} parameters; {optimization}; {length}"
 
     def _tags(self) -> dict[str, str]:

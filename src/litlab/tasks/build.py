@@ -1,4 +1,4 @@
-"""Where the rooms meet: a configuration and a DataSpec become modules."""
+"""Builds model, loss, metrics and task from a configuration and a DataSpec."""
 
 import warnings
 from dataclasses import replace
@@ -8,28 +8,29 @@ from typing import Any
 import torch
 from torch import nn
 
+from litlab.config.compose import TASKS
 from litlab.config.instantiate import build
 from litlab.config.schema import Config
 from litlab.data.spec import DataSpec
-from litlab.tasks.memory import Rooms, enough_for_model, is_out_of_memory, rooms_to_train
+from litlab.tasks.memory import MemoryLimits, enough_for_model, is_out_of_memory, memory_to_train
 from litlab.tasks.metrics import build_metrics, direction
 from litlab.tasks.optim.schedules import Horizon
 from litlab.tasks.task import Parts, Task
 from litlab.utils.errors import ConfigError, EnvironmentFault
 
 
-def build_model(config: Config, spec: DataSpec, rooms: Rooms | None = None) -> nn.Module:
+def build_model(config: Config, spec: DataSpec, limits: MemoryLimits | None = None) -> nn.Module:
     """Build the network for the data.
 
     Args:
         config: The configuration.
         spec: The data.
-        rooms: What memory it may take, see `memory.enough_for_model`.
+        limits: What memory it may take, see `memory.enough_for_model`.
 
     Raises:
         ConfigError: It refuses its settings, or does not fit into memory.
     """
-    with enough_for_model(rooms):
+    with enough_for_model(limits):
         model = build(config.model, spec, where="model", trust=config.trust)
     if not isinstance(model, nn.Module):
         raise ConfigError(
@@ -60,15 +61,25 @@ def build_task(config: Config, spec: DataSpec, *, trial: bool = True) -> Task:
         monitor=config.monitor,
         mode=config.monitor_mode or direction(config.monitor, metrics),
     )
-    model = build_model(config, spec, rooms_to_train(config) if trial else None)
+    model = build_model(config, spec, memory_to_train(config) if trial else None)
     task: Task = build(config.task, model, spec, parts, where="task", trust=config.trust)
     if trial:
-        # A user's model may draw numbers even in eval mode; the task is still on the CPU.
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")  # of metrics, about three samples that are all alike
-            _try(task, spec)
+        task.try_on(spec)
+        with torch.random.fork_rng(devices=[]):
             parts.optimizer(task.model)  # some refuse a model, and the fit would make it too late
     return task
+
+
+def try_task(task: Task, spec: DataSpec) -> None:
+    """Try a task on made-up samples; random numbers stay as they were.
+
+    Raises:
+        ConfigError: Its parts do not fit each other or the data.
+    """
+    # A user's model may draw numbers even in eval mode.
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # of metrics, about three samples that are all alike
+        _try(task, spec)
 
 
 def use_settings(task: Task, config: Config) -> None:
@@ -80,15 +91,10 @@ def use_settings(task: Task, config: Config) -> None:
 
 def _require_task(config: Config, spec: DataSpec) -> None:
     """Refuse litlab's own task for another kind of targets, before its parts complain of it."""
-    own = {
-        "classification": "ClassificationTask",
-        "regression": "RegressionTask",
-        "language_model": "LanguageModelTask",
-    }
-    module, _, name = config.task["_target_"].rpartition(".")
-    if module == Task.__module__ and name in own.values() and name != own[spec.task]:
+    target = config.task["_target_"]
+    if target in TASKS and TASKS[target] != spec.task:
         raise ConfigError(
-            f"{name} does not fit '{spec.name}', whose task is {spec.task}",
+            f"{target.rpartition('.')[2]} does not fit '{spec.name}', whose task is {spec.task}",
             "task",
             f"set task={spec.task}",
         )
@@ -108,7 +114,7 @@ def _scheduler(config: Config, optimizer: torch.optim.Optimizer, horizon: Horizo
 @torch.no_grad()
 def _try(task: Task, spec: DataSpec) -> None:
     """Run three made-up samples through model, loss and metrics: misfits show before training."""
-    x, y = _samples(spec, 3)
+    x, y = (values.to(task.device) for values in _samples(spec, 3))
     modes, where = [(m, m.training) for m in task.model.modules()], "model"
     task.model.eval()  # made-up samples must not reach the running statistics of batch norm
     try:
@@ -123,7 +129,7 @@ def _try(task: Task, spec: DataSpec) -> None:
         _require_one_number(task.loss(task.outputs_for_loss(outputs), task.targets_for_loss(y)))
         for name, metric in task.parts.metrics.items():
             where = f"metrics.{name}"
-            metric.update(*task.measured(outputs, y))
+            metric.update(*(v.to(metric.device) for v in task.measured(outputs, y)))
             _require_one_number(metric.compute())
             metric.reset()
     except Exception as error:  # whatever a user's own part may raise
@@ -152,6 +158,9 @@ def _samples(spec: DataSpec, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.ones(shape, dtype=torch.long) if spec.kind == "text" else torch.zeros(shape)
     if spec.task == "regression":
         return x, torch.tensor([spec.target_mean] * number)
+    if spec.task == "multi_label":
+        cells = torch.arange(number * spec.num_outputs) % 2
+        return x, cells.reshape(number, -1).to(torch.uint8)
     if spec.task == "language_model":
         return x, torch.arange(x.numel()).view(shape) % spec.num_outputs
     return x, torch.arange(number) % spec.num_outputs

@@ -17,9 +17,8 @@ from torch.overrides import TorchFunctionMode
 from litlab.config.schema import Config
 from litlab.utils.errors import ConfigError, EnvironmentFault
 
-Rooms = Mapping[
-    str, tuple[float, float]
-]  # by name: free bytes, and bytes that one of weights takes
+# By name of the memory: its free bytes, and how many of them each byte of weights takes.
+MemoryLimits = Mapping[str, tuple[float, float]]
 
 GIB = 2**30
 OUT_OF_MEMORY = (
@@ -41,7 +40,7 @@ def peak() -> int:
 
 
 def resident() -> int:
-    """Return the memory that the process has now, in bytes; its peak where that is not told."""
+    """Return the memory that the process has now, in bytes; its peak where that is not known."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -53,10 +52,10 @@ def free_memory() -> int:
     """Return how much memory this process may still take, in bytes.
 
     The least of what the machine, the process's cgroups and its own limit (`ulimit -v`) leave;
-    4 GiB where none of them is told.
+    4 GiB where none of them is known.
     """
-    room = [*_of_machine(), *_of_cgroups(), *_of_process()]
-    return max(0, min(room, default=4 * GIB))
+    limits = [*_of_machine(), *_of_cgroups(), *_of_process()]
+    return max(0, min(limits, default=4 * GIB))
 
 
 def _of_machine() -> Iterator[int]:
@@ -64,9 +63,9 @@ def _of_machine() -> Iterator[int]:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return
-    told = dict(line.split(":", 1) for line in lines)
-    if "MemAvailable" in told:
-        yield sum(int(told[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree"))
+    fields = dict(line.split(":", 1) for line in lines)
+    if "MemAvailable" in fields:
+        yield sum(int(fields[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree"))
 
 
 def _of_cgroups() -> Iterator[int]:
@@ -100,7 +99,7 @@ def _of_process() -> Iterator[int]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had."""
+    """Whether an error says that memory could not be allocated."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(phrase in text for phrase in OUT_OF_MEMORY)
@@ -125,7 +124,7 @@ def explained(doing: str, where: str, fix: str) -> Iterator[None]:
         ) from error
 
 
-def rooms_to_train(config: Config) -> Rooms:
+def memory_to_train(config: Config) -> MemoryLimits:
     """Return what memory a training has for its weights, and what gradients and the like take.
 
     A lower bound: activations, batches and checkpoints come on top, and nothing but the weights is
@@ -149,19 +148,19 @@ def rooms_to_train(config: Config) -> Rooms:
 
 
 @contextmanager
-def enough_for_model(rooms: Rooms | None = None) -> Iterator[None]:
+def enough_for_model(limits: MemoryLimits | None = None) -> Iterator[None]:
     """Refuse a network that is being built, before it needs more memory than is available.
 
     Each layer's weights are measured before they are allocated, and counted with those before.
 
     Args:
-        rooms: What may be taken; None: the free memory of this process, for the weights alone.
+        limits: What may be taken; None: the free memory of this process, for the weights alone.
 
     Raises:
         ConfigError: The weights do not fit.
         EnvironmentFault: Memory ran out otherwise, while the network was built.
     """
-    watch = _Watch(rooms or {"memory": (free_memory(), 1.0)})
+    watch = _Watch(limits or {"memory": (free_memory(), 1.0)})
     hook = register_module_parameter_registration_hook(watch.count)
     try:
         with explained("building the network", "model", "choose smaller layers"), watch:
@@ -173,9 +172,9 @@ def enough_for_model(rooms: Rooms | None = None) -> Iterator[None]:
 class _Watch(TorchFunctionMode):
     """Sees tensors before they are allocated, and parameters when a module gets them."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, limits: MemoryLimits) -> None:
         super().__init__()
-        self.rooms, self.weights, self.seen = rooms, 0, set[int]()
+        self.limits, self.weights, self.seen = limits, 0, set[int]()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -196,7 +195,7 @@ class _Watch(TorchFunctionMode):
 
     def require(self, weights: int) -> None:
         """Refuse weights of so many bytes where they do not fit."""
-        for name, (free, factor) in self.rooms.items():
+        for name, (free, factor) in self.limits.items():
             if weights * factor > free:
                 needed = f"the network needs {weights * factor / GIB:,.1f} GiB of {name} or more"
                 times = f" ({factor:g} times its weights, to train it)" if factor > 1 else ""

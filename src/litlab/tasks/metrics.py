@@ -19,18 +19,19 @@ Reduce = Callable[[torch.Tensor], torch.Tensor]
 def build_metrics(
     nodes: Mapping[str, dict[str, Any]], num_classes: int, trust: list[str]
 ) -> dict[str, Metric]:
-    """Build the configured metrics, telling them the number of classes where they take it.
+    """Build the configured metrics, telling them the number of classes or labels where they ask.
 
     Args:
         nodes: Name to component.
-        num_classes: Of the data; tokens of a language model; 0 for regression.
+        num_classes: Of the data, or labels; tokens of a language model; 0 for regression.
         trust: Packages of the user's own that may be named.
     """
     built = {}
     for name, node in nodes.items():
         where = f"metrics.{name}"
         known = _parameters(locate(node["_target_"], where, trust))
-        extra = {"num_classes": num_classes} if "num_classes" in known and num_classes else {}
+        numbers = [key for key in ("num_classes", "num_labels") if key in known and num_classes]
+        extra: dict[str, Any] = dict.fromkeys(numbers, num_classes)
         built[name] = build({**extra, **node}, where=where, trust=trust)
     return built
 
@@ -132,7 +133,7 @@ class EpochMeter(nn.Module):
     def load_state(
         self, states: Sequence[Mapping[str, Any]], device: torch.device | None = None
     ) -> None:
-        """Go on from what a process, or several together, had collected.
+        """Continue from what a process, or several together, had collected.
 
         Args:
             states: What `state` returned in each of them; with none, the epoch is empty so far.

@@ -5,8 +5,11 @@ Of a `Task` litlab knows the model, the loss and the metrics. Any other Lightnin
 resumed and tuned all the same. What needs to know more is refused, or said once at the start.
 """
 
+import ast
 import inspect
 import re
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,12 +19,14 @@ from litlab.config.constraints import GIVEN
 from litlab.config.instantiate import build, locate
 from litlab.config.schema import Config
 from litlab.data.datamodule import ArrayDataModule
+from litlab.data.sources.given import GivenInPython
 from litlab.data.spec import DataSpec
 from litlab.tasks.build import build_model
 from litlab.tasks.metrics import build_metrics, direction
 from litlab.tasks.task import Task
-from litlab.utils.errors import ConfigError
+from litlab.utils.errors import ConfigError, closest
 
+UNUSED_WITH_OWN_DATA = ("loader", "augment")  # a LightningDataModule makes its own batches
 UNUSED = ("loss", "optimizer", "scheduler", "metrics")  # by a LightningModule that is no `Task`
 LESS_IS_BETTER = {"loss", "error", "err", "mae", "mse", "rmse", "nll", "perplexity"}
 MORE_IS_BETTER = {"accuracy", "acc", "auroc", "auc", "f1", "precision", "recall", "iou", "r2"}
@@ -33,14 +38,22 @@ def is_own_module(config: Config) -> bool:
     Raises:
         ConfigError: It cannot be imported, or is not a LightningModule.
     """
-    target = config.task["_target_"]
-    found = locate(target, "task._target_", config.trust)
+    return not is_known_task(config.task["_target_"], config.trust)
+
+
+def is_known_task(target: str, trust: Sequence[str]) -> bool:
+    """Whether a task is litlab's or derived from it; a function that makes one counts.
+
+    Raises:
+        ConfigError: It cannot be imported, or is not a LightningModule.
+    """
+    found = locate(target, "task._target_", trust)
     if not (isinstance(found, type) and issubclass(found, pl.LightningModule)):
         if isinstance(found, type):
             fix = "derive it from lightning.LightningModule, or from litlab.ClassificationTask"
             raise ConfigError(f"{found.__name__} is not a LightningModule", "task._target_", fix)
-        return False
-    return not issubclass(found, Task)
+        return True
+    return issubclass(found, Task)
 
 
 def is_own_data(config: Config) -> bool:
@@ -49,9 +62,20 @@ def is_own_data(config: Config) -> bool:
     Raises:
         ConfigError: It cannot be imported.
     """
-    target = config.data.source["_target_"]
-    found = locate(target, "data.source._target_", config.trust)
+    found = locate(config.data.source["_target_"], "data.source._target_", config.trust)
     return isinstance(found, type) and issubclass(found, pl.LightningDataModule)
+
+
+def is_array_source(target: str, trust: Sequence[str]) -> bool:
+    """Whether a data source is read into arrays: no LightningDataModule, nor one made in Python.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
+    found = locate(target, "data.source._target_", trust)
+    return not (
+        isinstance(found, type) and issubclass(found, pl.LightningDataModule | GivenInPython)
+    )
 
 
 def unused_groups(config: Config) -> list[str]:
@@ -141,6 +165,59 @@ def mode_of(config: Config, module: pl.LightningModule) -> str:
     raise ConfigError(what, "monitor", "set monitor_mode=min or monitor_mode=max")
 
 
+def require_logged(config: Config, module: pl.LightningModule) -> None:
+    """Refuse a monitor that the module's source does not log, as far as that can be read.
+
+    A name that is close to one that it logs is a slip, and litlab's own default was not chosen.
+    Anything else may be logged elsewhere, and is found out after the first epoch.
+
+    Raises:
+        ConfigError: It is one of these two.
+    """
+    if isinstance(module, Task):
+        return
+    names = _logged(type(module))
+    if not names or config.monitor in names:
+        return
+    close = closest(config.monitor, names)
+    if close or config.monitor == "val/loss":
+        name = type(module).__name__
+        what = f"{name} does not log '{config.monitor}', by which the best epoch is chosen"
+        listed = [close] if close else sorted(names)
+        fix = "use " + " or ".join(f"monitor={one}" for one in listed)
+        raise ConfigError(what, f"monitor={config.monitor}", fix)
+
+
+def _logged(kind: type) -> set[str]:
+    """Return the names that a class logs; none where one of them is not written out."""
+    names: set[str] = set()
+    for base in kind.__mro__[: kind.__mro__.index(pl.LightningModule)]:
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError, SyntaxError):  # typed into a plain interpreter
+            return set()
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr not in ("log", "log_dict") or not node.args:
+                continue
+            first = node.args[0]
+            keys = first.keys if isinstance(first, ast.Dict) else [first]
+            if isinstance(node.func.value, ast.Name) and node.func.value.id != "self":
+                continue  # torch.log(x)
+            if not all(isinstance(k, ast.Constant) and isinstance(k.value, str) for k in keys):
+                return set()
+            for key in keys:
+                value = str(getattr(key, "value", ""))
+                names |= {value, f"{value}_epoch", f"{value}_step"} if _splits(node) else {value}
+    return names
+
+
+def _splits(call: ast.Call) -> bool:
+    """Whether a value may be logged by step and by epoch, under two more names."""
+    return any(keyword.arg in ("on_step", "on_epoch", None) for keyword in call.keywords)
+
+
 def refuse_unsupported(
     config: Config, module: pl.LightningModule, data: pl.LightningDataModule
 ) -> None:
@@ -178,7 +255,7 @@ def introduction(module: pl.LightningModule, data: pl.LightningDataModule) -> st
     """Return one line on what a run of the user's own classes cannot have; None for litlab's."""
     lacks = []
     if not isinstance(module, Task):
-        lacks += ["the short training step", "evaluate", "predict", "replay"]
+        lacks += ["evaluate", "predict", "replay", "litlab's faster training step"]
     if not isinstance(data, ArrayDataModule):
         lacks += ["the preview", "resuming within an epoch"]
         lacks += [] if "evaluate" in lacks else ["evaluate"]

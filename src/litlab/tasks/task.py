@@ -21,7 +21,7 @@ from litlab.tasks.losses.classification import l1_penalty
 from litlab.tasks.metrics import EpochMeter, direction
 from litlab.tasks.optim.optimizers import adamw
 from litlab.tasks.optim.schedules import Horizon, one_cycle
-from litlab.utils.errors import NonFiniteError
+from litlab.utils.errors import ConfigError, LitlabError, NonFiniteError, refuse
 from litlab.utils.output import nth_epoch
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 OptimizerMaker = Callable[..., torch.optim.Optimizer]
+_TASKS = {  # of litlab's own, by the task of the data
+    "classification": "ClassificationTask",
+    "regression": "RegressionTask",
+    "language_model": "LanguageModelTask",
+}
 SchedulerMaker = Callable[[torch.optim.Optimizer, Horizon], Any]
 
 
@@ -77,7 +82,10 @@ class Task(pl.LightningModule):
 
     Raises:
         ValueError: Both `parts` and one of what it holds are given.
+        ConfigError: A part is of another type, or the data are of another task.
     """
+
+    targets: str | None = None  # the task of data that it is for; None: any
 
     def __init__(
         self,
@@ -92,6 +100,8 @@ class Task(pl.LightningModule):
         monitor: str = "val/loss",
         l1: NonNegative = 0.0,
     ) -> None:
+        _require_parts(model, spec, parts, loss, optimizer, scheduler, metrics, monitor)
+        self._require_targets(spec)
         super().__init__()
         if parts is None:
             metrics = self.default_metrics(spec) if metrics is None else metrics
@@ -106,11 +116,41 @@ class Task(pl.LightningModule):
         elif any(part is not None for part in (loss, optimizer, scheduler, metrics)):
             raise ValueError("give either parts, or loss, optimizer, scheduler and metrics")
         self.model, self.parts, self.l1 = model, parts, l1
-        self._sharded = False
+        self._sharded, self._tried = False, False
         self.loss = parts.loss
         self.meters = nn.ModuleDict(
             {f"{s}_split": EpochMeter(parts.metrics) for s in ("train", "val")}
         )
+
+    def _require_targets(self, spec: "DataSpec | None") -> None:
+        """Refuse data of other targets; a class of one's own may take any.
+
+        Raises:
+            ConfigError: They are for another task.
+        """
+        if spec is None or spec.task not in _TASKS or self.targets in (None, spec.task):
+            return
+        what = f"{type(self).__name__} does not fit '{spec.name}', whose task is {spec.task}"
+        raise ConfigError(what, "task", f"use litlab.{_TASKS[spec.task]}")
+
+    def try_on(self, spec: "DataSpec") -> None:
+        """Run three made-up samples through model, loss and metrics, once.
+
+        Raises:
+            ConfigError: They do not fit each other or the data.
+        """
+        from litlab.tasks.build import try_task  # which builds tasks, and so imports this module
+
+        if not self._tried and spec.task in _TASKS:
+            self._require_targets(spec)
+            try_task(self, spec)
+        self._tried = True
+
+    def on_fit_start(self) -> None:
+        """Find out whether the parts fit the data, unless that was done."""
+        spec = getattr(getattr(self.trainer, "datamodule", None), "spec", None)
+        if spec is not None and hasattr(spec, "num_outputs"):
+            self.try_on(spec)
 
     @property
     def quiet_steps(self) -> bool:
@@ -143,6 +183,10 @@ class Task(pl.LightningModule):
         """Return outputs in the form that the loss takes; unchanged by default."""
         return outputs
 
+    def test_metrics(self) -> Mapping[str, Metric]:
+        """Return the metrics that an evaluation computes; those of training by default."""
+        return self.parts.metrics
+
     @abstractmethod
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return predictions in the user's terms."""
@@ -160,6 +204,20 @@ class Task(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure a validation batch."""
         self._step("val", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> torch.Tensor:
+        """Return predictions in the user's terms: of classes, their probabilities."""
+        return self.predict(self(batch[0] if isinstance(batch, tuple | list) else batch))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Refuse: the test split is for `Run.evaluate`.
+
+        Raises:
+            ConfigError: Always.
+        """
+        what = "a litlab task is not measured by Trainer.test"
+        fix = "use litlab.train(config, task=task).evaluate(), or trainer.validate(task, loader)"
+        raise ConfigError(what, "trainer.test", fix)
 
     def _step(self, split: str, batch: Batch) -> torch.Tensor:
         x, y = batch[:2]
@@ -245,6 +303,55 @@ class Task(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.parts.scheduler(optimizer, horizon)}
 
 
+def _require_parts(
+    model: object,
+    spec: object,
+    parts: object,
+    loss: object,
+    optimizer: object,
+    scheduler: object,
+    metrics: object,
+    monitor: object,
+) -> None:
+    """Refuse parts of another type, which would fail in the middle of a fit.
+
+    Raises:
+        ConfigError: All that is wrong.
+    """
+    wrong: list[LitlabError] = []
+
+    def refuse_unless(fits: bool, name: str, value: object, fix: str) -> None:
+        kind = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        shown = f"{value!r}" if isinstance(value, str) else kind
+        if not fits:
+            wrong.append(ConfigError(f"{name} is {shown}", f"litlab task, {name}", fix))
+
+    fix = "give an nn.Module, such as litlab.models.CNN(data.spec)"
+    refuse_unless(isinstance(model, nn.Module), "model", model, fix)
+    fix = "give data.spec of a litlab.DataModule, or leave it out"
+    refuse_unless(spec is None or hasattr(spec, "num_outputs"), "spec", spec, fix)
+    fix = "leave it out; give loss, optimizer, scheduler and metrics by name"
+    refuse_unless(parts is None or isinstance(parts, Parts), "parts", parts, fix)
+    fix = "give an object or a function: loss=torch.nn.CrossEntropyLoss()"
+    refuse_unless(loss is None or _is_function(loss), "loss", loss, fix)
+    fix = "give a class or a function: optimizer=functools.partial(torch.optim.SGD, lr=0.1)"
+    refuse_unless(optimizer is None or callable(optimizer), "optimizer", optimizer, fix)
+    made = getattr(scheduler, "func", scheduler)
+    torchs = isinstance(made, type) and issubclass(made, torch.optim.lr_scheduler.LRScheduler)
+    fix = "give a function of an optimizer and a horizon, see litlab.tasks.optim.schedules"
+    fits = scheduler is None or (callable(scheduler) and not torchs)
+    refuse_unless(fits, "scheduler", scheduler, fix)
+    fix = 'give torchmetrics by name: metrics={"f1": MulticlassF1Score(num_classes=10)}'
+    fits = isinstance(metrics, Mapping) and all(isinstance(m, Metric) for m in metrics.values())
+    refuse_unless(metrics is None or fits, "metrics", metrics, fix)
+    refuse_unless(isinstance(monitor, str), "monitor", monitor, 'give a name: "val/loss"')
+    refuse(wrong)
+
+
+def _is_function(part: object) -> bool:
+    return callable(part) and not isinstance(part, type)
+
+
 def _of_model(maker: OptimizerMaker) -> Callable[[nn.Module], torch.optim.Optimizer]:
     """Return a function of the model: torch's own optimizers are classes that take parameters."""
     made = maker.func if isinstance(maker, partial) else maker
@@ -270,6 +377,8 @@ class ClassificationTask(Task):
 
     By default with cross entropy and accuracy. See `Task` for the arguments.
     """
+
+    targets = "classification"
 
     def default_loss(self) -> nn.Module:
         """Return the cross entropy, in nats."""
@@ -311,6 +420,8 @@ class RegressionTask(Task):
     for the arguments.
     """
 
+    targets = "regression"
+
     def __init__(
         self,
         model: nn.Module,
@@ -338,7 +449,7 @@ class RegressionTask(Task):
         """Return mean absolute error and R2, over all targets."""
         return {"mae": MeanAbsoluteError(), "r2": R2Score()}
 
-    def _moments(self, device: torch.device) -> Batch:
+    def _target_statistics(self, device: torch.device) -> Batch:
         if self._mean.device != device:
             self._mean, self._std = self._mean.to(device), self._std.to(device)
         return self._mean, self._std
@@ -352,12 +463,12 @@ class RegressionTask(Task):
 
     def targets_for_loss(self, targets: torch.Tensor) -> torch.Tensor:
         """Return standardized targets `(B, T)`."""
-        mean, std = self._moments(targets.device)
+        mean, std = self._target_statistics(targets.device)
         return (targets - mean) / std
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return targets in their original unit, `(B, T)`."""
-        mean, std = self._moments(outputs.device)
+        mean, std = self._target_statistics(outputs.device)
         return outputs.float() * std + mean
 
 
@@ -368,6 +479,8 @@ class LanguageModelTask(Task):
     mean cross-entropy per token, in nats. By default with cross entropy and accuracy. See `Task`
     for the arguments.
     """
+
+    targets = "language_model"
 
     def default_loss(self) -> nn.Module:
         """Return the cross entropy, in nats per token."""

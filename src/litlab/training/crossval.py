@@ -4,12 +4,14 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from litlab.config.compose import COMPOSED
 from litlab.config.schema import Config
 from litlab.evaluation.run import Run
 from litlab.runs.folder import find
 from litlab.training.preflight import folds as rules_of_folds
 from litlab.training.preflight import preflight
 from litlab.training.run import train
+from litlab.utils.errors import require
 from litlab.utils.paths import extended
 
 
@@ -34,6 +36,7 @@ def cross_validate(config: Config, command: list[str] | None = None) -> CrossVal
         ConfigError: The number of folds is missing, a single fold is chosen, or several processes.
         LitlabError: See `litlab.training.run.train`.
     """
+    require(config, Config, "litlab.cross_validate(config)", COMPOSED)
     preflight(config, [rules_of_folds])
     folds = config.data.num_folds
     assert folds is not None

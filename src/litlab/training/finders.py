@@ -432,7 +432,7 @@ def _learning_rate(
 
 
 def settings_of(config: Config, checkpoint: Path, task: Task, data: ArrayDataModule) -> Config:
-    """Return a configuration with what was found when the run began that is now gone on with."""
+    """Return a configuration with what was found when the resumed run began."""
     trainer = config.trainer
     if "use" not in (trainer.batch_size_find, trainer.lr_find):
         return config

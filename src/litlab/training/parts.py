@@ -2,25 +2,39 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 import lightning.pytorch as pl
+from torch import nn
 
+from litlab.config.compose import COMPOSED, follow_targets
 from litlab.config.constraints import GIVEN
 from litlab.config.schema import Config
 from litlab.data.datamodule import ArrayDataModule, DataModule
+from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
+from litlab.distributed.launch import is_first_process
 from litlab.runs.checkpoint.resume import Interruption, check_fits
 from litlab.tasks import own_module
 from litlab.tasks.build import build_task
 from litlab.tasks.task import Task
 from litlab.training.freeze import freeze
-from litlab.training.preflight import check_with_data
+from litlab.training.preflight import check_with_data, preflight
 from litlab.training.warm_start import WarmStart, init_from
 from litlab.utils import seeding
-from litlab.utils.errors import ConfigError
+from litlab.utils.errors import ConfigError, refuse, require
+from litlab.utils.output import say
 from litlab.utils.paths import file_name
+
+TARGETS = {
+    "classification": "classes",
+    "multi_label": "several labels a sample",
+    "regression": "numbers",
+    "language_model": "tokens",
+}
 
 
 @dataclass(frozen=True)
@@ -41,10 +55,35 @@ class RunParts:
     spec: DataSpec
     warm_start: WarmStart | None
 
-    @property
-    def known(self) -> bool:
-        """Whether task and data are litlab's own, and so can be evaluated."""
-        return isinstance(self.task, Task) and isinstance(self.data, ArrayDataModule)
+
+def require_arguments(
+    config: object, task: object, data: object, monitor: object, callbacks: object
+) -> None:
+    """Refuse arguments of `litlab.train` that are of another type, all of it at once.
+
+    Raises:
+        ConfigError: One is.
+    """
+    named = task.__name__ if isinstance(task, type) else "MyModule"
+    of_module = f"give an object of a LightningModule: task={named}(...)"
+    if isinstance(task, nn.Module):
+        of_module = f"use task=litlab.ClassificationTask({type(task).__name__}(...))"
+    of_data = "give a LightningDataModule, such as litlab.DataModule(config) or "
+    of_data += "lightning.LightningDataModule.from_datasets(...)"
+    wanted: list[tuple[object, type | tuple[type, ...], str, str]] = [
+        (config, Config, "config", COMPOSED),
+        (task, (pl.LightningModule, NoneType), "task", of_module),
+        (data, (pl.LightningDataModule, NoneType), "data", of_data),
+        (monitor, (str, NoneType), "monitor", 'give a name: monitor="val_acc"'),
+        (callbacks, (list, tuple), "callbacks", "give a list: callbacks=[...]"),
+    ]
+    wrong = []
+    for value, kind, name, fix in wanted:
+        try:
+            require(value, kind, f"litlab.train({name})", fix)
+        except ConfigError as error:
+            wrong.append(error)
+    refuse(wrong)
 
 
 def as_recorded(
@@ -61,6 +100,7 @@ def as_recorded(
     Raises:
         ConfigError: A monitor is given for a task that has one, or a DataModule of another seed.
     """
+    _refuse_other_objects(task, data)
     changes: dict[str, object] = {}
     if monitor is not None:
         if task is None or isinstance(task, Task) or monitor.startswith("test/"):
@@ -92,7 +132,42 @@ def as_recorded(
         source = {"_target_": "litlab.data.sources.given.GivenInPython", "name": _path(data)}
         named = {"name": _name(type(data)), "path": None, "source": source}
         changes["data"] = config.data.model_copy(update=named)
+    if not isinstance(data, DataModule) and (data is not None or own_module.is_own_data(config)):
+        _warn_of_typed(config, own_module.UNUSED_WITH_OWN_DATA, "the data have their own")
     return config.model_copy(update=changes)
+
+
+def follow_data(
+    config: Config, data: pl.LightningDataModule | None = None, prepared: Path | None = None
+) -> Config:
+    """Return a configuration whose task is that of the data's targets, where the user chose none.
+
+    Args:
+        config: The configuration.
+        data: A LightningDataModule given in Python.
+        prepared: Folder of the prepared data; data/prepared/<name> if None.
+
+    Raises:
+        ConfigError: What was set besides does not fit that task.
+        DataError: The data cannot be prepared.
+    """
+    if data is not None:
+        spec = getattr(data, "spec", None)
+        if not isinstance(spec, DataSpec):
+            return config
+    elif own_module.is_own_data(config):
+        return config
+    else:
+        _, spec = open_or_prepare(config.data, config.trust, prepared)
+    followed = follow_targets(config, spec.task, spec.name)
+    if followed is config:
+        return config
+    if is_first_process():
+        loss, metrics = followed.loss["_target_"].rpartition(".")[2], ", ".join(followed.metrics)
+        targets = TARGETS.get(spec.task, spec.task)
+        say(f"{spec.name}: the targets are {targets}, so task={spec.task} is used")
+        say(f"  loss {loss}; metrics {metrics}")
+    return preflight(followed)
 
 
 def _without_unused(config: Config) -> dict[str, object]:
@@ -101,13 +176,38 @@ def _without_unused(config: Config) -> dict[str, object]:
     A record that named an optimizer which did not train would be untrue.
     """
     unused = own_module.unused_groups(config)
-    typed = [o for o in config._overrides or () if re.split(r"[.=@]", o.lstrip("+~"))[0] in unused]
-    if typed:
-        name = config.task["_target_"]
-        warnings.warn(f"{' '.join(typed)}: no effect, {name} has its own", stacklevel=4)
+    _warn_of_typed(config, unused, f"{config.task['_target_']} has its own")
     stand_in = {"_target_": GIVEN, "name": config.task["_target_"]}
     changes: dict[str, object] = dict.fromkeys(unused, stand_in)
     return {**changes, **({"metrics": {}} if "metrics" in changes else {})}
+
+
+def _warn_of_typed(config: Config, unused: Sequence[str], why: str) -> None:
+    """Warn of overrides of groups that are not used, unless they choose nothing."""
+    typed = [
+        override
+        for override in config._overrides or ()
+        if re.split(r"[.=@]", override.lstrip("+~"))[0] in unused and not override.endswith("=none")
+    ]
+    if typed:
+        warnings.warn(f"{' '.join(typed)}: no effect, {why}", stacklevel=5)
+
+
+def _refuse_other_objects(task: object, data: object) -> None:
+    """Refuse what is no LightningModule or LightningDataModule, such as a network or a DataFrame.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not isinstance(task, pl.LightningModule | None):
+        fix = "wrap a network: litlab.ClassificationTask(network)"
+        what = f"{type(task).__name__} is not a LightningModule"
+        raise ConfigError(what, "litlab.train(task=...)", fix)
+    if not isinstance(data, pl.LightningDataModule | None):
+        fix = "save a table as a file: frame.to_parquet('table.parquet'), then "
+        fix += "litlab.compose('data=table', 'data.path=table.parquet', ...)"
+        what = f"{type(data).__name__} is not a LightningDataModule"
+        raise ConfigError(what, "litlab.train(data=...)", fix)
 
 
 def _named(config: Config, task: pl.LightningModule) -> Config:
@@ -153,7 +253,10 @@ def build_parts(
     seeding.seed_everything(config.seed)
     if task is None:
         task = _task(config, spec, data)
+    elif isinstance(task, Task):
+        task.try_on(spec)
     own_module.refuse_unsupported(config, task, data)
+    own_module.require_logged(config, task)
     own_module.mode_of(config, task)  # else it would be asked for when the run has begun
     warm_start = None
     if isinstance(task, Task) and config.init_from is not None and interrupted is None:

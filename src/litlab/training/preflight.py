@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from litlab.config import constraints, signature
 from litlab.config.schema import NUM_GIVEN, Component, Config, TrainerConfig
-from litlab.data.datamodule import no_step
+from litlab.data.datamodule import no_full_batch
 from litlab.data.spec import DataSpec
 from litlab.distributed.launch import as_launched
 from litlab.utils.errors import ConfigError, EnvironmentFault, LitlabError, refuse
@@ -242,7 +242,7 @@ def _categories(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:
 def _batch_size(config: Config, spec: DataSpec, model: nn.Module) -> Reasons:
     size, available = config.loader.batch_size, spec.sizes["train"]
     if size > available and config.loader.drop_last:
-        yield no_step(size, available)
+        yield no_full_batch(size, available)
     elif size > available:
         warnings.warn(
             f"loader.batch_size={size} is more than the {available} training samples: "

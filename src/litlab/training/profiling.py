@@ -49,7 +49,7 @@ class TorchProfile(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        """Go on to the next batch; end after the last one that is recorded."""
+        """Continue with the next batch; end after the last one that is recorded."""
         if self._profiler is None:
             return
         self._profiler.step()

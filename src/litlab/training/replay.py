@@ -1,4 +1,4 @@
-"""Take a refused step again, and look where it stops being finite."""
+"""Saves a step that was not finite, and repeats it to show where NaN appears first."""
 
 import math
 import warnings
@@ -13,25 +13,27 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
+from litlab.config.compose import untrusted
+from litlab.config.constraints import GIVEN
 from litlab.evaluation.inference import rebuild
 from litlab.runs.checkpoint.io import KEY, OTHER, read, write
-from litlab.runs.checkpoint.metadata import CheckpointMetadata, Loaded, unpack
+from litlab.runs.checkpoint.metadata import CheckpointMetadata, Loaded, load_weights, unpack
+from litlab.tasks.task import Task
 from litlab.training.callbacks.nan_guard import StepInputs
 from litlab.training.freeze import frozen_names, frozen_norms
 from litlab.utils.errors import CheckpointError, LitlabError
 from litlab.utils.output import command
 from litlab.utils.paths import runs_folder, short
 
-# What is kept of a step that was refused: enough to take it again, here or elsewhere.
-
-
-NAME = "capsule.ckpt"
-CONTENT = "capsule"
+NAME = "failed-step.ckpt"
+CONTENT = "failed_step"
+# What earlier versions called the file and its content.
+OLD_PATTERN, OLD_CONTENT = "capsule*.ckpt", "capsule"
 
 
 @dataclass(frozen=True)
 class FailedStep:
-    """A refused step.
+    """A step that was refused because something was not finite.
 
     Attributes:
         loaded: The run's configuration and data, and the weights before the step.
@@ -49,7 +51,7 @@ class FailedStep:
 
 
 class FailedStepWriter:
-    """Writes the capsule of a run, `capsule.ckpt`, beside its checkpoints.
+    """Writes a run's failed step, `failed-step.ckpt`, beside its checkpoints.
 
     Args:
         metadata: What the run is of.
@@ -67,9 +69,9 @@ class FailedStepWriter:
         what: str,
         step: int,
     ) -> str:
-        """Write the step down; return where, for the error's line.
+        """Write the step; return where it is, for the error's line.
 
-        A capsule that cannot be written is a warning: what the user is to see is the error.
+        If it cannot be written, that is a warning: the user must see the error itself.
         """
         weights = task.state_dict()
         content = {
@@ -81,39 +83,51 @@ class FailedStepWriter:
                 "rng": [one.rng for one in inputs],
             },
         }
-        name = NAME if trainer.global_rank == 0 else f"capsule-{trainer.global_rank}.ckpt"
+        name = NAME if trainer.global_rank == 0 else f"failed-step-{trainer.global_rank}.ckpt"
         path = self.folder / name
         try:
             write(content, path)
         except LitlabError as error:
-            warnings.warn(f"no capsule was kept: {error.what}", stacklevel=2)
+            warnings.warn(f"the failed step was not saved: {error.what}", stacklevel=2)
             return "training"
-        return f"kept for `{command('replay', short(path), trust=self.metadata.config.trust)}`"
+        config = self.metadata.config
+        if config.task["_target_"] == GIVEN:  # no command can build it
+            return f"saved for {_in_python(path)}"
+        return f"saved for `{command('replay', short(path), trust=untrusted(config.trust))}`"
+
+
+def _in_python(path: Path) -> str:
+    return f"litlab.training.replay.replay({short(path)!r}, task=...)"
 
 
 def _named(name: str) -> Path:
-    folders = {path.parent for path in runs_folder().glob("*/capsule*.ckpt")}
+    folders = {folder for folder in runs_folder().glob("*") if _files(folder)}
     if name == "last" and folders:
         return max(folders, key=lambda folder: folder.stat().st_mtime)
     return runs_folder() / name
 
 
+def _files(folder: Path) -> list[Path]:
+    """Return the failed steps in a run's folder, one per process."""
+    return sorted([*folder.glob("failed-step*.ckpt"), *folder.glob(OLD_PATTERN)])
+
+
 def _of_run(folder: Path) -> Path:
-    """Return a run's capsule: of several processes' that whose own loss was not finite.
+    """Return a run's failed step: of several processes' that whose own loss was not finite.
 
     Raises:
         CheckpointError: It has none.
     """
-    found = sorted(folder.glob("capsule*.ckpt"))
+    found = _files(folder)
     if not found:
-        fix = "a run leaves one when it ends with exit code 6"
-        raise CheckpointError("this run has no capsule", short(folder), fix)
+        fix = "name a run that ended with exit code 6"
+        raise CheckpointError("this run has no failed step", short(folder), fix)
     own = [path for path in found if "loss" in str(_kept(read(path), path).get("what"))]
     return (own or found)[0]
 
 
-def open_capsule(path: Path, trust: Sequence[str] = ()) -> FailedStep:
-    """Read a capsule.
+def load_failed_step(path: Path, trust: Sequence[str] = ()) -> FailedStep:
+    """Read a failed step.
 
     Args:
         path: The file, or the folder of the run that left it.
@@ -132,22 +146,22 @@ def open_capsule(path: Path, trust: Sequence[str] = ()) -> FailedStep:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))[:100]
-        what = f"not a whole capsule: {place}: {first['msg']}"
+        what = f"an incomplete failed step: {place}: {first['msg']}"
         raise CheckpointError(what, str(file), OTHER) from None
     batches = [(x, y) for x, y in kept.batches]
     return FailedStep(loaded, kept.what, content[KEY]["step"], batches, kept.rng)
 
 
 def _kept(content: dict[str, Any], file: Path) -> dict[str, Any]:
-    kept = content.get(CONTENT)
+    kept = content.get(CONTENT, content.get(OLD_CONTENT))
     if not isinstance(kept, dict):
-        fix = f"name a {NAME}, which a run leaves that ended with exit code 6"
-        raise CheckpointError("a checkpoint, not a capsule", str(file), fix)
+        fix = f"name the {NAME} of a run that ended with exit code 6"
+        raise CheckpointError("a checkpoint, not a failed step", str(file), fix)
     return kept
 
 
 class _Kept(BaseModel):
-    """A capsule's content as it lies in the file."""
+    """The content of the file."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, strict=True)
 
@@ -198,29 +212,38 @@ class Replay:
         return bool(self.gradients) or not math.isfinite(self.loss)
 
 
-def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
-    """Take the step of a capsule again, on the CPU: forward and backward, not the optimizer.
+def replay(path: Path | str, trust: Sequence[str] = (), *, task: Task | None = None) -> Replay:
+    """Repeat a failed step on the CPU: forward and backward, not the optimizer.
 
     Args:
-        path: A capsule, or the folder of the run that left it.
+        path: The file, or the folder of the run that left it.
         trust: Packages of the user's own that it may name.
+        task: The task that the run trained, where it was given to `litlab.train`.
 
     Raises:
-        CheckpointError: It cannot be read.
+        CheckpointError: It cannot be read, or its task was made in Python and is not given.
     """
-    capsule = open_capsule(path, trust)
-    task = rebuild(capsule.loaded, path)
+    path = Path(path)
+    failed = load_failed_step(path, trust)
+    made = failed.loaded.metadata.config.task
+    if made["_target_"] != GIVEN:
+        task = rebuild(failed.loaded, path)
+    elif task is None:
+        what = f"its task, {made['name']}, was an object of Python"
+        raise CheckpointError(what, str(path), f"make it again, and call {_in_python(path)}")
+    else:
+        load_weights(task, failed.loaded.weights, path)
     try:
-        return _take_again(task, capsule)
+        return _repeat(task, failed)
     except LitlabError:
         raise
-    except Exception as error:  # a capsule may hold batches of any shape
+    except Exception as error:  # batches may have any shape
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise CheckpointError(f"its step cannot be taken: {reason}", str(path), OTHER) from error
+        raise CheckpointError(f"its step cannot be repeated: {reason}", str(path), OTHER) from error
 
 
-def _take_again(task: Any, capsule: FailedStep) -> Replay:
-    loaded = capsule.loaded
+def _repeat(task: Any, failed: FailedStep) -> Replay:
+    loaded = failed.loaded
     trainer = loaded.metadata.config.trainer
     thawed = trainer.unfreeze_epoch is not None and loaded.epoch >= trainer.unfreeze_epoch
     frozen = set() if thawed else frozen_names(task.model, trainer.freeze)
@@ -229,18 +252,18 @@ def _take_again(task: Any, capsule: FailedStep) -> Replay:
     task.train()
     for norm in frozen_norms(task.model, frozen):
         norm.eval()
-    result = Replay(capsule.what, loaded.epoch, capsule.step)
-    result.inputs, result.weights = _inputs(capsule), _weights(task)
+    result = Replay(failed.what, loaded.epoch, failed.step)
+    result.inputs, result.weights = _inputs(failed), _weights(task)
     precision = trainer.precision
     task.to(TYPES.get(precision, torch.float32))
     kind = AUTOCAST.get(precision)
     losses = []
     with _watch(task.model, result):
-        for number, ((x, y), rng) in enumerate(zip(capsule.batches, capsule.rng, strict=True)):
+        for number, ((x, y), rng) in enumerate(zip(failed.batches, failed.rng, strict=True)):
             torch.set_rng_state(rng[0])
             with torch.autocast("cpu", kind) if kind else nullcontext():
                 loss = task.training_step((x, y), number)
-            (loss / len(capsule.batches)).backward()
+            (loss / len(failed.batches)).backward()
             losses.append(loss.item())
     result.loss = sum(losses) / len(losses)
     result.gradients = [
@@ -264,7 +287,7 @@ def _watch(model: nn.Module, result: Replay) -> Iterator[None]:
             result.first = f"{name} ({kind}): {bad:,} of {output.numel():,} outputs"
 
     handles = [
-        m.register_forward_hook(lambda m, _, out, name=name: hook(name or "the whole", m, out))
+        m.register_forward_hook(lambda m, _, out, name=name: hook(name or "model", m, out))
         for name, m in model.named_modules()
     ]
     try:
@@ -274,10 +297,10 @@ def _watch(model: nn.Module, result: Replay) -> Iterator[None]:
             handle.remove()
 
 
-def _inputs(capsule: FailedStep) -> str:
-    x = torch.cat([x.flatten().float() for x, _ in capsule.batches])
-    sizes = " + ".join(str(len(x)) for x, _ in capsule.batches)
-    shape = "x".join(map(str, capsule.batches[0][0].shape[1:]))
+def _inputs(failed: FailedStep) -> str:
+    x = torch.cat([x.flatten().float() for x, _ in failed.batches])
+    sizes = " + ".join(str(len(x)) for x, _ in failed.batches)
+    shape = "x".join(map(str, failed.batches[0][0].shape[1:]))
     odd = int((~x.isfinite()).sum())
     finite = x[x.isfinite()]
     low, high = (finite.min().item(), finite.max().item()) if len(finite) else (math.nan,) * 2

@@ -22,18 +22,18 @@ from litlab.runs.checkpoint.resume import Interruption, Resume
 from litlab.runs.folder import BEST, PREVIOUS, make_folder
 from litlab.runs.lock import running, writing_to
 from litlab.runs.recorder import Recording
-from litlab.tasks.own_module import introduction, mode_of, network
+from litlab.tasks.own_module import UNUSED_WITH_OWN_DATA, introduction, mode_of, network
 from litlab.tasks.task import Task
 from litlab.training.callbacks.checkpoint import CheckpointCallback
 from litlab.training.callbacks.nan_guard import NaNGuard
 from litlab.training.callbacks.optimizer_changes import OptimizerChanges
 from litlab.training.dvc_stage import Output
 from litlab.training.finders import find_settings, settings_of
-from litlab.training.parts import RunParts, as_recorded, build_parts
-from litlab.training.preflight import preflight
+from litlab.training.parts import RunParts, as_recorded, build_parts, follow_data, require_arguments
+from litlab.training.preflight import num_processes, preflight
 from litlab.training.profiling import reports
 from litlab.training.replay import FailedStepWriter
-from litlab.training.trainer import fit, make_trainer, seed_apart
+from litlab.training.trainer import fit, make_trainer, seed_rank
 from litlab.training.warm_start import WarmStart
 from litlab.utils import startup
 from litlab.utils.errors import EnvironmentFault, Interrupted, LitlabError
@@ -78,7 +78,11 @@ def train(
         LitlabError: See `litlab.utils.errors`; a run that had begun is recorded as FAILED or
             KILLED.
     """
+    require_arguments(config, task, data, monitor, callbacks)
+    out, prepared = (None if path is None else Path(path) for path in (out, prepared))
     config = preflight(as_recorded(config, task, data, monitor))
+    if task is None:
+        config = follow_data(config, data, prepared)
     resume = Resume() if resume is True else resume or None
     with ExitStack() as locks:
         output = _lock_output(config, out, resume, locks)
@@ -92,7 +96,8 @@ def train(
 
         best = BestEpoch(config.monitor, mode_of(config, parts.task))
         place = output.place if output else run
-        recording = Recording(config, parts.spec, run, best, command or [], place)
+        unused = () if isinstance(parts.data, ArrayDataModule) else UNUSED_WITH_OWN_DATA
+        recording = Recording(config, parts.spec, run, best, command or [], place, unused)
         with Signals() as signals, _recorded(recording, interrupted, signals):
             _open_record(recording, parts, interrupted, files, preview=preview)
             trainer = _make_trainer(recording, parts, state, signals, interrupted, callbacks)
@@ -111,7 +116,6 @@ def train(
             recording.all_sent,
             tuple(config.trust),
             task=task if isinstance(task, Task) else None,
-            can_evaluate=parts.known,
         )
 
 
@@ -221,6 +225,9 @@ def _open_record(
         return
     if interrupted is None:
         recording.start(network(parts.task))
+        processes = num_processes(parts.config.trainer)
+        if processes > 1:
+            say(f"{processes} processes train, each on its share of every batch")
         lacking = introduction(parts.task, parts.data)
         if lacking:
             say(lacking)
@@ -270,7 +277,7 @@ def _make_trainer(
     )
     if config.trainer.sync_batchnorm and trainer.world_size > 1:
         synchronize(network(parts.task), on_cuda=trainer.strategy.root_device.type == "cuda")
-    seed_apart(config.seed, trainer)
+    seed_rank(config.seed, trainer)
     return trainer
 
 
@@ -283,13 +290,13 @@ def _fit(
 ) -> None:
     """Fit; if one of several processes dies, end the others and record it."""
 
-    def last_words(error: LitlabError) -> None:
+    def on_failure(error: LitlabError) -> None:
         if is_first_process():
             recording.finish("KILLED" if isinstance(error, Interrupted) else "FAILED")
 
     startup.done()
     recording.fit_begins()
-    with Watchdog(last_words).attach(trainer):
+    with Watchdog(on_failure).attach(trainer):
         try:
             checkpoint = interrupted.checkpoint if interrupted else None
             fit(trainer, parts.task, parts.data, signals, checkpoint)

@@ -43,12 +43,12 @@ def anomaly_explained() -> Iterator[None]:
     Raises:
         NonFiniteError: An operation's gradient was NaN.
     """
-    told: list[str] = []
+    messages: list[str] = []
     show = warnings.showwarning
 
     def note(message: Any, *args: Any, **kwargs: Any) -> None:
         if str(message).startswith("Error detected in"):
-            told.append(str(message))
+            messages.append(str(message))
         else:
             show(message, *args, **kwargs)
 
@@ -59,14 +59,14 @@ def anomaly_explained() -> Iterator[None]:
         if "returned nan values" not in str(error):
             raise
         what = f"anomaly detection: {str(error).rstrip('.')}"
-        raise NonFiniteError(what, _place(told), FIX) from error
+        raise NonFiniteError(what, _place(messages), FIX) from error
     finally:
         warnings.showwarning = show
 
 
-def _place(told: list[str]) -> str:
+def _place(messages: list[str]) -> str:
     """Return the innermost line of the forward call that is not torch's own."""
-    frames = [f for text in told for f in FRAME.findall(text) if "/torch/" not in f[0]]
+    frames = [f for text in messages for f in FRAME.findall(text) if "/torch/" not in f[0]]
     if not frames:
         return "training"
     path, line, function, code = frames[-1]
@@ -238,7 +238,7 @@ def _blame(trainer: pl.Trainer, checkpoint: Path) -> None:
     lightning_adapter.wrap_restoring(trainer, blamed)
 
 
-def seed_apart(seed: int, trainer: pl.Trainer) -> None:
+def seed_rank(seed: int, trainer: pl.Trainer) -> None:
     """Seed each of several processes differently, after all have built the same weights.
 
     A single process keeps the state of its random numbers.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from litlab.config.compose import load
+from litlab.config.compose import COMPOSED, load
 from litlab.config.schema import Config
 from litlab.evaluation.run import Run
 from litlab.runs.folder import BEST, RUN_FILE, RunRecord
@@ -19,7 +19,7 @@ from litlab.tuning.results.outcome import Outcome
 from litlab.tuning.study.settings import StudySettings, settings_of
 from litlab.tuning.study.space import overrides, typed
 from litlab.tuning.tune import Tuner
-from litlab.utils.errors import ConfigError
+from litlab.utils.errors import ConfigError, require
 from litlab.utils.paths import short
 
 PROBE_SECONDS = 5.0
@@ -75,19 +75,21 @@ class Study:
         return f"Study({self.outcome.study}, {trials}, {top}, {short(self.page)})"
 
 
-def run_study(settings: StudySettings, base: Sequence[str], *, put_aside: bool = False) -> Study:
+def run_study(
+    settings: StudySettings, base: Sequence[str], *, rename_existing: bool = False
+) -> Study:
     """Run a study to its end, and write down what remains of it.
 
     Args:
         settings: The study's.
         base: Overrides of the configuration that is tuned.
-        put_aside: Whether to rename a study of that name that has other settings.
+        rename_existing: Whether to rename a study of that name that has other settings.
 
     Raises:
         LitlabError: See `Tuner`.
     """
     stop_with_dvc()
-    tuner = Tuner(settings, base, put_aside=put_aside)
+    tuner = Tuner(settings, base, rename_existing=rename_existing)
     outcome = tuner.run()
     monitor = tuner.config.monitor
     path = write_experiment(outcome, list(base), monitor)
@@ -105,17 +107,17 @@ def help_study(settings: StudySettings, base: Sequence[str]) -> int:
 
 
 def tune(
-    config: Config, study: str | None = None, *, put_aside: bool = False, **settings: Any
+    config: Config, study: str | None = None, *, rename_existing: bool = False, **settings: Any
 ) -> Study:
     """Search for better settings.
 
-    The same call again goes on with the study, until it has `n_trials` in all. Trials are trained
+    The same call again resumes the study, until it has `n_trials` in all. Trials are trained
     in processes of their own, which are forked.
 
     Args:
         config: What `litlab.compose` returned: the first trial, and what the others vary.
         study: A study of conf/study to take settings from, such as "quick".
-        put_aside: Whether to rename a study of that name that has other settings.
+        rename_existing: Whether to rename a study of that name that has other settings.
         settings: In place of the study's, or all of them where none is named: `name`, `space`
             (such as `{"optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True}}`), `n_trials`,
             `time_limit` (such as "10m"), `workers`, `sampler`, `pruner`, `objectives`, `finalists`,
@@ -126,8 +128,11 @@ def tune(
             composed: give the changes to `litlab.compose`.
         DataError: The data cannot be prepared.
         EnvironmentFault: The disk or a store fails.
-        Interrupted: Ctrl-C or SIGTERM: trials have saved, and the same call goes on.
+        Interrupted: Ctrl-C or SIGTERM: trials have saved, and the same call resumes.
     """
+    require(config, Config, "litlab.tune(config)", COMPOSED)
+    if study is not None:
+        require(study, str, "litlab.tune(study)", 'give the name of a study, such as "quick"')
     composed = config._overrides
     if composed is None or load(composed).model_dump() != config.model_dump():
         what = "the configuration was changed after it was composed, or read from a file"
@@ -138,7 +143,7 @@ def tune(
         if before > 1 and not _threads_survive_a_fork():
             # Trials would wait for the threads that this process has used before, for ever.
             torch.set_num_threads(1)
-        return run_study(own, base, put_aside=put_aside)
+        return run_study(own, base, rename_existing=rename_existing)
     finally:
         torch.set_num_threads(before)
 

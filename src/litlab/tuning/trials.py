@@ -25,7 +25,7 @@ SPENT = "seconds"  # attribute of a study: how long its time limit has run
 class TimeLimit:
     """The time limit of a study, earlier commands' time included.
 
-    A limit that has run out begins anew with the next command, so that this goes on too; but not
+    A limit that has run out begins anew with the next command, so that this resumes too; but not
     with one that only helps.
 
     Args:
@@ -62,7 +62,7 @@ class TimeLimit:
 
 
 class Trials:
-    """Begins trials, listens to them and tells the study.
+    """Begins trials, listens to them and records their results.
 
     Attributes:
         begun: How many this command has begun or taken up.
@@ -143,7 +143,7 @@ class Trials:
         try:
             config = self.composer(values)
         except ConfigError as error:  # a combination that the configuration refuses
-            self._told(trial, values, {"failed": error.reason, "code": error.exit_code})
+            self._record(trial, values, {"failed": error.reason, "code": error.exit_code})
             return True
         name = f"trial-{trial.number:04d}"
         tags = self.parent.tags(trial=trial.number)
@@ -179,28 +179,28 @@ class Trials:
 
     def _tell(self, job: Job, said: Mapping[str, Any]) -> None:
         trial, values = job.key
-        self._told(trial, values, said)
+        self._record(trial, values, said)
 
-    def _told(self, trial: Trial, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-        told = self.study.tell(trial, said)
-        if told is None:
+    def _record(self, trial: Trial, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+        ended = self.study.tell(trial, said)
+        if ended is None:
             say(f"trial {trial.number} was finished elsewhere; its result counts once")
         else:
-            self._show(told, values, said)
+            self._show(ended, values, said)
 
-    def _show(self, told: FrozenTrial, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+    def _show(self, ended: FrozenTrial, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
         text = "  ".join(f"{path}={short(value)}" for path, value in values.items())
-        done = f"{self.study.count(*ENDED)}/{self.study.total}"
-        if told.state == TrialState.FAIL:
-            what = f"failed: {told.user_attrs['failed']}"
-        elif told.state == TrialState.PRUNED:
-            value = number(told.value) if told.value is not None else "no value"
+        done = f"({self.study.count(*ENDED)} of {self.study.total})"
+        if ended.state == TrialState.FAIL:
+            what = f"failed: {ended.user_attrs['failed']}"
+        elif ended.state == TrialState.PRUNED:
+            value = number(ended.value) if ended.value is not None else "no value"
             what = f"{self.study.objectives[0].name} {value} (pruned)  {said['seconds']:.1f} s"
         else:
-            pairs = zip(self.study.objectives, told.values, strict=True)
+            pairs = zip(self.study.objectives, ended.values, strict=True)
             what = "  ".join(f"{o.name} {shown(o.name, v)}" for o, v in pairs)
             what += f"  {said['seconds']:.1f} s"
-        say(f"trial {told.number:>3} {done:>7}  {what}  {text}")
+        say(f"trial {ended.number:>3} {done:>10}  {what}  {text}")
 
     def stop(self) -> None:
         """Let every training save and end, and leave the trials to whoever comes first."""

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import torch
 
+from litlab.config import auto_data
 from litlab.config import compose as configuration
+from litlab.config.compose import follow_targets
 from litlab.config.schema import Config
 from litlab.data.prepare.open import open_or_prepare
 from litlab.data.spec import DataSpec
+from litlab.runs.checkpoint.changes import training_settings
 from litlab.runs.checkpoint.metadata import config_hash
 from litlab.runs.lock import running
+from litlab.runs.recorder import flatten
 from litlab.tasks.build import build_task
 from litlab.tasks.own_module import (
+    UNUSED_WITH_OWN_DATA,
     build_own_data,
     build_own_module,
     is_own_data,
@@ -32,7 +37,7 @@ from litlab.tuning.results.record import ParentRun, warm_up
 from litlab.tuning.study.composer import Composer
 from litlab.tuning.study.settings import Objective, StudySettings, objectives_of
 from litlab.tuning.study.space import Space
-from litlab.tuning.study.storage import Storage, owners_folder, put_aside
+from litlab.tuning.study.storage import Storage, owners_folder, rename_study
 from litlab.tuning.study.study import AnotherStudyError, Start, TrialStudy
 from litlab.tuning.trials import Trials, short
 from litlab.tuning.workers.devices import slots
@@ -40,6 +45,7 @@ from litlab.tuning.workers.pool import FIX, Pool
 from litlab.utils.errors import ConfigError, EnvironmentFault, Interrupted
 from litlab.utils.output import say
 from litlab.utils.paths import runs_folder
+from litlab.utils.redact import redact
 from litlab.utils.signals import Signals
 
 LEAST_SILENCE = 5  # seconds
@@ -52,7 +58,7 @@ class Tuner:
         settings: The study's.
         base: Overrides of the configuration that is tuned.
         join: Whether to help with a study that was begun on another machine.
-        put_aside: Whether to rename a study of that name that is of other settings.
+        rename_existing: Whether to rename a study of that name that is of other settings.
 
     Raises:
         ConfigError: A path or a range of the space is not one of the configuration.
@@ -64,13 +70,13 @@ class Tuner:
         base: Sequence[str],
         *,
         join: bool = False,
-        put_aside: bool = False,
+        rename_existing: bool = False,
     ) -> None:
         # A thread pool that has begun is lost to forked processes, which would wait for it.
         cores = torch.get_num_threads()
         torch.set_num_threads(1)
-        self.settings, self.base, self.join = settings, list(base), join
-        self.put_aside = put_aside
+        self.settings, self.base, self.join = settings, auto_data.expand(base), join
+        self.rename_existing = rename_existing
         if join and settings.storage is None:
             fix = "study.storage=postgresql://...; on one machine, study.workers=4"
             raise ConfigError("other machines cannot reach a file of this one", "--join", fix)
@@ -80,6 +86,7 @@ class Tuner:
         self.composer = Composer(self.base)
         self.space.check(self.composer)
         self.spec = _spec(self.config)
+        self._follow_data()
         names = settings.objectives or [self.config.monitor]
         self.objectives = _objectives(self.config, self.spec, names, list(settings.space))
         self.folder = runs_folder() / settings.name
@@ -99,6 +106,13 @@ class Tuner:
                 raise ConfigError(error.what, where, error.fix) from None
             raise
 
+    def _follow_data(self) -> None:
+        """Tune with the task of the data's targets, where the user chose none."""
+        followed = follow_targets(self.config, self.spec.task, self.spec.name)
+        if followed is not self.config and followed._overrides is not None:
+            self.base, self.config = list(followed._overrides), followed
+            self.composer = Composer(self.base)
+
     def _open(self) -> TrialStudy:
         settings = self.settings
         silence = span(settings.stale_after)
@@ -112,16 +126,17 @@ class Tuner:
             now = short(values[path])
             say(f"the first trial has {path}={now}: the configured {value} is outside the space")
         tuned, epochs = config_hash(self.config), self.config.trainer.max_epochs
-        start = Start(values, outside, tuned, self.spec.checksum, epochs)
+        flat = flatten(training_settings(redact(self.config.model_dump(mode="json"))))
+        start = Start(values, outside, tuned, self.spec.checksum, epochs, flat)
         arguments = (settings, self.space, self.objectives)
         with _disk(settings.name), storage.reached():
             try:
                 return TrialStudy(*arguments, storage, start, join=self.join)
             except AnotherStudyError:
-                if not self.put_aside or storage.shared:
+                if not self.rename_existing or storage.shared:
                     raise
             with self._alone():
-                say(f"the study with other settings was renamed to {put_aside(settings.name)}")
+                say(f"the study with other settings was renamed to {rename_study(settings.name)}")
             storage = Storage(settings.name, None, silence)
             return TrialStudy(*arguments, storage, start)
 
@@ -134,7 +149,7 @@ class Tuner:
         """Run the trials that are missing, train the best again, and say what was found.
 
         Raises:
-            Interrupted: Ctrl-C, SIGTERM or SIGHUP: trials have saved, and the same command goes on.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP: trials have saved, and the same command resumes.
         """
         status, outcome, pages = "FAILED", None, []
         with self._alone(), self._noted() as signals:
@@ -225,13 +240,14 @@ def _objectives(
     config: Config, spec: DataSpec, names: Sequence[str], paths: Sequence[str]
 ) -> list[Objective]:
     """Return what is looked for; a LightningModule of the user's own has its monitored value."""
+    if is_own_data(config):
+        owner = config.data.source["_target_"]
+        _refuse_unused(paths, UNUSED_WITH_OWN_DATA, owner, "vary data.source.NAME instead")
     if not is_own_module(config):
         task = build_task(config, spec, trial=False)
         return objectives_of(names, task.parts.metrics)
-    unused = [path for path in paths if path.partition(".")[0] in unused_groups(config)]
-    if unused:
-        what = f"{config.task['_target_']} has its own: varying it changes nothing"
-        raise ConfigError(what, f"study.space.{unused[0]}", "vary task.NAME instead")
+    owner = config.task["_target_"]
+    _refuse_unused(paths, unused_groups(config), owner, "vary task.NAME instead")
     mode = mode_of(config, build_own_module(config, spec))
     monitored = Objective(config.monitor, "maximize" if mode == "max" else "minimize")
     costs = [name for name in names if name != config.monitor]
@@ -239,6 +255,13 @@ def _objectives(
         what, fix = "the latency of a LightningModule of your own is not measured", "leave it out"
         raise ConfigError(what, "study.objectives", fix)
     return [monitored, *objectives_of(costs, {})]
+
+
+def _refuse_unused(paths: Sequence[str], groups: Sequence[str], owner: str, fix: str) -> None:
+    unused = [path for path in paths if path.partition(".")[0] in groups]
+    if unused:
+        what = f"{owner} has its own: varying it changes nothing"
+        raise ConfigError(what, f"study.space.{unused[0]}", fix)
 
 
 @contextmanager

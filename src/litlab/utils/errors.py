@@ -8,10 +8,11 @@ from litlab.utils.redact import redact, redact_prose
 
 STOPPED = (129, 130, 143)  # exit codes of what was ended by SIGHUP, Ctrl-C or SIGTERM, and saved
 MOST_LISTED = 20  # names in one line
+MOST_SHOWN = 60  # characters of a wrong argument in one line
 
 
 class LitlabError(Exception):
-    """A failure that the user can mend. It shows no password, whatever it was made from.
+    """A failure that the user can fix. It shows no password, whatever it was made from.
 
     Args:
         what: What is wrong, in one sentence.
@@ -74,6 +75,30 @@ def refuse(reasons: Iterable[LitlabError]) -> None:
         raise found[0]
     if found:
         raise Refused(found)
+
+
+def require(value: object, kind: type | tuple[type, ...], name: str, fix: str) -> None:
+    """Refuse an argument of a public function that is of another type.
+
+    Args:
+        value: What was given.
+        kind: What it has to be an instance of.
+        name: The argument, after its function: "litlab.train(config)".
+        fix: What to write instead.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if isinstance(value, kind):
+        return
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    wanted = " or ".join(one.__name__ for one in kinds if one is not type(None))
+    if isinstance(value, type):
+        what = f"the class {value.__name__} was given, not an object ({wanted})"
+    else:
+        short = f" {value!r}" if isinstance(value, str) and len(value) < MOST_SHOWN else ""
+        what = f"{type(value).__name__}{short} was given, not {wanted}"
+    raise ConfigError(what, name, fix)
 
 
 class DataError(LitlabError):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
 from litlab.utils.redact import redact_known, redact_output, remember
@@ -105,21 +105,23 @@ def use_plain_warnings() -> None:
         warnings.simplefilter("ignore", category)
 
 
-def table(title: str, rows: dict[str, str]) -> Table:
-    """Return a two-column table."""
-    made = Table(
-        title=Text(title), show_header=False, title_justify="left", box=None, pad_edge=False
-    )
-    made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
+def table(title: str, rows: dict[str, str]) -> Text:
+    """Return two columns under a title; a line ends with its value, ready to be copied."""
+    width = max(map(cell_len, rows), default=0)
+    made = Text().append(title, "italic")
     for name, value in rows.items():
-        made.add_row(Text(name), Text(value))  # a plain [..] is not markup
+        made.append(f"\n{name}", "bold").append(f"{' ' * (width - cell_len(name))}  {value}")
     return made
 
 
 def nth_epoch(epoch: int) -> int:
     """Return an epoch as people count, from 1; files and MLflow count from 0."""
     return epoch + 1
+
+
+def counted(count: int, what: str) -> str:
+    """Return a count with its noun: 1 epoch, 2 epochs."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def number(value: float) -> str:

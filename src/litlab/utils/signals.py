@@ -163,7 +163,7 @@ class Signals:
         """Return the error that ends the program with the signal's exit code.
 
         Args:
-            saved: What became of the work, and how to go on.
+            saved: What became of the work, and how to resume it.
             number: The signal, if not the one that came.
             where: What was stopped.
         """

@@ -38,7 +38,7 @@ ODD: tuple[Any, ...] = (MISSING, None, "odd", [1], {"a": 1}, -1, 10**12, float("
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory) -> Path:
-    """A project with a finished run, an interrupted one and a capsule, which no test changes."""
+    """A project with a finished run, an interrupted one and a failed step; no test changes it."""
     folder = tmp_path_factory.mktemp("kept")
     shutil.copytree(Path(__file__).parents[3] / "conf", folder / "conf")
     with pytest.MonkeyPatch.context() as patch:
@@ -51,7 +51,7 @@ def kept(tmp_path_factory) -> Path:
         x = torch.zeros(16, 1, 12, 12)
         y = torch.zeros(16, dtype=torch.int64)
         content[CONTENT] = {"what": "loss", "batches": [[x, y]], "rng": [[torch.get_rng_state()]]}
-        write(content, folder / "runs" / "done" / "capsule.ckpt")
+        write(content, folder / "runs" / "done" / "failed-step.ckpt")
     return folder
 
 
@@ -126,8 +126,8 @@ def survey(file: Path, inside: tuple[Any, ...], depth: int, use: Callable[[Path]
 
 def use_weights(path: Path) -> None:
     """What evaluate, predict and generate begin with, and init_from."""
-    _, task = load_task(path)
-    init_from(task.model, load_task(path)[0].metadata.spec, str(path))
+    loaded, task = load_task(path)
+    init_from(task.model, loaded.metadata.spec, str(path))
 
 
 @pytest.mark.parametrize("part", ["data", "model", "spec", "loss", "optimizer", "trainer"])
@@ -144,10 +144,15 @@ def test_every_part_of_a_checkpoint(there: Path) -> None:
     assert survey(file, ("state_dict",), 1, use_weights) > 30
 
 
-def test_every_part_of_a_capsule(there: Path) -> None:
-    file = there / "runs" / "done" / "capsule.ckpt"
+def test_every_part_of_a_failed_step(there: Path) -> None:
+    file = there / "runs" / "done" / "failed-step.ckpt"
     replay(file)
     assert survey(file, (CONTENT,), 1, replay) > 15
+    content = read(file)
+    content["capsule"] = content.pop(CONTENT)  # as earlier versions called it
+    (file.parent / "earlier").mkdir()
+    write(content, file.parent / "earlier" / "capsule.ckpt")
+    assert replay(file.parent / "earlier") == replay(file)
     for x, y in [
         (torch.zeros(16, 3), torch.zeros(16, dtype=torch.int64)),
         (torch.zeros(16, 1, 12, 12), torch.full((16,), 999)),
@@ -156,7 +161,7 @@ def test_every_part_of_a_capsule(there: Path) -> None:
         content = read(file)
         content[CONTENT]["batches"] = [[x, y]]
         write(content, file.with_name("crafted.ckpt"))
-        with pytest.raises(CheckpointError, match="cannot be taken"):
+        with pytest.raises(CheckpointError, match="cannot be repeated"):
             replay(file.with_name("crafted.ckpt"))
 
 

@@ -1,4 +1,5 @@
-import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 
@@ -7,6 +8,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+import forked
 from litlab.runs.folder import RunRecord
 from litlab.runs.recorder import flatten
 from litlab.runs.tracking.address import tracking_uri
@@ -117,8 +119,6 @@ def test_the_checkpoint_may_stay_out_of_the_store(project):
 
 
 def test_git_is_recorded(project):
-    import subprocess
-
     for command in (["init", "-q"], ["add", "conf"], ["commit", "-q", "-m", "start"]):
         who = ["-c", "user.name=t", "-c", "user.email=t@e.org"]
         subprocess.run(["git", *who, *command], check=True, cwd=project)
@@ -269,7 +269,7 @@ def test_a_long_tag_is_kept_whole_as_an_artifact(logger, project):
         logger.start("tea", {}, tags)
     assert len(caught) == 1
     with pytest.warns(UserWarning, match=r"tags/resume\.changed\.txt"):
-        logger.go_on({"resume.changed": "a" * 6000}, {})
+        logger.resume({"resume.changed": "a" * 6000}, {})
     folder = project / "got"
     folder.mkdir()
     logger.client.download_artifacts(logger.run_id, "tags", str(folder))
@@ -335,25 +335,30 @@ def test_several_threads_make_one_experiment(project):
     assert len(set(ids)) == 1
 
 
-def open_run(uri, root, barrier, ids):
-    barrier.wait()
-    logger = MLflowLogger(uri, "shared", root)
-    logger.start("tea", {}, {})
-    ids.put(logger.client.get_run(logger.run_id).info.experiment_id)
+OPEN_RUN = """
+import sys, time
+from pathlib import Path
+from litlab.runs.tracking.mlflow_logger import MLflowLogger
+
+project = Path.cwd()
+(project / f"ready{sys.argv[1]}").touch()
+while len(list(project.glob("ready*"))) < 4:
+    time.sleep(0.001)
+logger = MLflowLogger(f"sqlite:///{project}/mlflow.db", "shared", project / "mlartifacts")
+logger.start("tea", {}, {})
+print(logger.client.get_run(logger.run_id).info.experiment_id)
+"""
 
 
 @pytest.mark.slow
 def test_several_processes_make_one_store(project):
-    context = multiprocessing.get_context("spawn")
-    barrier, ids = context.Barrier(4), context.Queue()
-    given = (f"sqlite:///{project}/mlflow.db", project / "mlartifacts", barrier, ids)
-    processes = [context.Process(target=open_run, args=given) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 4
-    assert len({ids.get(timeout=5) for _ in processes}) == 1
+    settings = {"cwd": project, "stdout": subprocess.PIPE, "text": True}
+    commands = [[sys.executable, "-c", OPEN_RUN, str(number)] for number in range(4)]
+    processes = [forked.Popen(command, **settings) for command in commands]
+    ids = [process.communicate(timeout=200)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    assert len(set(ids)) == 1
+    assert ids[0]
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
+import litlab
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.folder import RunRecord
 from litlab.training.callbacks.nan_guard import NaNGuard, set_if_non_finite
 from litlab.training.loop import Step
-from litlab.training.replay import open_capsule, replay
+from litlab.training.replay import load_failed_step, replay
 from litlab.utils.errors import CheckpointError, NonFiniteError
-from run_helpers import THIRD_PARTY, ready_store, small_run
+from run_helpers import SMALL, THIRD_PARTY, ready_store, small_run
 
 pytestmark = THIRD_PARTY
 
@@ -68,15 +69,15 @@ def test_it_is_refused_kept_and_taken_again(project, how, overrides) -> None:
     error = spoilt(project, how, *overrides)
     assert "the step was not taken" in error.what
     assert ("gradient" if how == "gradient" else "train/loss") in error.what
-    assert "litlab replay run/capsule.ckpt" in error.where
+    assert "litlab replay run/failed-step.ckpt" in error.where
     for name in ("best.ckpt", "last.ckpt"):
         kept = load(project / "run" / name, ["test_step_guard"])
         assert all(w.isfinite().all() for w in kept.weights.values())
     assert RunRecord.load(project / "run").status == "FAILED"
-    capsule = open_capsule(project / "run", ["test_step_guard"])
-    assert all(w.isfinite().all() for w in capsule.loaded.weights.values())
-    assert len(capsule.batches) == (2 if "accumulate" in str(overrides) else 1)
-    result = replay(project / "run" / "capsule.ckpt", ["test_step_guard"])
+    failed = load_failed_step(project / "run", ["test_step_guard"])
+    assert all(w.isfinite().all() for w in failed.loaded.weights.values())
+    assert len(failed.batches) == (2 if "accumulate" in str(overrides) else 1)
+    result = replay(project / "run" / "failed-step.ckpt", ["test_step_guard"])
     assert result.reproduced
     assert "body.weight" in " ".join(result.gradients)
     assert "all finite" in result.inputs
@@ -117,20 +118,35 @@ def test_the_same_dropout_is_drawn_again(project, monkeypatch) -> None:
 
     monkeypatch.setattr(nn.Dropout, "forward", watch)
     spoilt(project, "gradient")
-    step = open_capsule(project / "run", ["test_step_guard"]).step
+    step = load_failed_step(project / "run", ["test_step_guard"]).step
     drawn = seen[step - 9]  # the third epoch of three batches ran to its end
     replay(project / "run", ["test_step_guard"])
     assert torch.equal(seen[-1], drawn)
 
 
-def test_a_run_without_a_capsule(project) -> None:
+def test_a_run_without_a_failed_step(project) -> None:
     result = small_run(project)
-    with pytest.raises(CheckpointError, match="this run has no capsule"):
+    with pytest.raises(CheckpointError, match="this run has no failed step"):
         replay(result.folder)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         replay(Path("last"))
-    with pytest.raises(CheckpointError, match="not a capsule"):
+    with pytest.raises(CheckpointError, match="not a failed step"):
         replay(result.checkpoint)
+
+
+def test_a_task_made_in_python_is_repeated_with_it(project) -> None:
+    ready_store(project)
+    config = litlab.compose(*SMALL, "trainer.max_epochs=9")
+    data = litlab.DataModule(config)
+    task, again = (litlab.ClassificationTask(Spoils(data.spec)) for _ in range(2))
+    with pytest.raises(NonFiniteError) as caught:
+        litlab.train(config, project / "run", task=task, data=data, preview=False)
+    call = "litlab.training.replay.replay('run/failed-step.ckpt', task=...)"
+    assert caught.value.where == f"saved for {call}"
+    with pytest.raises(CheckpointError, match="was an object of Python") as refused:
+        replay("run")
+    assert refused.value.fix == "make it again, and call " + call.replace("/failed-step.ckpt", "")
+    assert replay("run/failed-step.ckpt", task=again).reproduced
 
 
 def test_a_full_disk_does_not_hide_the_error(project, monkeypatch) -> None:
@@ -141,7 +157,7 @@ def test_a_full_disk_does_not_hide_the_error(project, monkeypatch) -> None:
         raise EnvironmentFault("disk full", "", "")
 
     monkeypatch.setattr("litlab.training.replay.write", full)
-    with pytest.warns(UserWarning, match="no capsule was kept: disk full"):
+    with pytest.warns(UserWarning, match="the failed step was not saved: disk full"):
         assert spoilt(project, "loss").where == "training"
 
 
@@ -288,7 +304,7 @@ def test_the_weights_stay_what_they_were(project, monkeypatch, optimizer) -> Non
     error = spoilt(project, "gradient", "trainer.limit_train_batches=1.0", f"optimizer={optimizer}")
     assert "epoch 2, step 7" in error.what
     assert len(before) == 12, "the epoch ran to its end"
-    kept = open_capsule(project / "run", ["test_step_guard"])
+    kept = load_failed_step(project / "run", ["test_step_guard"])
     assert kept.step == 7
     for name, weight in before[7].items():
         assert torch.equal(kept.loaded.weights[name], weight), name
@@ -312,5 +328,5 @@ def test_it_is_looked_at_before_the_epoch_ends(project, monkeypatch) -> None:
 
 def test_an_optimizer_that_reads_no_flag_is_stopped_before_its_step(project) -> None:
     spoilt(project, "gradient", "optimizer=muon")
-    kept = load(project / "run" / "capsule.ckpt", ["test_step_guard"])
+    kept = load(project / "run" / "failed-step.ckpt", ["test_step_guard"])
     assert all(w.isfinite().all() for w in kept.weights.values())

@@ -11,8 +11,20 @@ from litlab.cli.options import Debug, Json, Out, Overrides, Params
 from litlab.utils.paths import short
 
 
-def params(overrides: Overrides = None, debug: Debug = False) -> None:
+def params(
+    overrides: Overrides = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print all settings instead of writing them.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
     """Compose conf/ and the overrides into params.yaml, which `dvc repro` runs."""
+    if show:
+        from litlab.config.compose import dump
+        from litlab.utils.redact import redact
+
+        print(dump(redact(load_config(overrides, None).model_dump(mode="json"))), end="")
+        return
     from litlab.config.compose import write_params
     from litlab.utils.output import say
     from litlab.utils.paths import project_root, seen_by_dvc
@@ -40,6 +52,41 @@ def prepare(
     spec = run(config.data, folder, config.trust)
     sizes = ", ".join(f"{size:,} {split}" for split, size in spec.sizes.items())
     say(f"prepared {spec.name}: {sizes} in {short(folder)}")
+
+
+def inspect(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file or folder of your data.")],
+    overrides: Overrides = None,
+    target: Annotated[str | None, typer.Option("--target", help="Column to predict.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of the preset (default: the file's name).")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse where anything has to be decided.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the preset.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look at your data and write conf/data/<name>.yaml, with every decision and its reason."""
+    from litlab.data.inspect import inspect as look
+    from litlab.data.prepare.decisions import lines
+    from litlab.data.raw import Reading
+    from litlab.utils.output import say, use_plain_warnings
+
+    use_plain_warnings()
+    made = look(
+        path, target, name=name, overrides=overrides or [], replace=overwrite, strict=strict
+    )
+    reading = Reading(decisions=made.decisions, suggestions=made.suggestions)
+    say(f"{path}: {made.why}")
+    for line in lines(reading):
+        say(line)
+    say(f"wrote {short(made.path)}; change there what is wrong")
+    say(f"next: litlab train data={made.name}")
+    if json:
+        decided = {d.setting: d.value for d in made.decisions}
+        print_json(name=made.name, path=str(made.path), preset=made.preset, decisions=decided)
 
 
 def preview(

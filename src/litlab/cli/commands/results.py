@@ -25,6 +25,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run on the test split and write its report; nothing else reads that split."""
     trust_of_project(trust := list(trust or []))
+    from litlab.cli.summary import listed_thresholds
     from litlab.evaluation.evaluate import evaluate as measure
     from litlab.runs.folder import is_latest
     from litlab.utils.output import number, say
@@ -37,9 +38,12 @@ def evaluate(
             metrics={f"test/{name}": value for name, value in result.metrics.items()},
             seconds=result.record.seconds,
             report=str(result.folder / "report.html"),
+            **({"thresholds": result.thresholds} if result.thresholds else {}),
         )
     values = "  ".join(f"test/{name} {number(value)}" for name, value in result.metrics.items())
     say(f"{result.record.run_name}: {values}")
+    if result.thresholds:
+        say(f"thresholds, chosen on validation: {listed_thresholds(result.thresholds)}")
     again = "; `litlab report` shows it again" if is_latest(result.folder) else ""
     say(f"report: {short(result.folder / 'report.html')}{again}")
     exit_if_unsent(result.all_sent)
@@ -63,7 +67,12 @@ def report(
 def predict(
     run: Run,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="File or folder of new data.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help=".csv, .jsonl or .parquet")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", help=".csv, .jsonl or .parquet (default: INPUT-predictions.csv)."
+        ),
+    ] = None,
     resize: Annotated[
         bool, typer.Option("--resize", help="Resize images of another size.")
     ] = False,
@@ -75,6 +84,7 @@ def predict(
     from litlab.evaluation.predict import predict as label
     from litlab.utils.output import say
 
+    out = out or Path(f"{source.absolute().stem}-predictions.csv")
     say(f"wrote {label(run, source, out, resize=resize, trust=trust):,} predictions to {out}")
 
 

@@ -20,6 +20,7 @@ from litlab.cli.options import (
     Resume,
     Trust,
 )
+from litlab.utils.paths import short
 
 
 def train(
@@ -60,7 +61,7 @@ def cv(
     """Cross-validate: train once per fold (data.num_folds=5), report mean and deviation."""
     config = load_config(overrides, None)
     from litlab.training.crossval import cross_validate
-    from litlab.utils.output import console, number, table
+    from litlab.utils.output import console, number, say, table
 
     result = cross_validate(config, command=["litlab", *sys.argv[1:]])
     if json:
@@ -71,17 +72,20 @@ def cv(
             seconds=sum(run.record.seconds for run in result.runs),
         )
     rows = {name: f"{number(m)} ± {number(d)}" for name, (m, d) in result.metrics.items()}
+    rows |= {
+        f"fold {fold}": f"run {run.id} in {short(run.folder)}"
+        for fold, run in enumerate(result.runs, start=1)
+    }
     title = f"{config.run_name}: {len(result.runs)} folds, mean ± standard deviation"
     console.print(table(title, rows))
+    say("next: litlab ui, to compare the folds; litlab train without folds, for one network")
     exit_if_unsent(all(run.all_sent for run in result.runs))
 
 
 def replay(
-    capsule: Annotated[
+    path: Annotated[
         Path,
-        typer.Argument(
-            metavar="CAPSULE", help="capsule.ckpt of a failed step, or the folder of its run."
-        ),
+        typer.Argument(metavar="RUN|STEP", help="The folder of a run, or its failed-step.ckpt."),
     ],
     json: Json = False,
     trust: Trust = None,
@@ -92,7 +96,7 @@ def replay(
     from litlab.cli.summary import show_replay
     from litlab.training.replay import replay as run
 
-    result = run(capsule, trust)
+    result = run(path, trust)
     if json:
         facts = {**asdict(result), "loss": str(result.loss)}  # JSON has no NaN
         print_json(**facts, reproduced=result.reproduced)

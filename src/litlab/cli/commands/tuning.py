@@ -14,16 +14,18 @@ Join = Annotated[
     typer.Option("--join", help="Run trials of a study started on another machine (PostgreSQL)."),
 ]
 
-PutAside = Annotated[
+RenameExisting = Annotated[
     bool,
-    typer.Option("--put-aside", help="Rename an existing study of that name with other settings."),
+    typer.Option(
+        "--rename-existing", help="Rename an existing study of that name with other settings."
+    ),
 ]
 
 
 def tune(
     overrides: Overrides = None,
     join: Join = False,
-    put_aside: PutAside = False,
+    rename_existing: RenameExisting = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -42,7 +44,7 @@ def tune(
         if json:
             print_json(study=settings.name, trained=helped)
         return
-    study = run_study(settings, base, put_aside=put_aside)
+    study = run_study(settings, base, rename_existing=rename_existing)
     experiment, page = short(study.experiment), short(study.page)
     if json:
         print_json(**asdict(study.outcome), experiment=experiment, report=page)

@@ -13,7 +13,7 @@ class Mixing(Augmentation):
     """Mixes each sample with a partner, and their labels in the same share.
 
     The loader serves the partners as the batch's second half. Class numbers become soft labels
-    `(B, C)`; regression targets are mixed as they are.
+    `(B, C)`; regression targets, and 0 or 1 of several labels, are mixed as they are.
 
     Args:
         spec: The data it is for.
@@ -40,12 +40,12 @@ class Mixing(Augmentation):
 
         Args:
             x: `(2B, ...)`, the batch and then the partners.
-            y: `(2B,)` class numbers, or `(2B, T)` float.
+            y: `(2B,)` class numbers, `(2B, K)` labels, or `(2B, T)` float.
             draws: Of the batch's samples, `(B,)` or more of them.
         """
         self.follow(x.device)
         if self.num_classes and not y.is_floating_point():
-            y = F.one_hot(y, self.num_classes).to(torch.float32)
+            y = (y if y.ndim == 2 else F.one_hot(y, self.num_classes)).to(torch.float32)
         (x, partner), (y, other) = x.chunk(2), y.chunk(2)
         draws = draws.first(len(x))
         hit = draws.bernoulli(self.p)

@@ -13,6 +13,7 @@ VISIBLE = str.maketrans({"\n": "⏎", "\r": "␍", "\t": "⇥"})
 UNSEEN = "<unseen>"
 LEAST = 0.005  # share of a class in a soft label that is worth naming
 NAMED = 3  # classes or targets in a label
+NO_LABEL = "(no label)"  # of a sample with none of several
 SHORT = 12  # characters of a target's name, where there are several
 SHOWN = 3.0  # deviations from a channel's mean, either way, from black to white
 
@@ -86,9 +87,17 @@ def _category(categories: tuple[str, ...], code: float) -> str:
 
 
 def labels(spec: DataSpec, y: torch.Tensor) -> list[str]:
-    """Return targets in words: class numbers `(n,)`, soft labels `(n, C)` or numbers `(n, T)`."""
+    """Return targets in words.
+
+    Args:
+        spec: The data.
+        y: Class numbers `(n,)`, soft labels `(n, C)`, 0 or 1 of each label `(n, K)` (a share where
+            samples were mixed), or numbers `(n, T)`.
+    """
     if spec.task == "regression":
         return [", ".join(_values(spec, row)) for row in y.tolist()]
+    if spec.task == "multi_label":
+        return [_several(spec, row) for row in y.tolist()]
     if not y.is_floating_point():
         return [spec.classes[number] for number in y.tolist()]
     return [_soft(spec, row) for row in y.tolist()]
@@ -99,6 +108,15 @@ def _values(spec: DataSpec, row: list[float]) -> list[str]:
         return [_number(row[0])]
     named = zip(spec.targets, row, strict=True)
     return [f"{name[:SHORT]} {_number(value)}" for name, value in named][:NAMED]
+
+
+def _several(spec: DataSpec, shares: list[float]) -> str:
+    present = [i for i, share in enumerate(shares) if share >= LEAST]
+    names = [
+        spec.classes[i] if shares[i] == 1 else f"{spec.classes[i]} {round(shares[i], 2):g}"
+        for i in present
+    ]
+    return "; ".join(names) or NO_LABEL
 
 
 def _soft(spec: DataSpec, shares: list[float]) -> str:

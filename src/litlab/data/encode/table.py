@@ -1,12 +1,12 @@
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from litlab.data.spec import Array, Column
+from litlab.data.spec import Array, CellFormat, Column
 from litlab.utils.errors import DataError
 
 MISSING = "<missing>"  # the category of a cell that holds nothing
@@ -34,11 +34,12 @@ class TableEncoder:
         numeric: Sequence[str],
         categorical: Sequence[str],
         *,
-        impute: Literal["refuse", "median", "mean"] = "refuse",
+        impute: Literal["refuse", "median", "mean", "indicator"] = "refuse",
         scale: Literal["standard", "quantile"] = "standard",
+        cells: Mapping[str, CellFormat] | None = None,
     ) -> None:
         self.numeric, self.categorical = list(numeric), list(categorical)
-        self.impute, self.scale = impute, scale
+        self.impute, self.scale, self.cells = impute, scale, dict(cells or {})
         self.columns: dict[str, Column] = {}
         self._said: list[str] = []
         self._filled: Counter[str] = Counter()
@@ -68,7 +69,9 @@ class TableEncoder:
         self.columns = {column.name: column for column in (*numbers, *codes)}
 
     def _fit_numeric(self, name: str, place: int, summary: "_Summary", drawn: Array) -> Column:
-        column = Column(name=name, kind="numeric", fill=0.0 if self.impute != "refuse" else None)
+        style = self.cells.get(name, CellFormat())
+        fill = 0.0 if self.impute != "refuse" else None
+        column = Column(name=name, kind="numeric", fill=fill, cells=style)
         if not summary.count[place]:
             self._said.append(f"column '{name}' has no values in train: it is filled with zeros")
             return column
@@ -81,13 +84,13 @@ class TableEncoder:
             )
             self._said.append(f"{said}: subtract {low:.10g} in the file")
         sample = drawn[~np.isnan(drawn)]
-        fill = column.fill
-        if self.impute == "median":
+        if self.impute in ("median", "indicator"):
             fill = float(np.median(sample))
         elif self.impute == "mean":
             fill = float(summary.total[place] / summary.count[place])
         quantiles: tuple[float, ...] = ()
-        if self.scale == "quantile" and low < high:
+        bounded = style.part == "missing" or style.part.endswith((" sin", " cos"))
+        if self.scale == "quantile" and low < high and not bounded:
             quantiles = tuple(quantiles_of(sample).tolist())
         return column.model_copy(update={"fill": fill, "quantiles": quantiles})
 
@@ -98,7 +101,10 @@ class TableEncoder:
             self._said.append(
                 f"column '{name}' is always '{known[0]}' in train: it carries no information"
             )
-        return Column(name=name, kind="categorical", fill=fill, categories=tuple(known))
+        style = self.cells.get(name, CellFormat())
+        return Column(
+            name=name, kind="categorical", fill=fill, categories=tuple(known), cells=style
+        )
 
     def encode(self, chunk: Any) -> Array:
         """Return the stored values `(n, F)` of a chunk.

@@ -61,7 +61,7 @@ def load_tokenizer(content: str) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(content)
-    # A text in which somebody wrote "<pad>" would else have padding in its midst. Not kept in JSON.
+    # A text in which somebody wrote "<pad>" would otherwise contain padding. Not kept in JSON.
     tokenizer.encode_special_tokens = True
     return tokenizer
 

@@ -28,19 +28,15 @@ from litlab.data.inputs.images import (
 from litlab.data.inputs.images import SUFFIXES as IMAGES
 from litlab.data.prepare.source_files import require_file
 from litlab.data.sources.array_names import find_inputs
-from litlab.data.sources.idx import read_idx
+from litlab.data.sources.idx import is_idx, read_idx
 from litlab.data.sources.npz import impute
-from litlab.data.sources.table_file import (
-    TableFile,
-    TableFormat,
-    as_numbers,
-    lacks_columns,
-    open_table,
-    typed,
-)
+from litlab.data.sources.table_cells import as_numbers, without_marks
+from litlab.data.sources.table_file import TableFile, lacks_columns, open_table
+from litlab.data.sources.table_layout import TableFormat
+from litlab.data.sources.table_rows import frame_of, sources_of
 from litlab.data.sources.text_files import FORMAT_OF, Layout, MissingColumn, lines_of, read_whole
 from litlab.data.sources.text_files import read_rows as read_text_rows
-from litlab.data.spec import Array, Column, DataSpec
+from litlab.data.spec import Array, CellFormat, Column, DataSpec
 from litlab.utils.errors import DataError, nearest
 
 # Reads a user's new tables, as the columns of the training data were read and fitted.
@@ -63,19 +59,23 @@ def read_features(path: Path, spec: DataSpec) -> tuple[list[str], Array]:
         DataError: A column is missing or there twice, or its cells are not what they should be.
     """
     settings = _own_settings(spec)
-    table = _open(path, TableFormat.of(settings), settings.get("target", ()), spec.features)
-    _require_columns(table, spec.features)
-    plain = [Column(name=name, kind="numeric") for name in spec.features]
-    numeric = [c.name for c in spec.columns or plain if c.kind == "numeric"]
-    categorical = [name for name in spec.features if name not in numeric]
-    encoder, decimal = TableEncoder.of(spec.columns), settings.get("decimal", ".")
-    parts, done = [np.empty((0, len(spec.features)))], 0
-    for columns in table.batches(spec.features):
-        batch = pa.table(columns, names=list(spec.features))
-        cells = typed(batch, numeric, categorical, decimal)
-        for name in numeric:
-            _require_numbers(name, batch[name], cells[name], table, done)
-        frame = cells.to_pandas()
+    columns = spec.columns or [Column(name=name, kind="numeric") for name in spec.features]
+    sources = sources_of(columns)
+    table = _open(path, TableFormat.of(settings), settings.get("target", ()), sources)
+    _require_columns(table, sources)
+    comma = settings.get("decimal") == "," or any(c.cells.decimal == "," for c in columns)
+    encoder = TableEncoder.of(spec.columns)
+    parts, done = [np.empty((0, len(columns)))], 0
+    for cells in table.batches(sources):
+        batch = pa.table(cells, names=sources)
+        features = [_with_comma(column, batch) if comma else column for column in columns]
+        frame = frame_of(batch, features)
+        for feature in features:
+            if feature.kind == "numeric" and feature.cells.part != "missing":
+                content = without_marks(batch[feature.source].combine_chunks(), feature.cells)
+                _require_numbers(
+                    feature.source, content, pa.array(frame[feature.name]), table, done
+                )
         try:
             parts.append(encoder.encode(frame) if spec.columns else frame.to_numpy(np.float64))
         except DataError as error:
@@ -84,6 +84,20 @@ def read_features(path: Path, spec: DataSpec) -> tuple[list[str], Array]:
     for note in encoder.notes():
         warnings.warn(f"{path.name}: {note}", stacklevel=3)
     return [table.place(row) for row in range(done)], np.concatenate(parts)
+
+
+def _with_comma(column: Column, cells: Any) -> Column:
+    """A column whose numbers had no fraction in training, where the others have decimal commas."""
+    content = cells[column.source]
+    if column.kind != "numeric" or column.cells != CellFormat() or not _is_text(content):
+        return column
+    if pc.any(pc.match_substring(content, ".")).as_py():
+        return column
+    return column.model_copy(update={"cells": CellFormat(decimal=",")})
+
+
+def _is_text(cells: Any) -> bool:
+    return bool(pa.types.is_string(cells.type))
 
 
 def _own_settings(spec: DataSpec) -> Any:
@@ -96,14 +110,14 @@ def _open(
     path: Path, style: TableFormat, target: str | Sequence[str], features: Sequence[str]
 ) -> TableFile:
     """Open a file that may have a header where the training data had none, and lack the target."""
-    found = open_table(path, replace(style, header=True, names=()))
-    if set(features) <= set(found.names) or (style.header and not style.names):
+    found = open_table(path, replace(style, header=True, names=(), skip_end=None), features)
+    if set(features) <= set(found.names) or (style.header is not False and not style.names):
         return found
     targets = [target] if isinstance(target, str) else target
     names = style.names
     if len(found.names) == len(names) - len(targets):
         names = tuple(name for name in names if name not in targets)
-    return open_table(path, replace(style, names=names))
+    return open_table(path, replace(style, names=names, skip_end=None))
 
 
 def _require_columns(table: TableFile, features: Sequence[str]) -> None:
@@ -420,6 +434,8 @@ def _read_images(path: Path, spec: DataSpec, resize: bool) -> tuple[list[str], A
     if path.is_file() and path.suffix.lower() in (*TABLES, ".txt"):
         raise DataError("not an image", str(path), f"use {', '.join(IMAGES)}, .npy, .npz or IDX")
     if path.is_file() and path.suffix.lower() not in IMAGES:
+        if not is_idx(path):
+            raise DataError("not an image", str(path), f"use {', '.join(IMAGES)}, .npy, .npz, IDX")
         return _numbered(path, read_idx(path))
     files = [path] if path.is_file() else sorted(filter(is_image, _not_hidden(path)))
     if not files:
@@ -461,17 +477,18 @@ def _shaped(values: Array, spec: DataSpec, path: Path) -> Array:
         )
     if values.dtype.kind not in "iufb":
         raise DataError(f"values of type {values.dtype}", str(path), "give numbers")
+    given = values.shape
+    if values.ndim and not len(values):
+        raise DataError(f"there are no samples: shape {given}", str(path), "give at least one")
     if spec.kind in ("image", "sequence") and values.ndim == len(spec.shape) and spec.shape[0] == 1:
         values = values[:, None]  # (N, H, W) or (N, L): the one channel is left out
     if spec.kind == "image" and values.ndim == 4 and values.shape[1:] != spec.shape:
         values = values.transpose(0, 3, 1, 2)  # (N, H, W, C)
     if _channels_last(values, spec):
         values = values.transpose(0, 2, 1)
-    if values.shape[1:] != spec.shape or not len(values):
+    if values.shape[1:] != spec.shape:
         wanted = ", ".join(("N", *map(str, spec.shape)))
-        raise DataError(
-            f"an array of shape {values.shape}", str(path), f"'{spec.name}' needs ({wanted})"
-        )
+        raise DataError(f"an array of shape {given}", str(path), f"'{spec.name}' needs ({wanted})")
     return values
 
 
@@ -547,6 +564,18 @@ def _of_frame(frame: Any, spec: DataSpec) -> Samples:
     """Read a table through the format that keeps its types: the checks are those of files."""
     import pyarrow as pa
 
+    if spec.kind == "image":
+        wanted = ", ".join(("N", *map(str, spec.shape)))
+        fix = f"give an array ({wanted}) of bytes, or paths of images"
+        raise DataError("a DataFrame holds no images", "DataFrame", fix)
+    odd = [str(name) for name in frame.columns if not isinstance(name, str)]
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    if odd and not set(spec.features) <= set(frame.columns):
+        shown, own = ", ".join(odd[:3]), ", ".join(spec.features[:3])
+        what = f"its columns are not named as in training: {shown}, ... for {own}, ..."
+        fix = f"name all {len(spec.features)} by frame.columns = [...]"
+        fix += "" if spec.cardinalities else "; or give frame.to_numpy()"
+        raise DataError(what, "DataFrame", fix)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "DataFrame.parquet"
         try:

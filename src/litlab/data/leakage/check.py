@@ -1,17 +1,26 @@
 """Looks for what makes a score too good to be true, while `prepare` streams the samples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from litlab.data.leakage.drift import Drift, imbalance, input_digests
-from litlab.data.leakage.duplicates import Groups, exact_duplicates, label_noise, near_duplicates
+from litlab.data.leakage.duplicates import (
+    Groups,
+    copies,
+    exact_duplicates,
+    label_noise,
+    near_duplicates,
+)
 from litlab.data.leakage.images import SMALLEST, Thumbnails
-from litlab.data.leakage.report import Check, Finding, GuardReport
+from litlab.data.leakage.report import Check, Finding, LeakageReport
 from litlab.data.leakage.samples import SampleDigests, target_digests
 from litlab.data.leakage.texts import FEWEST, Wordings, normalize, words_of
 from litlab.data.spec import SPLITS, Array, Kind, TaskKind
+
+COUNTED = ("classification", "multi_label")  # tasks whose classes or labels have frequencies
 
 
 class LeakageCheck:
@@ -75,6 +84,8 @@ class LeakageCheck:
         self.samples.add(split, index, inputs, target_digests(y, len(index)))
         if self.task == "classification" and y is not None:
             self.counts[split] += np.bincount(y, minlength=len(self.classes))
+        elif self.task == "multi_label" and y is not None:
+            self.counts[split] += y.sum(0, dtype=np.int64)
         if group is not None:
             self.groups = self.groups or Groups()
             self.groups.add(split, index, group)
@@ -94,7 +105,11 @@ class LeakageCheck:
             note = f"images of {size} are too small for the near-duplicate check"
             self.notes.append(f"{note} (below {SMALLEST} pixels a side)")
 
-    def finish(self) -> GuardReport:
+    def copies(self, kept_in: Sequence[str]) -> dict[str, Array]:
+        """Return the samples that equal one of a split earlier in `kept_in`: places by split."""
+        return copies(self.samples, kept_in)
+
+    def finish(self) -> LeakageReport:
         """Return what was found."""
         checked: list[Check] = ["exact_duplicates"]
         findings: list[Finding] = exact_duplicates(self.samples)
@@ -107,16 +122,18 @@ class LeakageCheck:
         if self.task != "language_model":
             checked.append("label_noise")
             findings += label_noise(self.samples)
-        if self.task == "classification":
+        sizes = np.bincount(self.samples.split, minlength=len(SPLITS)).tolist()
+        if self.task in COUNTED:
             checked.append("imbalance")
-            findings += imbalance(self.counts, self.classes)
+            of = dict(zip(SPLITS, sizes, strict=True)) if self.task == "multi_label" else None
+            findings += imbalance(self.counts, self.classes, of)
         checked.append("drift")
         findings += self.drift.found()
-        sizes = np.bincount(self.samples.split, minlength=len(SPLITS)).tolist()
         counts = {split: tuple(n.tolist()) for split, n in self.counts.items()}
-        return GuardReport(
+        return LeakageReport(
             sizes=dict(zip(SPLITS, sizes, strict=True)),
-            class_counts=counts if self.task == "classification" else {},
+            class_counts=counts if self.task in COUNTED else {},
+            counted="label" if self.task == "multi_label" else "class",
             findings=tuple(findings),
             checked=tuple(checked),
             notes=tuple(self.notes),

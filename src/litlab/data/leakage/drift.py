@@ -165,20 +165,24 @@ RATIO = 1.2  # smaller differences of a class's share are no matter, however cer
 SHOWN = 5
 
 
-def imbalance(counts: dict[str, Array], classes: tuple[str, ...]) -> list[Finding]:
-    """Find classes whose share of val or test is not that of train.
+def imbalance(
+    counts: dict[str, Array], classes: tuple[str, ...], sizes: dict[str, int] | None = None
+) -> list[Finding]:
+    """Find classes or labels whose share of val or test is not that of train.
 
     Args:
         counts: Samples of each class, by split `(C,)`.
         classes: Their names.
+        sizes: Samples of each split; None: each sample is of one class, so the sum of the counts.
     """
     train, details = counts["train"], []
+    of = sizes or {split: int(number.sum()) for split, number in counts.items()}
     for split in ("val", "test"):
         other = counts[split]
-        if not train.sum() or not other.sum():
+        if not of["train"] or not of[split]:
             continue
-        p = share_p_values(train, int(train.sum()), other, int(other.sum()))
-        shares = train / train.sum(), other / other.sum()
+        p = share_p_values(train, of["train"], other, of[split])
+        shares = train / of["train"], other / of[split]
         larger, smaller = np.maximum(*shares), np.minimum(*shares)
         found = (p < LEVEL / (2 * len(train))) & (larger > RATIO * smaller)
         details += [
@@ -193,7 +197,8 @@ def imbalance(counts: dict[str, Array], classes: tuple[str, ...]) -> list[Findin
             check="imbalance",
             stops=False,
             count=len(details),
-            message=f"class frequencies differ between splits by more than chance: {shown}",
+            message=f"{'label' if sizes else 'class'} frequencies differ between splits by more"
+            f" than chance: {shown}",
             details=tuple(details),
         )
     ]
@@ -215,7 +220,7 @@ class Drift:
         self._kept: dict[str, _Kept] = {split: _Kept() for split in SPLITS}
 
     def add(self, split: str, index: Array, x: Any, content: Any) -> None:
-        """Look at a chunk, as of `Guard.add`."""
+        """Look at a chunk, see `LeakageCheck.add`."""
         worded = self.kind == "text" and len(content) and isinstance(content[0], str)
 
         def describe(rows: Array) -> tuple[Array, Words]:

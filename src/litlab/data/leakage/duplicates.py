@@ -1,7 +1,8 @@
-"""Pairs that are almost the same, as findings: across splits, which stops, and within."""
+"""Samples that are equal or almost equal, as findings: across splits, and within."""
 
 import tempfile
 import weakref
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -111,8 +112,11 @@ class Runs:
         masks: For each place, which splits its run reaches: bit s for SPLITS[s] `(N,)`.
     """
 
-    def __init__(self, samples: SampleDigests, keys: list[Array]) -> None:
-        self.order = np.lexsort((samples.index, samples.split, *keys))
+    def __init__(
+        self, samples: SampleDigests, keys: list[Array], rank: tuple[int, ...] = (0, 1, 2)
+    ) -> None:
+        ranks = np.array(rank, np.uint8)[samples.split]  # of the splits; the lowest one leads
+        self.order = np.lexsort((samples.index, ranks, *keys))
         self.samples = samples
         number = len(self.order)
         new = np.zeros(number, bool)
@@ -137,6 +141,23 @@ class Runs:
             (self.samples.place(int(a)), self.samples.place(int(b)))
             for a, b in zip(leaders, numbers[first], strict=True)
         )
+
+
+def copies(samples: SampleDigests, kept_in: Sequence[str]) -> dict[str, Array]:
+    """Return the samples that equal one of another split, by split, as places in the source.
+
+    Args:
+        samples: All of them.
+        kept_in: The splits by precedence: of equal samples, those in the earliest split are kept.
+    """
+    rank = tuple(kept_in.index(split) for split in SPLITS)
+    runs = Runs(samples, [samples.targets, *samples.inputs.T], rank)
+    numbers = runs.order[runs.split != runs.split[runs.leads]]
+    found = {
+        s: np.sort(samples.index[numbers[samples.split[numbers] == i]])
+        for i, s in enumerate(SPLITS)
+    }
+    return {split: index for split, index in found.items() if len(index)}
 
 
 def exact_duplicates(samples: SampleDigests) -> list[Finding]:

@@ -13,7 +13,7 @@ from litlab.data.leakage.duplicates import Spool
 from litlab.data.leakage.samples import GrowingArray
 from litlab.data.spec import Array
 
-# Pixels of thumbnails as the guard compares them: blurred, shifted, without means and slopes.
+# Pixels of thumbnails as they are compared: blurred, shifted, without means and slopes.
 
 
 ROWS = 1024  # thumbnails or pairs at a time: what a processor's cache holds

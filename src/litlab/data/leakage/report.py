@@ -1,6 +1,6 @@
 """What the leakage check found: stored beside the arrays, shown, and reason to stop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from litlab.utils.errors import DataError
 
 SCHEMA = 1
+FILE_NAME = "leakage.json"
+OLD_NAMES = ("guard.json",)  # in folders prepared by earlier versions
 SHOWN = 5  # pairs in a message
 KEPT = 20  # pairs in a report
 Check = Literal[
@@ -42,9 +44,15 @@ class Finding(BaseModel):
     pairs: tuple[Pair, ...] = ()
     fix: str = ""
 
+    def examples(self, name: Callable[[Place], str] | None = None) -> str:
+        """Return the first pairs in words; `name` names a sample, its split and number if None."""
+        name = name or (lambda place: f"{place[0]} {place[1]}")
+        pairs = [f"{name(one)} = {name(other)}" for one, other in self.pairs[:SHOWN]]
+        return ", ".join(pairs) + (", ..." if len(self.pairs) > SHOWN else "")
 
-class GuardReport(BaseModel):
-    """Everything the guard found and looked at; JSON restores it.
+
+class LeakageReport(BaseModel):
+    """Everything that the leakage check looked at and found; JSON restores it.
 
     `checked` are the checks made, `notes` what could not be.
     """
@@ -54,28 +62,56 @@ class GuardReport(BaseModel):
     schema_version: int = SCHEMA
     sizes: dict[str, int]
     class_counts: dict[str, tuple[int, ...]] = {}
+    counted: str = "class"  # or label
     findings: tuple[Finding, ...] = ()
     checked: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def refuse(self, allow: Sequence[str]) -> None:
+    def settle(self, chance: int, left_out: Finding | None) -> "LeakageReport":
+        """Return the report with what became of the copies across splits.
+
+        Args:
+            chance: How many of them are equal by chance, and stay.
+            left_out: What was removed before these samples were looked at.
+        """
+        found = [
+            f for f in self.findings if not (chance and f.check == "exact_duplicates" and f.stops)
+        ]
+        if chance:
+            what = f"{many(chance, 'row equals', 'rows equal')} one of another split"
+            message = f"{what}, as expected by chance of so few different values: kept"
+            found.insert(
+                0, Finding(check="exact_duplicates", stops=False, count=chance, message=message)
+            )
+        if left_out:
+            found.insert(0, left_out)
+        return self.model_copy(update={"findings": tuple(found)})
+
+    def refuse(self, allow: Sequence[str], name: Callable[[Place], str] | None = None) -> None:
         """Stop for what leaks from one split into another, unless it is allowed by name.
 
+        Args:
+            allow: Names of checks whose findings do not stop.
+            name: How a sample is named: its file, line or row.
+
         Raises:
-            DataError: The first such finding, its pairs by place in the source.
+            DataError: The findings, with samples of the first.
         """
-        stopping = [f for f in self.findings if f.stops and f.check not in allow]
+        stopping = self.stopping(allow)
         if not stopping:
             return
         first = stopping[0]
-        pairs = ", ".join(_pair(pair) for pair in first.pairs[:SHOWN])
         more = "".join(f"; {finding.message}" for finding in stopping[1:])
         names = ",".join(dict.fromkeys([*allow, *(finding.check for finding in stopping)]))
         raise DataError(
-            f"{first.message} ({pairs}{', ...' if len(first.pairs) > SHOWN else ''}){more}",
-            "data, by place in the source",
+            f"{first.message} ({first.examples(name)}){more}",
+            "data",
             f"{first.fix}; or set data.allow=[{names}]",
         )
+
+    def stopping(self, allow: Sequence[str] = ()) -> list[Finding]:
+        """Return the findings that stop and are not allowed."""
+        return [f for f in self.findings if f.stops and f.check not in allow]
 
     def lines(self) -> list[str]:
         """Return what a person reads: sizes, a line a finding, and what could not be looked at."""
@@ -91,14 +127,10 @@ class GuardReport(BaseModel):
         if not counts:
             return f"{self.sizes[split]:,}"
         low, high = min(counts), max(counts)
-        return f"{self.sizes[split]:,} ({low:,}{f' to {high:,}' if high > low else ''} per class)"
+        span = f"{low:,}{f' to {high:,}' if high > low else ''}"
+        return f"{self.sizes[split]:,} ({span} per {self.counted})"
 
 
 def many(number: int, one: str, more: str) -> str:
     """Return a count with its noun, and its verb: `1 sample is`, `2 samples are`."""
     return f"{number:,} {one if number == 1 else more}"
-
-
-def _pair(pair: Pair) -> str:
-    (split, index), (other, other_index) = pair
-    return f"{split} {index} = {other} {other_index}"

@@ -1,4 +1,4 @@
-"""What the guard remembers of each sample: some dozen bytes, never the sample itself."""
+"""What the leakage check keeps of each sample: some dozen bytes, never the sample itself."""
 
 from hashlib import blake2b
 

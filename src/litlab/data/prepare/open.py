@@ -42,10 +42,10 @@ def open_or_prepare(
     _require_same(spec, config, folder)
     file = changed(spec.source_files, folder.with_name(f".{folder.name}.seen.json"))
     if file:
-        fix = "run `litlab prepare` with this run's overrides (or `dvc repro`)"
+        again = f"prepare them again: {' '.join(('litlab prepare', *config._overrides))}"
+        fix = f"{again}, or dvc repro"
         if not seen_by_dvc(file):
-            fix = "run `litlab prepare` with this run's overrides"
-            fix += " (`dvc repro --force` in the pipeline: DVC watches data/raw alone)"
+            fix = f"{again} (`dvc repro --force` in the pipeline: DVC watches data/raw alone)"
         raise DataError(f"changed since '{config.name}' was prepared from it", file, fix)
     return folder, spec
 
@@ -67,20 +67,35 @@ def _find(config: DataConfig) -> Path:
 
 def _require_same(spec: DataSpec, config: DataConfig, folder: Path) -> None:
     # A password is not kept, and is not what the data are known by.
-    # Whether open questions are refused changes nothing in what was prepared.
-    given = config.model_dump(mode="json") | {"strict": spec.settings.get("strict")}
+    # Whether open questions are refused changes nothing in what was prepared, and data that were
+    # prepared before copies could be dropped have none, or their settings allow them.
+    unchanged = {"strict": spec.settings.get("strict")}
+    unchanged |= {} if "duplicates" in spec.settings else {"duplicates": None}
+    given = config.model_dump(mode="json") | unchanged
     had, asked = (_flat(redact(s)) for s in (spec.settings, given))
     differing = [key for key in {**asked, **had} if had.get(key) != asked.get(key)]
     if differing:
         key = differing[0]
-        fix = "run `litlab prepare` with this run's overrides, or give it a data.name of its own"
+        again = " ".join(("litlab prepare", *config._overrides))
+        fix = f"replace them: {again} (runs trained on them can then not be evaluated); "
+        fix += f"or keep both: add data.name={config.name}-2"
         if folder.name == PIPELINE:
             fix = "run `dvc repro`, whose first stage prepares it again"
         raise DataError(
-            f"prepared with data.{key}={had.get(key)}; this run asks for {asked.get(key)}",
+            f"prepared with {_typed(key, had)}; this run asks for {_typed(key, asked)}",
             str(folder),
             fix,
         )
+
+
+def _typed(key: str, settings: dict[str, object]) -> str:
+    """Return a setting as it is typed."""
+    value = settings.get(key)
+    if isinstance(value, list):
+        return f"data.{key}=[{','.join(map(str, value))}]"
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else value
+    return f"data.{key}={text}"
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, object]:

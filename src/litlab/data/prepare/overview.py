@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from litlab.config.quoting import quoted
 from litlab.data.raw import Reading
 from litlab.data.spec import SPLITS, Column, DataSpec
 from litlab.utils.errors import DataError
@@ -68,6 +69,8 @@ def _target(spec: DataSpec, reading: Reading) -> str:
         pairs = zip(spec.targets, spec.target_mean, spec.target_std, strict=True)
         amounts = [f"{_short(n)} (mean {mean:.4g}, deviation {std:.4g})" for n, mean, std in pairs]
         return _listed("target, a number" if len(amounts) == 1 else "targets, numbers", amounts)
+    if spec.task == "multi_label":
+        return _labels(spec, reading)
     name = f"target {_short(reading.target)}: " if reading.target else "target: "
     number = len(spec.classes)
     if number > MOST_CLASSES:
@@ -76,6 +79,21 @@ def _target(spec: DataSpec, reading: Reading) -> str:
     counts = spec.class_counts or ("?",) * number
     shown = [f"{_short(label)} ({n})" for label, n in zip(spec.classes, counts, strict=True)]
     return f"{name}{number} classes (in train): {', '.join(shown)}"
+
+
+def _labels(spec: DataSpec, reading: Reading) -> str:
+    """The labels with their samples in train, and how many a sample has."""
+    each = sum(spec.class_counts) / max(1, spec.sizes["train"])
+    columns = reading.target == ", ".join(spec.classes)  # each label is a column of its own
+    name = f"target {_short(reading.target)}" if reading.target and not columns else "target"
+    number = f"{len(spec.classes)} label{'s' if len(spec.classes) > 1 else ''}"
+    several = f"{name}: {number}, {each:.3g} a sample"
+    if len(spec.classes) > MOST_CLASSES:
+        first, last = _short(spec.classes[0]), _short(spec.classes[-1])
+        return f"{several}, from '{first}' to '{last}'"
+    pairs = zip(spec.classes, spec.class_counts, strict=True)
+    shown = ", ".join(f"{_short(label)} ({n})" for label, n in pairs)
+    return f"{several} (in train): {shown}"
 
 
 def _splits(spec: DataSpec, reading: Reading) -> str:
@@ -97,7 +115,9 @@ def _how(spec: DataSpec) -> str:
         column = f" of '{settings['time']}'" if settings.get("time") else ""
         return f", cut by order{column}"
     if settings.get("num_folds"):
-        return f", fold {settings.get('fold')} of {settings['num_folds']} is val"
+        fold = settings.get("fold")
+        shown = fold + 1 if isinstance(fold, int) else fold  # people count from 1
+        return f", fold {shown} of {settings['num_folds']} is val"
     return f", cut at random (data.split_seed={settings.get('split_seed')})"
 
 
@@ -105,7 +125,7 @@ def doubts(spec: DataSpec, reading: Reading) -> list[str]:
     """Return warnings of what was probably meant otherwise; none of it stops."""
     found = list(reading.doubts)
     if spec.task == "classification":
-        found += _of_classes(spec.classes)
+        found += _of_classes(spec.classes, _source(spec))
     many = {split: share for split, share in reading.unknown.items() if share > MANY_UNKNOWN}
     if many:
         shares = ", ".join(f"{split} {share:.0%}" for split, share in many.items())
@@ -138,9 +158,9 @@ def _known_tokens(spec: DataSpec) -> str:
     return "set data.source.tokenizer=bpe, or lower data.source.min_frequency"
 
 
-def _of_classes(classes: Sequence[str]) -> list[str]:
+def _of_classes(classes: Sequence[str], source: Mapping[str, object]) -> list[str]:
     numbers = [number for number in map(_number, classes) if number is not None]
-    found = _alike(classes) + _joined(classes) + _no_classes(classes)
+    found = _alike(classes) + _joined(classes, source) + _no_classes(classes)
     if len(numbers) == len(classes):
         if any(not number.is_integer() for number in numbers):
             found.append(
@@ -166,15 +186,19 @@ def _alike(classes: Sequence[str]) -> list[str]:
     return [f"classes that look the same: {shown}; write each class in one way"]
 
 
-def _joined(classes: Sequence[str]) -> list[str]:
+def _joined(classes: Sequence[str], source: Mapping[str, object]) -> list[str]:
     """Classes made of other classes: several labels in one cell."""
     known = set(classes)
     for label in classes:
         for separator in "|;,+ ":
             parts = [part.strip() for part in label.split(separator)]
             if len(parts) > 1 and set(parts) <= known:
-                what = f"class '{_short(label)}' combines other classes: several labels per sample"
-                return [f"{what} are not supported, so each combination is a separate class"]
+                what = f"class '{_short(label)}' combines other classes, and is a class of its own"
+                fix = "for several labels a sample, give a column of 0 and 1 for each"
+                if "label_separator" in source:
+                    setting = quoted(f"data.source.label_separator={separator}")
+                    fix = f"for several labels a text, set {setting}"
+                return [f"{what}; {fix}"]
     return []
 
 

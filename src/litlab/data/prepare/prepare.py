@@ -3,21 +3,24 @@
 import inspect
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from litlab.config.instantiate import build
 from litlab.config.schema import DataConfig
+from litlab.data.leakage.chance import by_chance
 from litlab.data.leakage.check import LeakageCheck
+from litlab.data.leakage.report import FILE_NAME as REPORT_NAME
+from litlab.data.leakage.report import OLD_NAMES, SHOWN, Finding, LeakageReport, Place, many
 from litlab.data.loading import file_of, num_windows, sha256
 from litlab.data.prepare import decisions
 from litlab.data.prepare.overview import doubts, overview, refuse_unknown
 from litlab.data.prepare.source_files import alone, cannot_write, fingerprints, staged_folder
-from litlab.data.prepare.split import check_settings, cut, own_test_split, split_hash
+from litlab.data.prepare.split import SplitRows, check_settings, cut, own_test_split, split_hash
 from litlab.data.prepare.validate import check_chunk, check_raw, check_splits
 from litlab.data.prepare.write_arrays import RunningStatistics, SplitWriter
 from litlab.data.raw import Raw
@@ -29,6 +32,8 @@ from litlab.utils.redact import redact_spec
 
 CHUNK_BYTES = 8 * 2**20  # of stored values at a time
 CHUNK_ROWS = 8192  # where a sample's size is not known before it is encoded
+COPIES = ("exact_duplicates", "near_duplicates")
+TARGETS = {"regression": np.float32, "multi_label": np.uint8}
 
 
 def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) -> DataSpec:
@@ -39,7 +44,7 @@ def prepare(config: DataConfig, folder: Path, trust: list[str] | None = None) ->
     Raises:
         ConfigError: The settings do not fit the source.
         DataError: The data are not fit to train on.
-        EnvironmentFault: The data are neither on disk nor to be had from the network, or a file
+        EnvironmentFault: The data are neither on disk nor available from the network, or a file
             cannot be read or written.
     """
     with alone(folder):
@@ -52,15 +57,19 @@ def prepare_alone(config: DataConfig, folder: Path, trust: list[str] | None = No
     _refuse_other_files(folder)
     source = build(config.source, where="data.source", trust=trust or ())
     with staged_folder(folder) as (staged, scratch):
-        raw = _read(source, scratch)
-        if not isinstance(raw, Raw):
-            raise ConfigError(
-                f"read() returned {type(raw).__name__}, not litlab.data.raw.Raw",
-                "data.source._target_",
-                "return a Raw",
-            )
         try:
-            return _Preparation(raw, config, staged).run()
+            first = _Preparation(read(source, scratch), config, staged)
+            first.write()
+            copies = first.copies()
+            if not copies:
+                return first.finish()
+            # Copies across splits are few or none, so they are not looked for beforehand. Without
+            # them, other things may be learnt from train: everything is read and fitted again.
+            del first
+            (scratch / "again").mkdir()
+            second = _Preparation(read(source, scratch / "again"), config, staged, copies)
+            second.write()
+            return second.finish()
         except (OSError, SafetensorError) as error:
             raise cannot_write(error, folder) from None
 
@@ -70,7 +79,8 @@ def _refuse_other_files(folder: Path) -> None:
     others = [folder.name] if folder.is_file() else []
     if folder.is_dir():
         splits = (file_of(folder, split).name for split in SPLITS)
-        known = {FILE_NAME, *splits, "guard.json", "reading.json", "tokenizer.json", ".DS_Store"}
+        reports = (REPORT_NAME, *OLD_NAMES, "reading.json", "tokenizer.json")
+        known = {FILE_NAME, *splits, *reports, ".DS_Store"}
         others = sorted(path.name for path in folder.iterdir() if path.name not in known)
     if others:
         raise DataError(
@@ -80,25 +90,43 @@ def _refuse_other_files(folder: Path) -> None:
         )
 
 
-def _read(source: Any, scratch: Path) -> object:
-    """Read the source, which may ask for a folder to spool into."""
+def read(source: Any, scratch: Path) -> Raw:
+    """Read a source, which may ask for a folder to spool into.
+
+    Raises:
+        ConfigError: It is no source.
+        DataError: The data are not fit to train on.
+    """
     if not hasattr(source, "read"):
         what = f"{type(source).__name__} is not a source of arrays: nothing is prepared"
         raise ConfigError(what, "data.source._target_", "train with it: `litlab train`")
-    if "scratch" in inspect.signature(source.read).parameters:
-        return source.read(scratch=scratch)
-    return source.read()
+    spools = "scratch" in inspect.signature(source.read).parameters
+    raw = source.read(scratch=scratch) if spools else source.read()
+    if not isinstance(raw, Raw):
+        raise ConfigError(
+            f"read() returned {type(raw).__name__}, not litlab.data.raw.Raw",
+            "data.source._target_",
+            "return a Raw",
+        )
+    return raw
 
 
 class _Preparation:
-    """One source on its way into a folder."""
+    """One source on its way into a folder, without samples that are copies across its splits."""
 
-    def __init__(self, raw: Raw, config: DataConfig, folder: Path) -> None:
+    def __init__(
+        self, raw: Raw, config: DataConfig, folder: Path, copies: Mapping[str, Array] | None = None
+    ) -> None:
         self.raw, self.config, self.folder = raw, config, folder
         self.source = str(config.source["_target_"])
         check_raw(raw, self.source)
         self.dtype = raw.dtype
         self.rows = cut(raw, config)
+        self.left_out: Finding | None = None
+        if copies:
+            self.left_out = _left_out(copies, self._name)
+            self.rows |= {split: self.rows[split].without(index) for split, index in copies.items()}
+            _refuse_empty(self.rows, self.left_out)
         for message in check_splits(raw, {s: self._targets(s) for s in self.rows}, config.allow):
             warnings.warn(message, stacklevel=4)
         self.moments = RunningStatistics(255.0 if self.dtype == "uint8" else 1.0)
@@ -107,27 +135,62 @@ class _Preparation:
         self.unknown: dict[str, float] = {}
         self.brightest = 0
 
-    def run(self) -> DataSpec:
-        """Write every split, then the spec; refuse what the guard finds."""
+    def write(self) -> None:
+        """Write every split, with the leakage check looking on."""
         encoder = self.raw.encoder
         if encoder is not None:
             say(f"{self.config.name}: fitting on the train split")
             encoder.fit(lambda: (chunk for _, chunk in self._chunks("train")))
-        guard = self._guard()
-        checksums = {}
+        self.check = self._leakage_check()
         for split in self.rows:
-            self._write(split, guard)
-            path = file_of(self.folder, split)
-            checksums[path.name] = sha256(path)
+            self._write(split)
+
+    def kept_in(self) -> list[str]:
+        """Return the splits in which copies are kept, by precedence.
+
+        What a publisher held out stays whole, so that its scores can be compared; of other equal
+        samples the one in train stays.
+        """
+        own = [split for split in ("test", "val") if self.rows[split].part == split]
+        return [*own, *(split for split in SPLITS if split not in own)]
+
+    def copies(self) -> dict[str, Array]:
+        """Return what is to be left out: samples that are in another split too, by split."""
+        allowed = self.config.duplicates != "drop" or "exact_duplicates" in self.config.allow
+        if allowed or self.raw.task == "language_model":  # a text is not cut in its middle
+            return {}
+        found = self.check.copies(self.kept_in())
+        for split, chance in self._by_chance(found).items():
+            found[split] = found[split][~chance]
+        return {split: index for split, index in found.items() if len(index)}
+
+    def _by_chance(self, found: Mapping[str, Array]) -> dict[str, Array]:
+        """Which of these samples, by split, equal another by chance: rows of few values."""
+        if self.raw.kind != "tabular" or not found:
+            return {}
+        with safe_open(file_of(self.folder, "train"), framework="np") as file:
+            train = file.get_tensor("x")
+        chance = {}
+        for split, index in found.items():
+            with safe_open(file_of(self.folder, split), framework="np") as file:
+                rows = file.get_tensor("x")[np.searchsorted(self.rows[split].index, index)]
+            chance[split] = by_chance(train, rows)
+        return chance
+
+    def finish(self) -> DataSpec:
+        """Write the spec; refuse what the leakage check finds."""
+        encoder = self.raw.encoder
+        files = [file_of(self.folder, split) for split in self.rows]
+        checksums = {path.name: sha256(path) for path in files}
         spec = DataSpec.model_validate(self._describe(checksums))
         reading = self._show(spec)
         for note in (*self.raw.notes(), *(encoder.notes() if encoder else ())):
             say(note)
-        report = guard.finish()
+        report = self._report()
         for line in report.lines():
             say(line)
-        report.refuse(list(self.config.allow))
-        texts = {"guard.json": report.model_dump_json(indent=2) + "\n", "reading.json": reading}
+        self._refuse(report)
+        texts = {REPORT_NAME: report.model_dump_json(indent=2) + "\n", "reading.json": reading}
         texts |= {"tokenizer.json": spec.tokenizer} if spec.tokenizer is not None else {}
         for name, text in texts.items():
             path = self.folder / name
@@ -136,6 +199,39 @@ class _Preparation:
         spec = spec.model_copy(update={"checksums": checksums})
         spec.save(self.folder)
         return spec
+
+    def _report(self) -> LeakageReport:
+        """What the leakage check found; copies that are none but by chance do not stop."""
+        found = self.check.copies(self.kept_in())
+        chance = self._by_chance(found)
+        number = sum(int(rows.sum()) for rows in chance.values())
+        only_chance = number == sum(map(len, found.values()))
+        return self.check.finish().settle(number if only_chance else 0, self.left_out)
+
+    def _refuse(self, report: LeakageReport) -> None:
+        """Stop for what leaks between splits; warn where it is to be kept."""
+        allow: list[str] = list(self.config.allow)
+        allow += ["exact_duplicates"] if self.config.duplicates == "keep" else []
+        kept = []
+        if self.config.duplicates != "refuse":
+            # Whether samples that look alike are copies only the user can tell.
+            kept = [f for f in report.stopping(allow) if f.check in COPIES]
+        for finding in kept:
+            warnings.warn(
+                f"{finding.message} ({finding.examples(self._name)}); scores may be too good: "
+                f"{finding.fix}, or accept it with data.allow=[{finding.check}]",
+                stacklevel=4,
+            )
+        report.refuse([*allow, *(finding.check for finding in kept)], self._name)
+
+    def _name(self, place: Place) -> str:
+        """A sample's name for messages: its file or line where the source knows them."""
+        split, index = place
+        rows = self.rows[split]
+        if self.raw.place is None:
+            return f"{split} {index}"
+        start = int(rows.index[0] - rows.rows[0])  # of the part, among all samples
+        return f"{split} {self.raw.place(rows.part, index - start)}"
 
     def _show(self, spec: DataSpec) -> str:
         """Say what the data were taken for; return it as JSON, to be kept beside the arrays."""
@@ -157,7 +253,7 @@ class _Preparation:
             warnings.warn(doubt, stacklevel=5)
         return reading.model_dump_json(indent=2) + "\n"
 
-    def _write(self, split: str, guard: LeakageCheck) -> None:
+    def _write(self, split: str) -> None:
         rows, encoder = self.rows[split], self.raw.encoder
         before = _token_counts(encoder)
         y = self._targets(split)
@@ -177,7 +273,7 @@ class _Preparation:
                     if split == "train":
                         self.moments.add(x.astype(self.dtype, copy=False))
                         self.brightest = max(self.brightest, int(x.max()) if x.dtype == "u1" else 0)
-                guard.add(
+                self.check.add(
                     split,
                     rows.index[here],
                     x,
@@ -190,7 +286,7 @@ class _Preparation:
         if tokens:
             self.unknown[split] = float(unknown / tokens)
 
-    def _guard(self) -> LeakageCheck:
+    def _leakage_check(self) -> LeakageCheck:
         described = self.raw.encoder.describe() if self.raw.encoder else {}
         columns = [Column.model_validate(column) for column in described.get("columns", ())]
         codes = tuple(1 + len(c.categories) for c in columns if c.kind == "categorical")
@@ -200,9 +296,8 @@ class _Preparation:
 
     def _targets(self, split: str) -> Array:
         rows = self.rows[split]
-        regression = self.raw.task == "regression"
         targets: Array = self.raw.parts[rows.part][1][rows.rows]
-        return targets.astype(np.float32 if regression else np.int64)
+        return targets.astype(TARGETS.get(self.raw.task, np.int64))
 
     def _chunks(self, split: str) -> Iterator[tuple[Array, Any]]:
         """Pairs of row numbers in the part, and what the source has there."""
@@ -260,6 +355,8 @@ class _Preparation:
         if raw.task == "classification":
             counts = np.bincount(train, minlength=len(raw.classes))
             described["class_counts"] = tuple(map(int, counts))
+        if raw.task == "multi_label":
+            described["class_counts"] = tuple(map(int, train.sum(0, dtype=np.int64)))
         if raw.kind == "text" and raw.encoder is None:
             described["shape"] = (raw.parts[self.rows["train"].part][0].shape[1],)
         described["mean"], described["std"] = self.moments.result()
@@ -279,6 +376,27 @@ class _Preparation:
                     f"lower it, raise data.{split}_fraction, or give more text",
                 )
         return sizes
+
+
+def _left_out(copies: Mapping[str, Array], name: Callable[[Place], str]) -> Finding:
+    """What is said of copies that are left out."""
+    counts = {split: len(index) for split, index in copies.items()}
+    number = sum(counts.values())
+    places = [(split, int(i)) for split, index in copies.items() for i in index[:SHOWN]]
+    shown = ", ".join(map(name, places[:SHOWN])) + (", ..." if number > SHOWN else "")
+    what = many(number, "copy", "copies")
+    of = ", ".join(f"{n} of {split}" for split, n in counts.items())
+    message = f"{what} left out: {of}, equal to samples of another split ({shown})"
+    return Finding(
+        check="exact_duplicates", stops=False, count=number, counts=counts, message=message
+    )
+
+
+def _refuse_empty(rows: Mapping[str, SplitRows], left_out: Finding) -> None:
+    empty = [split for split, of_split in rows.items() if not len(of_split.rows)]
+    if empty:
+        what = f"nothing is left of {' and '.join(empty)}: {left_out.message}"
+        raise DataError(what, "data.duplicates", "give other data, or set data.duplicates=keep")
 
 
 def _token_counts(encoder: Any) -> Array:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from litlab.config.schema import DataConfig
+from litlab.data.prepare.stratify_labels import LabelSplitter
 from litlab.data.raw import Decision, Raw
 from litlab.data.spec import SPLITS, Array
 from litlab.utils.errors import ConfigError, DataError, nearest
@@ -155,7 +156,7 @@ class StreamSplitter:
         return rows[np.sort(order[:place])], rows[np.sort(order[place:])]
 
     def fold(self, rows: Array, num_folds: int, fold: int) -> tuple[Array, Array]:
-        """Not to be had: `check_settings` refuses it."""
+        """Not available: `check_settings` refuses it."""
         raise NotImplementedError
 
 
@@ -245,6 +246,11 @@ class SplitRows:
     rows: Array
     index: Array
 
+    def without(self, index: Array) -> "SplitRows":
+        """Return the split without the samples of these numbers over all parts."""
+        kept = ~np.isin(self.index, index)
+        return SplitRows(self.part, self.rows[kept], self.index[kept])
+
 
 def cut(raw: Raw, config: DataConfig) -> dict[str, SplitRows]:
     """Say which rows are train, val and test.
@@ -262,14 +268,14 @@ def cut(raw: Raw, config: DataConfig) -> dict[str, SplitRows]:
     _warn_of_unused(kept, raw, config)
     name = "all" if "all" in raw.parts else "train"
     rest = np.arange(len(raw.parts[name][0]), dtype=np.int64)
-    cutter = _cutter(raw, config, name)
+    splitter = _splitter(raw, config, name)
     cut_off = {}
     if "test" not in kept and config.test_fraction is not None:
-        rest, cut_off["test"] = cutter.cut(rest, config.test_fraction, "test")
+        rest, cut_off["test"] = splitter.cut(rest, config.test_fraction, "test")
     if "val" not in kept and config.num_folds is not None and config.fold is not None:
-        rest, cut_off["val"] = cutter.fold(rest, config.num_folds, config.fold)
+        rest, cut_off["val"] = splitter.fold(rest, config.num_folds, config.fold)
     elif "val" not in kept:
-        rest, cut_off["val"] = cutter.cut(rest, config.val_fraction, "val")
+        rest, cut_off["val"] = splitter.cut(rest, config.val_fraction, "val")
     start = {part: begin for part, (begin, _) in _places(raw).items()}
     made = {split: SplitRows(name, rows, rows + start[name]) for split, rows in cut_off.items()}
     made["train"] = SplitRows(name, rest, rest + start[name])
@@ -381,22 +387,24 @@ def _places(raw: Raw) -> dict[str, tuple[int, int]]:
     return places
 
 
-def _cutter(raw: Raw, config: DataConfig, part: str) -> Splitter:
+def _splitter(raw: Raw, config: DataConfig, part: str) -> Splitter:
     y = raw.parts[part][1]
-    stratify = config.stratify and raw.task == "classification"
+    stratify = config.stratify and raw.task in ("classification", "multi_label")
     reason = "" if stratify else "regression targets have no classes"
+    if raw.task == "multi_label" and config.group is not None:
+        reason = "whole groups cannot keep the shares of several labels"
     if raw.task == "language_model":
         reason = "a language model has no classes"
     if config.time is not None:
         reason = "a split by time cannot be stratified"
-    if config.stratify and reason:
+    if config.stratify and reason and "data.stratify" in config._typed:
         warnings.warn(
             f"data.stratify=true is ignored, because {reason}: set data.stratify=false",
             stacklevel=4,
         )
     labels = y if stratify and not reason else None
     if config.group is not None:
-        for name in raw.parts:  # the guard looks for groups that reach over publisher's splits
+        for name in raw.parts:  # the leakage check looks for groups across the publisher's splits
             column_of(raw, name, config.group, "data.group")
         groups = column_of(raw, part, config.group, "data.group")
         return GroupSplitter(groups, labels, config.split_seed)
@@ -410,6 +418,8 @@ def _cutter(raw: Raw, config: DataConfig, part: str) -> Splitter:
                 "set data.num_folds=null data.fold=null",
             )
         return StreamSplitter(np.arange(len(raw.parts[part][0])), "data")
+    if labels is not None and raw.task == "multi_label":
+        return LabelSplitter(labels, config.split_seed)
     return RandomSplitter(labels, config.split_seed, raw.classes)
 
 

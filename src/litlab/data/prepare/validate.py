@@ -37,6 +37,8 @@ def check_raw(raw: Raw, source: str) -> None:
                     "give numbers (N, T), and a name for each of the T",
                 )
             _check_finite(y, "targets", where)
+        elif raw.task == "multi_label":
+            _check_several_labels(y, len(raw.classes), where)
         else:
             _check_labels(y, len(raw.classes), where)
 
@@ -56,6 +58,8 @@ def _check_names(raw: Raw, source: str) -> None:
             )
     if raw.task == "classification" and len(raw.classes) < 2:
         raise DataError(f"{len(raw.classes)} class", source, "give at least two classes")
+    if raw.task == "multi_label" and not raw.classes:
+        raise DataError("there are no labels", source, "give the name of each")
 
 
 def check_chunk(
@@ -124,6 +128,12 @@ def _check_labels(y: Array, num_classes: int, where: str) -> None:
         )
 
 
+def _check_several_labels(y: Array, number: int, where: str) -> None:
+    if y.shape[1:] != (number,) or y.dtype.kind not in "iufb" or not np.isin(y, (0, 1)).all():
+        what = f"targets of {y.dtype} and shape {y.shape} for {number} labels"
+        raise DataError(what, where, f"give 0 or 1 for each label, (N, {number})")
+
+
 def check_splits(raw: Raw, targets: dict[str, Array], allow: Sequence[str] = ()) -> list[str]:
     """Return warnings about the splits' classes.
 
@@ -139,6 +149,8 @@ def check_splits(raw: Raw, targets: dict[str, Array], allow: Sequence[str] = ())
     for split, y in targets.items():
         if not len(y):
             raise DataError(f"the {split} split is empty", f"data.{split}_fraction", "raise it")
+    if raw.task == "multi_label":
+        return _check_labels_of_splits(raw, targets)
     if raw.task != "classification":
         return []
     present = {split: set(np.unique(y).tolist()) for split, y in targets.items()}
@@ -167,3 +179,38 @@ def check_splits(raw: Raw, targets: dict[str, Array], allow: Sequence[str] = ())
         names = ", ".join(raw.classes[label] for label in absent)
         messages.append(f"val has no samples of the classes {names}: its metrics do not cover them")
     return messages
+
+
+def _check_labels_of_splits(raw: Raw, targets: dict[str, Array]) -> list[str]:
+    """Return warnings about labels that a split has no sample of, or only samples of.
+
+    Raises:
+        DataError: No label differs between the samples of train.
+    """
+    shares = {split: y.mean(0) for split, y in targets.items()}
+    same = (shares["train"] == 0) | (shares["train"] == 1)
+    if same.all():
+        what, fix = (
+            "all samples of train have the same labels",
+            "change data.split_seed, or the data",
+        )
+        raise DataError(what, "data", fix)
+    messages = []
+    if same.any():
+        names = _named(raw, same)
+        messages.append(
+            f"nothing can be learnt of the labels {names}: all of train has it, or none"
+        )
+    for split in ("val", "test"):
+        absent = (shares[split] == 0) & ~same
+        if absent.any():
+            names = _named(raw, absent)
+            messages.append(
+                f"{split} has no samples with the labels {names}: they are not measured"
+            )
+    return messages
+
+
+def _named(raw: Raw, chosen: Array) -> str:
+    names = [raw.classes[place] for place in np.flatnonzero(chosen).tolist()]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -18,7 +18,7 @@ OF_KIND = {
     "text": ("empty", "tokenizer", "vocab_size", "min_frequency", "lowercase", "max_length"),
     "tabular": (
         *("numeric", "categorical", "drop"),
-        *("na_values", "impute", "scale", "max_categories"),
+        *("na_values", "impute", "scale", "max_categories", "dates", "missing_target"),
     ),
 }
 
@@ -56,7 +56,9 @@ class Hub:
         drop: Columns to leave out.
         group: Column of what stays in one split. conf/ hands data.group on.
         time: Column to split by. conf/ hands data.time on.
+        dates: Formats of columns of dates.
         na_values: Cells that mean that nothing is known, beside those of the default.
+        missing_target: What becomes of rows of a table without a target.
         impute: What becomes of missing cells.
         scale: How numbers are scaled.
         max_categories: More different values than these are text.
@@ -92,8 +94,10 @@ class Hub:
         drop: tuple[str, ...] = (),
         group: str | None = None,
         time: str | None = None,
-        na_values: tuple[Cell, ...] = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"),
-        impute: Literal["refuse", "median", "mean"] = "refuse",
+        dates: dict[str, str] | None = None,
+        na_values: tuple[Cell, ...] = (),
+        missing_target: Literal["drop", "refuse"] | None = None,
+        impute: Literal["refuse", "median", "mean", "indicator"] | None = None,
         scale: Literal["standard", "quantile"] = "standard",
         max_categories: Count = 1000,
     ) -> None:
@@ -109,6 +113,7 @@ class Hub:
         table: dict[str, Any] = {"group": group, "time": time, "impute": impute, "scale": scale}
         table |= {"numeric": tuple(numeric), "categorical": tuple(categorical)}
         table |= {"na_values": tuple(na_values), "max_categories": max_categories}
+        table |= {"dates": dates, "missing_target": missing_target}
         self.table = {**table, "drop": tuple(drop)}
 
     def read(self, scratch: Path) -> Raw:

@@ -21,11 +21,12 @@ from litlab.data.inputs.images import (
     read_header,
 )
 from litlab.data.prepare.source_files import cannot_write
-from litlab.data.raw import Raw, number_classes
+from litlab.data.raw import Decision, Raw, number_classes
 from litlab.data.sources.table import Table
-from litlab.data.sources.text import SINGLE
 from litlab.data.spec import Array
 from litlab.utils.errors import ConfigError, DataError, nearest
+
+LISTS = "name a column of single values; texts with several labels: save JSON lines, use data=text"
 
 # Rows of a data set in Arrow files, read without keeping them in memory.
 
@@ -115,7 +116,7 @@ def check_target(feature: Any, target: str, where: str) -> None:
     """
     name = type(feature).__name__
     if name in ("list", "List", "LargeList", "Sequence"):  # the first: `datasets` before 4
-        raise DataError(f"the target '{target}' holds lists", where, SINGLE)
+        raise DataError(f"the target '{target}' holds lists", where, LISTS)
     if name not in ("ClassLabel", "Value"):
         fix = "set data.source.target to a column of classes or numbers"
         raise DataError(f"the target '{target}' holds {name} values", where, fix)
@@ -465,7 +466,21 @@ def read_as_table(
     except ValueError as error:
         raise ConfigError(str(error), "data.source", "change one of the two") from None
     left_out = raw.reading.left_out | dict.fromkeys(drop, "data.source.drop")
-    return replace(raw, reading=raw.reading.model_copy(update={"left_out": left_out}))
+    settled = {name: _with_dropped(getattr(raw.reading, name), drop) for name in SETTLED}
+    return replace(raw, reading=raw.reading.model_copy(update={"left_out": left_out, **settled}))
+
+
+SETTLED = ("decisions", "suggestions")  # the lists of a reading
+
+
+def _with_dropped(decisions: Sequence[Decision], drop: Sequence[str]) -> tuple[Decision, ...]:
+    """Decisions that also hold the columns which the table was written without."""
+    return tuple(
+        decision.model_copy(update={"value": [*drop, *decision.value]})
+        if decision.setting == "data.source.drop" and isinstance(decision.value, list)
+        else decision
+        for decision in decisions
+    )
 
 
 def _check_columns(features: Mapping[str, Any], where: str) -> None:

@@ -63,6 +63,15 @@ def read_idx(path: Path, dimensions: int | None = None) -> Array:
     return np.memmap(path, dtype, mode="r", offset=start, shape=shape)
 
 
+def is_idx(path: Path) -> bool:
+    """Whether a file is meant as IDX, by its name or its first bytes; it may be damaged."""
+    if path.suffix in (".gz", "") or "idx" in path.name or path.name.endswith("ubyte"):
+        return True
+    with path.open("rb") as file:
+        magic = file.read(3)
+    return magic[:2] == bytes(2) and magic[2:] != b"" and magic[2] in TYPES
+
+
 def _unit(dtype: "np.dtype[Any]") -> str:
     return "bytes" if dtype.itemsize == 1 else f"values of {dtype.itemsize} bytes"
 

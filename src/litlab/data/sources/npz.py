@@ -10,13 +10,13 @@ from litlab.data.prepare.source_files import user_path
 from litlab.data.raw import Decision, Raw, Reading, number_classes
 from litlab.data.sources.array_names import find_roles
 from litlab.data.sources.npz_file import Arrays, NpyFolder, NpzFile
-from litlab.data.sources.text import SINGLE
 from litlab.data.spec import Array
 from litlab.utils.errors import ConfigError, DataError, refuse
 
 AT_ONCE = 2**22  # values looked at at a time
 Kind = Literal["image", "sequence", "tabular"]
 Impute = Literal["interpolate", "zero"]
+Task = Literal["classification", "multi_label", "regression"]
 
 # Which axis holds the channels, and what an array's samples are: by its shape and type.
 
@@ -123,6 +123,14 @@ def impute(x: Array, how: Impute) -> Array:
     return rows.reshape(x.shape)
 
 
+def several_labels(y: Mapping[str, Array]) -> bool:
+    """Whether targets are 0 or 1 each, `(N, K)`, and not one 1 a row, which would be one class."""
+    flags = all(a.ndim == 2 and a.shape[1] > 1 and a.dtype.kind in "iufb" for a in y.values())
+    if not flags or not all(np.isin(a, (0, 1)).all() for a in y.values()):
+        return False
+    return any((a.sum(1) != 1).any() for a in y.values())
+
+
 class Npz:
     """Arrays of an `.npz` file or of a folder's `.npy` files: `x` and `y`, or `x_train`, ...
 
@@ -134,7 +142,8 @@ class Npz:
         kind: image: `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`; sequence: `(N, L)`, `(N, C, L)`
             or `(N, L, C)`; tabular: `(N, F)`; auto: by shape and type.
         task: classification: `y` are integers, whole floats, booleans or strings `(N,)`, or one-hot
-            `(N, K)`; regression: numbers `(N,)` or `(N, T)`; auto: by what is in `y`.
+            `(N, K)`; multi_label: 0 and 1 `(N, K)`; regression: numbers `(N,)` or `(N, T)`; auto:
+            by what is in `y`.
         x: Name of the inputs. With a part's name before or behind it (`train_x`, `x_train`), it is
             that part. Or the names of train and test, or of train, val and test. null: those that
             are named like inputs.
@@ -151,7 +160,7 @@ class Npz:
         *,
         path: str,
         kind: Literal["auto", "image", "sequence", "tabular"] = "auto",
-        task: Literal["auto", "classification", "regression"] = "auto",
+        task: Literal["auto", "classification", "multi_label", "regression"] = "auto",
         x: str | tuple[str, ...] | None = None,
         y: str | tuple[str, ...] | None = None,
         channels: Literal["auto", "first", "last"] = "auto",
@@ -187,12 +196,13 @@ class Npz:
         refuse(problems)
         width = max(array.shape[1] for array in targets.y.values()) if not targets.classes else 0
         numbered = [f"{roles.base}{i}" for i in range(width)]
+        amounts = [roles.base] if width == 1 else numbered
         return Raw(
             kind=inputs.kind,
             task=targets.task,
             parts={part: (inputs.x[part], targets.y[part]) for part in roles.pairs},
-            classes=targets.classes,
-            targets=[roles.base] if width == 1 else numbered,
+            classes=numbered if targets.task == "multi_label" else targets.classes,
+            targets=amounts if targets.task == "regression" else [],
             licence=self.licence,
             origin=self.origin,
             files=files,
@@ -431,7 +441,7 @@ class _Targets:
         self.decisions: list[Decision] = []
         self.suggestions: list[Decision] = []
         self.notes: list[str] = []
-        self.task: Literal["classification", "regression"] = "classification"
+        self.task: Task = "classification"
         self.classes: list[str] = []
         self.y: dict[str, Array] = {}
 
@@ -447,6 +457,9 @@ class _Targets:
         if self.task == "regression":
             self.y = {part: self._amounts(part, y) for part, y in arrays.items()}
             return
+        if self.task == "multi_label":
+            self.y = {part: self._flags(part, y) for part, y in arrays.items()}
+            return
         labels = {part: self._labels(part, y) for part, y in arrays.items()}
         kinds = {y.dtype.kind in "US" for y in labels.values()}
         if len(kinds) > 1:
@@ -461,9 +474,14 @@ class _Targets:
             task = Decision(setting="data.source.task", value="regression", why=why)
             self.suggestions.append(task)
 
-    def _task(self, arrays: Mapping[str, Array]) -> Literal["classification", "regression"]:
+    def _task(self, arrays: Mapping[str, Array]) -> Task:
         if self.source.task != "auto":
             return self.source.task
+        if several_labels(arrays):
+            why = "the targets are 0 and 1, any number of ones a sample"
+            task = Decision(setting="data.source.task", value="multi_label", why=why)
+            self.decisions.append(task)
+            return "multi_label"
         for part, y in arrays.items():
             why = ""
             if y.dtype.kind == "f" and not _is_whole(y):
@@ -483,6 +501,12 @@ class _Targets:
         self._require_known(part, y)
         return y.reshape(len(y), -1).astype(np.float32)
 
+    def _flags(self, part: str, y: Array) -> Array:
+        if y.ndim != 2 or y.dtype.kind not in "iufb" or not np.isin(y, (0, 1)).all():
+            what = f"labels of {y.dtype} and shape {y.shape}"
+            raise self._misfit(part, what, "several labels are 0 or 1 each, (N, K)")
+        return y.astype(np.uint8)
+
     def _labels(self, part: str, y: Array) -> Array:
         """Integers, booleans or strings `(N,)`."""
         if y.ndim == 2 and _is_one_hot(y):
@@ -490,7 +514,7 @@ class _Targets:
             numbers: Array = y.argmax(1)
             return numbers
         if y.ndim != 1:
-            raise self._misfit(part, f"labels of shape {y.shape}", SINGLE)
+            raise self._misfit(part, f"labels of shape {y.shape}", "several labels are 0 or 1 each")
         if y.dtype.kind == "f":
             self._require_known(part, y)
             if not _is_whole(y):

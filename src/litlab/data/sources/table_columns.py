@@ -1,27 +1,46 @@
-"""What a table's columns are: numbers, categories, or what no network should be fed as it is."""
+"""What a table's columns are: numbers, categories, dates, or nothing to learn from."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from litlab.data.sources.table_file import TableRows, as_numbers, as_text, quoted
-from litlab.data.spec import Array
+from litlab.data.sources.table_cells import (
+    as_amounts,
+    as_dates,
+    as_numbers,
+    as_text,
+    formats_of,
+    numbers_of,
+    parts_of,
+    without_marks,
+)
+from litlab.data.sources.table_file import quoted
+from litlab.data.sources.table_rows import TableRows
+from litlab.data.spec import Array, CellFormat
 from litlab.utils.errors import DataError
 
-DATE = (
-    r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})"
-    r"([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)? ?(Z|UTC|[+-]\d{2}:?\d{2})?$"
-)
 LEADING_ZERO = r"^[+-]?0\d+$"
-COMMAS = r"^[+-]?\d+(,\d+)+(\.\d+)?$"
+DAY_NUMBER = re.compile(r"(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+ID_NAME = re.compile(r"(.*[\W_])?(id|uuid|guid|key)|.*[a-z](Id|ID|Nr|No)")
+TIME_NAME = re.compile(r".*(time|step|day|week|month|year|date|hour|epoch|round|t)", re.IGNORECASE)
+# Numbers that stand for missing cells.
+SENTINELS = (-1.0, -9.0, -99.0, -200.0, -999.0, -9999.0, -99999.0, 999.0, 9999.0, 99999.0)
 SHOWN = 5
+Decimal = Literal[".", ","]
 MOST_CATEGORIES = 100_000
+SAMPLE = 2000  # different values of a column that are looked at one by one
+MOST_MARKS = 20  # different cells that are no numbers, in a column of numbers
+FEW_MARKS = 3
+LABEL_CELLS = {"0", "1", "0.0", "1.0"}
 FEW = 20  # different values that are categories, however few rows there are
+LEAST_DAYS = 3  # different numbers that all look like days
+ROWS = 10  # growing by chance in so many rows is unlikely
+PLAIN = CellFormat()
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -45,25 +64,48 @@ class Survey:
     """What the cells of one column look like, gathered batch by batch.
 
     Facts about the file, and no statistics: nothing here is of use to a model.
+
+    Args:
+        name: The column.
+        where: Its file.
+        most: Different values that are counted.
+        style: How its cells are read.
     """
 
-    def __init__(self, name: str, where: str, decimal: str, most: int) -> None:
-        self.name, self.where, self.decimal, self.most = name, where, decimal, most
-        self.rows = self.missing = self.numbers = self.dates = self.commas = 0
+    def __init__(self, name: str, where: str, most: int, style: CellFormat = PLAIN) -> None:
+        self.name, self.where, self.most, self.style = name, where, most, style
+        self.rows = self.missing = self.numbers = self.dates = 0
         self.whole = True
         self.values: set[str] | None = set()  # None: more than `most`
+        self.sample: dict[str, None] = {}  # the first different values
+        self.spread = 1.0  # different values a cell
         self.lacking: list[Cell] = []
         self.odd: list[Cell] = []  # cells that are not numbers
+        self.marks: Counter[str] = Counter()  # those that are nothing like a number
+        self.amounts: dict[str, Counter[str]] = {
+            ".": Counter(),
+            ",": Counter(),
+        }  # units, by decimal
+        self.dots = 0  # numbers with a point
         self.infinite: list[Cell] = []
         self.num_infinite = 0
-        self.rising = True  # so far, each number is larger than the one before it
+        self.rising = self.counting = True  # so far, each number is larger (by one) than the last
         self.zeros = ""  # a number with leading zeros, if there is one
+        self.low, self.high = np.inf, -np.inf  # of numbers that are not in SENTINELS
+        self.sentinels: Counter[float] = Counter()
+        self.parts: dict[str, None] = {}  # of dates, in which they differ
         self._last = -np.inf
+        self._first: Array | None = None  # date
 
     @property
     def present(self) -> int:
         """How many cells hold something."""
         return self.rows - self.missing
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether every cell is a number."""
+        return self.numbers == self.present
 
     def see(self, cells: Any, place: Callable[[int], str], start: int) -> None:
         """Look at some more cells of a file, from its row `start` on; `place` finds a row in it."""
@@ -71,128 +113,274 @@ class Survey:
         def cell(row: int, content: str = "") -> Cell:
             return Cell(place, start + row, content)
 
+        cells = without_marks(cells, self.style)
         self.rows += len(cells)
         self.missing += cells.null_count
         _note(self.lacking, pc.is_null(cells), cell)
-        if pa.types.is_temporal(cells.type):
-            self.dates += len(cells) - cells.null_count
+        if self.style.dates or (
+            pa.types.is_temporal(cells.type) and not pa.types.is_duration(cells.type)
+        ):
+            self._see_dates(cells, cell)
             return
-        self._count_values(cells)
-        numbers = as_numbers(cells, self.decimal)
+        if not pa.types.is_duration(cells.type):
+            self._count_values(cells)
+        numbers = numbers_of(cells, self.style)
         self.numbers += len(numbers) - numbers.null_count
-        self._see_codes(cells, numbers, first=start == 0)
-        self.whole = (
-            self.whole and pc.all(pc.equal(pc.floor(numbers), numbers)).as_py() is not False
-        )
+        self._see_numbers(cells, numbers, first=start == 0)
         beyond = pc.fill_null(pc.greater(pc.abs(numbers), LARGEST), False)
         self.num_infinite += beyond.true_count
         _note(self.infinite, beyond, lambda row: cell(row, f" {cells[row]}"))
         odd = pc.and_(pc.is_valid(cells), pc.is_null(numbers))
         if odd.true_count:
             _note(self.odd, odd, lambda row: cell(row, f" '{str(cells[row])[:30]}'"))
-            texts, counts = cells.filter(odd).value_counts().flatten()
-            self.dates += _count(texts, counts, DATE)
-            self.commas += _count(texts, counts, COMMAS)
+            self._see_odd(cells.filter(odd))
+        if pa.types.is_string(cells.type):
+            self.dots += pc.match_substring(cells.filter(pc.is_valid(numbers)), ".").true_count
 
-    def _see_codes(self, cells: Any, numbers: Any, *, first: bool) -> None:
-        """Look for what numbers are that are no amounts: row numbers, and codes with zeros."""
+    def _see_odd(self, cells: Any) -> None:
+        """Look at cells that are no plain numbers: amounts with units, or nothing of the kind."""
+        texts, counts = cells.value_counts().flatten()
+        digits = pc.match_substring_regex(texts, r"\d")
+        if not digits.true_count:
+            self._note_marks(texts, counts)
+            return
+        strange = None
+        for decimal, units in self.amounts.items():
+            found = as_amounts(texts, decimal)[1]
+            for unit, number in zip(found.to_pylist(), counts.to_pylist(), strict=True):
+                units[unit] += number if unit is not None else 0
+            strange = found.is_null() if strange is None else pc.and_(strange, found.is_null())
+            units.pop(None, None)  # type: ignore[call-overload]
+        self._note_marks(texts.filter(strange), counts.filter(strange))
+
+    def _note_marks(self, texts: Any, counts: Any) -> None:
+        if len(self.marks) <= SAMPLE:
+            pairs = zip(texts.to_pylist(), counts.to_pylist(), strict=True)
+            for text, number in pairs:
+                self.marks[text] += number
+
+    def _see_dates(self, cells: Any, cell: Callable[[int, str], Cell]) -> None:
+        dates = as_dates(cells, self.style.dates)
+        odd = pc.and_(pc.is_valid(cells), pa.array(np.isnat(dates)))
+        if odd.true_count:
+            _note(self.odd, odd, lambda row: cell(row, f" '{str(cells[row])[:30]}'"))
+            self.marks.update(as_text(cells.filter(odd)).to_pylist())
+        self.dates += len(dates) - int(np.isnat(dates).sum())
+        known = np.unique(dates[~np.isnat(dates)])
+        self._first = known[:1] if self._first is None else self._first
+        self.parts |= dict.fromkeys(parts_of(np.concatenate([self._first, known])))
+
+    def _see_numbers(self, cells: Any, numbers: Any, *, first: bool) -> None:
+        """Look for what numbers are that are no amounts: row numbers, codes, marks of nothing."""
+        values = numbers.to_numpy(zero_copy_only=False)
+        known = values[~np.isnan(values)]
+        self.whole = self.whole and bool((np.floor(known) == known).all())
         if self.rising:
-            values = numbers.to_numpy(zero_copy_only=False)
-            before = [-np.inf if first else self._last]
-            self.rising = bool((np.diff(values, prepend=before) > 0).all())  # not with NaN
+            steps = np.diff(values, prepend=[-np.inf if first else self._last])
+            self.rising = bool((steps > 0).all())  # not with NaN
+            self.counting = self.counting and bool((steps[int(first) :] == 1).all())
             self._last = values[-1] if len(values) else self._last
+        marks = np.isin(known, SENTINELS)
+        self.sentinels.update(known[marks].tolist())
+        rest = known[~marks]
+        if len(rest):
+            self.low, self.high = min(self.low, rest.min()), max(self.high, rest.max())
         if not self.zeros and pa.types.is_string(cells.type):
             found = cells.filter(pc.match_substring_regex(cells, LEADING_ZERO))
             self.zeros = found[0].as_py() if len(found) else ""
 
     def _count_values(self, cells: Any) -> None:
+        if self.values is None and len(self.sample) >= SAMPLE:
+            return
+        texts = as_text(pc.unique(cells).drop_null()).to_pylist()
+        self.sample |= dict.fromkeys(texts[: SAMPLE - len(self.sample)])
         if self.values is not None:
-            self.values.update(as_text(pc.unique(cells).drop_null()).to_pylist())
+            self.values.update(texts)
+            self.spread = len(self.values) / max(self.present, 1)
             if len(self.values) > self.most:
                 self.values = None
-
-    def wrong(self, numeric: bool, categorical: bool) -> tuple[str, str] | None:
-        """Return what makes it no column for a network, and the advice; None if it is one.
-
-        Args:
-            numeric: The user says that it is one of numbers.
-            categorical: The user says that it is one of categories, so any cells will do.
-        """
-        name = self.name
-        if not self.present:
-            return f"column '{name}' is empty", _drop(name)
-        if categorical:
-            too_many = f"column '{name}' has over {self.most} different values"
-            return (too_many, _drop(name)) if self.values is None else None
-        if self.dates > self.present / 2:
-            advice = "turn it into numbers (age in days, month, weekday), or leave it out: "
-            order = "; to split by it: data.time="
-            return f"column '{name}' holds dates", f"{advice}{_drop(name)}{order}{name}"
-        if self.num_infinite:
-            what = f"column '{name}' has {self.num_infinite} infinite numbers"
-            return f"{what} ({listed(self.infinite)})", "correct or drop these rows"
-        amounts = self.numbers + self.commas
-        if self.commas and not numeric and amounts > self.present / 2:
-            more = self.present - amounts
-            other = f", and {more} cells that are not numbers" if more else ""
-            advice = "write 1234.5, or set data.source.decimal=',' if that is what they are"
-            what = f"column '{name}' has {self.commas} numbers with commas"
-            return f"{what} ({listed(self.odd)}){other}", advice
-        if numeric or self.present / 2 < self.numbers < self.present:
-            number = self.present - self.numbers
-            if not number:
-                return None
-            what = f"column '{name}' has {number} cells that are not numbers"
-            categories = f"data.source.categorical=[{quoted(name)}]"
-            advice = f"correct them, list them in data.source.na_values, or set {categories}"
-            return f"{what} ({listed(self.odd)})", advice
-        return None
 
     def is_text(self) -> bool:
         """Whether there are too many different values to call them categories."""
         return self.values is None or len(self.values) > max(FEW, self.present / 2)
 
+    def example(self) -> str:
+        """Return one of its values, for a message."""
+        return f"'{next(iter(self.sample), '')[:30]}'"
 
-def kinds(
-    surveys: Sequence[Survey], numeric: Iterable[str], categorical: Iterable[str]
-) -> tuple[list[str], list[str]]:
-    """Return the names of the numeric and of the categorical columns.
 
-    Numeric is a column whose every cell is a number, if it is not in `categorical`; categorical is
-    one with few different values.
+def format_of(survey: Survey, decimal: Decimal | None = None, tie: Decimal = ".") -> CellFormat:
+    """Return how a column's cells are best read, after a look at them as they stand.
+
+    Args:
+        survey: Of the column, read as `CellFormat()` says.
+        decimal: What separates a fraction; None: what fits the most cells.
+        tie: What it is if both fit: 1,234.
+    """
+    if survey.dates or not survey.present:
+        return survey.style  # of a type of their own
+    plain = {".": survey.numbers, ",": survey.numbers - survey.dots}
+    fits = {d: plain[d] + sum(survey.amounts[d].values()) for d in (".", ",")}
+    days = [bool(DAY_NUMBER.fullmatch(text)) for text in survey.sample]
+    if survey.is_numeric and len(days) >= LEAST_DAYS and all(days):
+        return CellFormat(dates="%Y%m%d")
+    if survey.is_numeric:  # as they stand; but 1.234 may be 1234
+        pointed = survey.dots and (decimal or tie) == "," and _grouped(survey)
+        return CellFormat(decimal=",", unit="#") if pointed else CellFormat()
+    more: Decimal = "," if fits[","] > fits["."] else "."
+    best = decimal or (tie if fits["."] == fits[","] else more)
+    units = Counter(survey.amounts[best])
+    grouped = units.pop("#", 0)
+    unit, number = units.most_common(1)[0] if units else ("#" if grouped else "", 0)
+    if re.search(r"#[^\W\d_]", unit) and plain[best] + grouped > survey.present / 5:
+        return CellFormat()  # codes: 0, 1a
+    known = plain[best] + grouped + number
+    rest = survey.present - known
+    if best == ",":
+        rest, unit = rest - survey.dots, unit or "#"
+    certain = sum(survey.marks.values()) == rest and len(survey.marks) <= SAMPLE
+    if known and (not rest or (certain and are_marks(survey.marks, rest, survey))):
+        missing = tuple(sorted(survey.marks)) if rest else ()
+        return CellFormat(decimal=best, unit=unit, missing=missing)
+    formats = date_formats(survey)
+    return CellFormat(dates=formats[0]) if formats else CellFormat()
+
+
+def _grouped(survey: Survey) -> bool:
+    """Whether its numbers with points may be such with points between thousands."""
+    texts = [text for text in survey.sample if "." in text]
+    return all(re.fullmatch(r"[+-]?[1-9]\d{0,2}(\.\d{3})+", text) for text in texts)
+
+
+def are_marks(marks: Mapping[str, int], number: int, survey: Survey) -> bool:
+    """Whether cells that are no numbers mean that nothing is known."""
+    few = len(marks) <= FEW_MARKS and not any(re.search(r"\d", mark) for mark in marks)
+    many = number < survey.present / 2 or len(survey.sample) - len(marks) > FEW
+    return (few and many) or (len(marks) <= MOST_MARKS and number <= survey.present / 10)
+
+
+def date_formats(survey: Survey) -> tuple[str, list[str]] | None:
+    """Return the formats of a column's dates, and others that fit as well; None if it has none.
+
+    Of two that fit, such as day and month, that one is taken which puts the rows in order.
+    """
+    formats, others = formats_of(list(survey.sample)[:300])
+    if not formats:
+        return None
+    if others and "|" not in formats:
+        texts = list(survey.sample)
+        fits = {f: as_dates(texts, f) for f in (formats, *others)}
+        steps = {f: np.diff(dates) for f, dates in fits.items() if not np.isnat(dates).any()}
+        ordered = [f for f, step in steps.items() if (step > np.timedelta64(0)).all()]
+        chosen = next(iter(ordered or steps), formats)
+        others = [f for f in (formats, *others) if f != chosen and (f in ordered or not ordered)]
+        formats = chosen
+    return formats, others
+
+
+Kind = Literal["numeric", "categorical", "dates", "left out"]
+
+
+class Verdict(NamedTuple):
+    """What a column is, and why, where that is not plain to see."""
+
+    kind: Kind
+    why: str = ""
+
+
+def verdict(survey: Survey, said: str | None) -> Verdict:
+    """Say what a column is.
+
+    Args:
+        survey: Of the column, read as its cells are best read.
+        said: What the user says that it is: `numeric`, `categorical`, `dates`, or nothing.
 
     Raises:
-        DataError: A column is neither: dates, free text, numbers with a few other cells.
+        DataError: It is not what the user says, or holds what no network should be fed.
     """
-    numbers: list[str] = []
-    categories: list[str] = []
-    texts: list[Survey] = []
-    for survey in surveys:
-        wrong = survey.wrong(survey.name in numeric, survey.name in categorical)
-        if wrong:
-            raise DataError(wrong[0], survey.where, wrong[1])
-        if survey.name in categorical:
-            categories.append(survey.name)
-        elif survey.numbers == survey.present:
-            numbers.append(survey.name)
-        elif survey.is_text():
-            texts.append(survey)
-        else:
-            categories.append(survey.name)
-    if texts:
-        raise _free_text(texts)
-    return numbers, categories
+    if said == "categorical":
+        return _categorical(survey)
+    if not survey.present:
+        return Verdict("left out", "empty")
+    if survey.dates and survey.dates == survey.present:
+        return _dates(survey)
+    if survey.num_infinite and survey.is_numeric:
+        what = f"column '{survey.name}' has {survey.num_infinite} infinite numbers"
+        raise DataError(
+            f"{what} ({listed(survey.infinite)})", survey.where, "correct or drop these rows"
+        )
+    if said in ("numeric", "dates") and not survey.is_numeric:
+        number = survey.present - survey.numbers - survey.dates
+        what = f"column '{survey.name}' has {number} cells that are not {_named(said)}"
+        fix = "correct them, list them in data.source.na_values, or set "
+        fix += f"data.source.categorical=[{quoted(survey.name)}]"
+        raise DataError(f"{what} ({listed(survey.odd)})", survey.where, fix)
+    if said == "numeric":
+        return Verdict("numeric", _how(survey))
+    if survey.values is not None and len(survey.values) == 1 and not survey.missing:
+        return Verdict("left out", f"always {survey.example()}")
+    return _numeric(survey) if survey.is_numeric else _texts(survey)
 
 
-def _free_text(texts: Sequence[Survey]) -> DataError:
-    shown = ", ".join(
-        f"'{t.name}' ({f'over {t.most}' if t.values is None else len(t.values)} different values "
-        f"in {t.present} cells)"
-        for t in texts[:SHOWN]
-    )
-    names = ",".join(quoted(t.name) for t in texts)
-    fix = f"drop them: data.source.drop=[{names}], or keep them: data.source.categorical=[{names}]"
-    return DataError(f"free text or identifiers, not categories: {shown}", texts[0].where, fix)
+def _named(said: str) -> str:
+    return {"numeric": "numbers"}.get(said, said)
+
+
+def _categorical(survey: Survey) -> Verdict:
+    if not survey.present or survey.values is None:
+        what = "is empty" if not survey.present else f"has over {survey.most} different values"
+        fix = f"data.source.drop=[{quoted(survey.name)}]"
+        raise DataError(f"column '{survey.name}' {what}", survey.where, fix)
+    return Verdict("categorical")
+
+
+def _dates(survey: Survey) -> Verdict:
+    if not survey.parts:
+        return Verdict("left out", "always the same date")
+    return Verdict("dates", f"dates such as {survey.example()}" if survey.sample else "dates")
+
+
+def _numeric(survey: Survey) -> Verdict:
+    unique = survey.spread > 0.95 and survey.present >= ROWS
+    if survey.zeros:
+        shown = f"leading zeros such as '{survey.zeros}'"
+        if unique or survey.is_text():
+            return Verdict("left out", f"codes with {shown}, nearly all different")
+        return Verdict("categorical", f"codes with {shown}")
+    if survey.whole and survey.rows >= ROWS and not survey.style.unit:
+        counts = survey.counting and survey.rising and survey.sample.keys() & {"0", "1"}
+        if counts and not TIME_NAME.fullmatch(survey.name):
+            return Verdict("left out", "it numbers the rows")
+        if ID_NAME.fullmatch(survey.name):
+            if unique or survey.values is None:
+                return Verdict("left out", "an identifier")
+            if not survey.is_text():
+                return Verdict("categorical", "an identifier that repeats")
+    return Verdict("numeric", _how(survey))
+
+
+def _how(survey: Survey) -> str:
+    """How numbers were read, if not plainly."""
+    style, reasons = survey.style, []
+    if style.unit and (style.unit, style.decimal) != ("#", ","):
+        cell = next(
+            (t for t in survey.sample if not as_numbers(pa.array([t]), ".")[0].is_valid), ""
+        )
+        reasons.append(f"cells such as '{cell[:30]}'")
+    if style.missing:
+        shown = ", ".join(f"'{mark[:20]}'" for mark in style.missing[:SHOWN])
+        reasons.append(f"{shown} {'is' if len(style.missing) == 1 else 'are'} missing")
+    return ", ".join(reasons)
+
+
+def _texts(survey: Survey) -> Verdict:
+    if not survey.is_text():
+        return Verdict("categorical")
+    number = f"over {survey.most}" if survey.values is None else f"{len(survey.values)}"
+    lengths = [len(text.split()) for text in survey.sample]
+    kind = "free text" if np.mean(lengths) > 2 else "identifiers"
+    shown = f"{kind}: {number} different values in {survey.present} cells, such as"
+    return Verdict("left out", f"{shown} {survey.example()}")
 
 
 def missing_cells(surveys: Sequence[Survey]) -> DataError | None:
@@ -202,116 +390,16 @@ def missing_cells(surveys: Sequence[Survey]) -> DataError | None:
         return None
     more = f" and {len(counts) - 20} more columns" if len(counts) > 20 else ""
     fix = (
-        "set data.source.impute=median (or mean), fitted on train, with a category of their own "
-        "for missing ones; or correct the file"
+        "set data.source.impute=median (or mean, or indicator), fitted on train, with a category "
+        "of their own for missing ones; or correct the file"
     )
     return DataError(f"missing cells: {', '.join(counts[:20])}{more}", surveys[0].where, fix)
-
-
-def _count(texts: Any, counts: Any, pattern: str) -> int:
-    return pc.sum(counts.filter(pc.match_substring_regex(texts, pattern))).as_py() or 0
 
 
 def _note(into: list[Cell], mask: Any, say: Callable[[int], Cell]) -> None:
     """Remember the first few places where a mask is true."""
     if len(into) < SHOWN and mask.true_count:
         into += [say(place) for place in np.flatnonzero(mask)[: SHOWN - len(into)].tolist()]
-
-
-def _drop(name: str) -> str:
-    return f"data.source.drop=[{quoted(name)}]"
-
-
-# Columns of a table that are probably not what they were taken for.
-
-
-CURRENCY = "$€£¥₹₩₽"
-DIGITS = re.compile(r"[+-]?\d[\d.,'’\u00a0\u202f\u2009]*(?: \d{3})*")
-AMOUNT = re.compile(
-    rf"(?:[{CURRENCY}]|[A-Z]{{3}})? ?# ?(?:[%‰{CURRENCY}]|[^\W\d_]{{1,5}}[²³]?)?|\(#\)"
-)
-MOMENT = re.compile(
-    r"\d{4}[-/.]\d{1,2}|\d{1,2}[-/.]\d{4}|\d{1,2}[:.]\d{2}([:.]\d{2})?( ?[ap]m)?"
-    r"|(\d{1,2}[-/. ])?(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-/. ]\d{2,4}",
-    re.IGNORECASE,
-)
-DAY_NUMBER = re.compile(r"(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
-LEAST = 3  # different values that say something
-MOST = 0.8  # of them, are nearly all
-ROWS = 10  # growing by chance in so many rows is unlikely
-NAMES = 5  # in a message
-
-
-def doubts(
-    surveys: Iterable[Survey], numeric: Collection[str], sure: Collection[str]
-) -> tuple[str, ...]:
-    """Return a warning for each kind of doubt, which names the columns and what to set.
-
-    Args:
-        surveys: Of the features.
-        numeric: The features that are taken for numbers; the others are categories.
-        sure: The features of which the user said what they are.
-    """
-    asked = [survey for survey in surveys if survey.name not in sure]
-    numbers = [survey for survey in asked if survey.name in numeric]
-    categories = [survey for survey in asked if survey.name not in numeric]
-    found = (
-        _warning(
-            [s for s in categories if _are_amounts(s)],
-            "categories that look like numbers with a unit, whose order and distance are lost",
-            "write plain numbers in the file, or set {categorical} to keep them",
-        ),
-        _warning(
-            [s for s in categories if _share(s, MOMENT.fullmatch) > MOST],
-            "categories that look like dates or times",
-            "turn them into numbers, split by one (data.time), or set {categorical} to keep them",
-        ),
-        _warning(
-            [s for s in numbers if s.zeros],
-            "numbers with leading zeros, which are lost",
-            "if they are codes, such as postcodes, set {categorical}",
-        ),
-        _warning(
-            [s for s in numbers if _share(s, DAY_NUMBER.fullmatch) > MOST],
-            "numbers that look like dates",
-            "turn them into numbers such as day and month, or split by one (data.time)",
-        ),
-        _warning(
-            [s for s in numbers if s.rising and s.whole and s.rows >= ROWS],
-            "whole numbers that grow from row to row, like row numbers",
-            "if they only number the rows, set {drop}",
-        ),
-    )
-    return tuple(warning for warning in found if warning)
-
-
-def _warning(surveys: Sequence[Survey], what: str, fix: str) -> str:
-    if not surveys:
-        return ""
-    shown = ", ".join(f"'{s.name}'{_example(s)}" for s in surveys[:NAMES])
-    more = f" and {len(surveys) - NAMES} more" if len(surveys) > NAMES else ""
-    names = ",".join(quoted(s.name) for s in surveys) if len(surveys) <= NAMES else "..."
-    settings = {key: f"data.source.{key}=[{names}]" for key in ("categorical", "drop")}
-    return f"{what}: {shown}{more}; {fix.format(**settings)}"
-
-
-def _example(survey: Survey) -> str:
-    value = survey.zeros or next(iter(sorted(survey.values or ())), "")
-    return f" ({value[:30]})" if value else ""
-
-
-def _are_amounts(survey: Survey) -> bool:
-    """Whether nearly all values are a number in one and the same dress: `$#`, `# kg`, `#%`."""
-    values = survey.values or ()
-    dresses = Counter(DIGITS.sub("#", value) for value in values)
-    dress, number = dresses.most_common(1)[0] if dresses else ("", 0)
-    return number >= max(LEAST, MOST * len(values)) and bool(AMOUNT.fullmatch(dress))
-
-
-def _share(survey: Survey, fits: Callable[[str], object]) -> float:
-    """The share of a column's different values that fit; 0 where they are too many or few."""
-    values = survey.values or ()
-    return sum(map(bool, map(fits, values))) / len(values) if len(values) >= LEAST else 0.0
 
 
 # A table's columns that are no features: targets, and what the split may go by.
@@ -339,6 +427,29 @@ def amounts(rows: Mapping[str, TableRows], surveys: Sequence[Survey]) -> dict[st
     }
 
 
+def is_label(survey: Survey) -> bool:
+    """Whether a column holds nothing but 0 and 1."""
+    if survey.values is None or not survey.is_numeric:
+        return False
+    return {value.replace(",", ".") for value in survey.values} <= LABEL_CELLS
+
+
+def flags(rows: Mapping[str, TableRows], surveys: Sequence[Survey]) -> dict[str, Array]:
+    """Return 0 or 1 of each label by part, uint8 `(N, K)`.
+
+    Raises:
+        DataError: A target is missing, or neither 0 nor 1.
+    """
+    for survey in surveys:
+        _require_cells(survey, "target")
+        if not is_label(survey):
+            found = ", ".join(sorted(survey.values)[:5]) if survey.values else "many values"
+            what = f"the target '{survey.name}' holds {found}: a label is 0 or 1"
+            fix = "correct it, or set data.source.task=regression (amounts)"
+            raise DataError(what, survey.where, fix)
+    return {part: y.astype(np.uint8) for part, y in amounts(rows, surveys).items()}
+
+
 def labels(
     rows: Mapping[str, TableRows], survey: Survey, suffix: str
 ) -> tuple[list[str], dict[str, Array]]:
@@ -354,7 +465,8 @@ def labels(
         fix = "set data.source.task=regression task=regression, or data.source.max_categories"
         raise DataError(what, survey.where, fix)
     known: dict[str, int] = {}
-    codes = {part: _codes(r, survey.name, suffix, known) for part, r in rows.items()}
+    whole = survey.is_numeric and survey.whole and not survey.zeros and not suffix
+    codes = {part: _codes(r, survey.name, suffix, known, whole) for part, r in rows.items()}
     if len(known) < 2:
         what = f"the target '{survey.name}' has a single class, '{next(iter(known), '')}'"
         raise DataError(what, survey.where, "give at least two classes")
@@ -381,32 +493,20 @@ def times(rows: TableRows, survey: Survey) -> Array:
     """Return a column to order by, `(N,)`: numbers as they are, dates in ns since 1970.
 
     Raises:
-        DataError: A cell is missing, or neither a number nor a date as ISO 8601 writes it.
+        DataError: A cell is missing, or neither a number nor a date.
     """
     _require_cells(survey, "data.time")
-    if survey.numbers == survey.present:
+    if survey.is_numeric and not survey.dates:
         return _numbers(rows, survey)
-    parts = []
-    for batch in rows.batches([survey.name]):
-        try:
-            parts.append(_nanoseconds(batch[survey.name]))
-        except pa.ArrowException as error:
-            fix = "write 2026-01-31 or 2026-01-31T12:00:00, or a number, in each cell"
-            what = f"data.time: column '{survey.name}' cannot be ordered: {error}"
-            raise DataError(what, survey.where, fix) from None
-    return np.concatenate(parts)
-
-
-def _nanoseconds(cells: pa.Array) -> Array:
-    if pa.types.is_time(cells.type) or pa.types.is_duration(cells.type):
-        unit = pa.types.is_duration(cells.type)
-        cells = cells.cast(pa.duration("ns") if unit else pa.time64("ns"))
-        return np.asarray(cells.cast(pa.int64()))
-    try:
-        instants = cells.cast(pa.timestamp("ns"))
-    except pa.ArrowInvalid:  # with a zone
-        instants = cells.cast(pa.timestamp("ns", "UTC"))
-    return np.asarray(instants.cast(pa.int64()))
+    if survey.dates < survey.present:
+        shown = listed(survey.odd) or survey.example()
+        what = f"data.time: column '{survey.name}' cannot be ordered: no date or number ({shown})"
+        fix = f'give the format: data.source.dates={{{quoted(survey.name)}:"%d.%m.%Y %H:%M"}}'
+        raise DataError(what, survey.where, fix)
+    style = survey.style
+    parts = [as_dates(b[survey.name], style.dates) for b in rows.batches([survey.name])]
+    instants: Array = np.concatenate(parts).astype(np.int64)
+    return instants
 
 
 def _require_cells(survey: Survey, what: str) -> None:
@@ -416,15 +516,21 @@ def _require_cells(survey: Survey, what: str) -> None:
 
 
 def _numbers(rows: TableRows, survey: Survey) -> Array:
-    parts = [as_numbers(b[survey.name], survey.decimal) for b in rows.batches([survey.name])]
+    batches = (without_marks(b[survey.name], survey.style) for b in rows.batches([survey.name]))
+    parts = [numbers_of(cells, survey.style) for cells in batches]
     return np.concatenate([part.to_numpy(zero_copy_only=False) for part in parts] or [np.empty(0)])
 
 
-def _codes(rows: TableRows, name: str, suffix: str, known: dict[str, int]) -> Array:
-    """Each cell's number in `known`, which grows by what is new."""
+def _codes(
+    rows: TableRows, name: str, suffix: str, known: dict[str, int], whole: bool = False
+) -> Array:
+    """Each cell's number in `known`, which grows by what is new; `whole`: 0.0 is 0."""
     parts = [np.empty(0, dtype=np.int64)]
     for batch in rows.batches([name]):
-        cells = as_text(batch[name])
+        cells = batch[name]
+        if whole:
+            cells = as_numbers(cells, ".").cast(pa.int64(), safe=False)
+        cells = as_text(cells)
         if suffix:
             cells = pc.replace_substring_regex(cells, re.escape(suffix) + "$", "")
         encoded = cells.dictionary_encode()

@@ -1,6 +1,6 @@
 import math
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from litlab.utils.errors import DataError, nearest
 
 SHOWN = 5  # in messages
 FEW = 100  # labels that are never too many
-SINGLE = "several labels per sample are not supported: give each sample one text or number"
+SINGLE = "give each sample one text or number"
 
 
 class Labels:
@@ -37,33 +37,63 @@ class Labels:
     Without names, the classes are the labels found, in the order of numbers if all are integers,
     else of the alphabet. With names, the labels are either names or places in the list, from 0.
 
+    Args:
+        column: Of the labels, for messages.
+        names: The classes, where they are known.
+        separator: Between the labels of a cell; None: a cell of text is one label.
+
     Attributes:
         first: Each label that was found, and where first.
+        lists: Where a cell first was a list, or held several labels, if one did.
+        several: Whether a sample has none, or more than one.
     """
 
-    def __init__(self, column: str, names: Sequence[str] | None) -> None:
-        self.column, self.names = column, names
+    def __init__(
+        self, column: str, names: Sequence[str] | None, separator: str | None = None
+    ) -> None:
+        self.column, self.names, self.separator = column, names, separator
         self.first: dict[str, tuple[Path, int]] = {}
+        self.lists: tuple[Path, int] | None = None
+        self.several = False
         self._codes: dict[str, int] = {}
         self._rows = 0
 
-    def add(self, cell: Any, path: Path, number: int) -> int:
-        """Take one label and return its preliminary number.
+    def add(self, cell: Any, path: Path, number: int) -> list[int]:
+        """Take a sample's label, or list of labels, and return their preliminary numbers.
 
         Raises:
-            DataError: It is missing, or not a single value.
+            DataError: It is missing, or a label is not a single value.
         """
-        if isinstance(cell, Collection) and not isinstance(cell, str | bytes):
+        cells = self._cells(cell, path, number)
+        found = list(dict.fromkeys(self._add(one, path, number) for one in cells))
+        self.several = self.several or len(found) != 1
+        self._rows += 1
+        return found
+
+    def _cells(self, cell: Any, path: Path, number: int) -> list[Any]:
+        if isinstance(cell, Mapping):
             what = f"line {number}: the label '{self.column}' is {cell!r:.60}"
+            raise DataError(what, str(path), SINGLE)
+        if isinstance(cell, Collection) and not isinstance(cell, str | bytes):
+            self.lists = self.lists or (path, number)
+            return list(cell)
+        if self.separator is not None and isinstance(cell, str):
+            self.lists = self.lists or (path, number)
+            return [part for part in cell.split(self.separator) if part.strip()]
+        return [cell]
+
+    def _add(self, cell: Any, path: Path, number: int) -> int:
+        if isinstance(cell, Collection) and not isinstance(cell, str | bytes):
+            what = f"line {number}: a label of '{self.column}' is {cell!r:.60}"
             raise DataError(what, str(path), SINGLE)
         label = label_of(cell)
         if not label:
             what = f"line {number} has no label ('{self.column}')"
-            raise DataError(what, str(path), "give it one, or remove the line")
+            fix = "give it one, remove the line, or write [] where none of several labels holds"
+            raise DataError(what, str(path), fix)
         if label not in self._codes:
             self._codes[label] = len(self._codes)
             self.first[label] = (path, number)
-        self._rows += 1
         return self._codes[label]
 
     def classes(self) -> list[str]:
@@ -75,6 +105,9 @@ class Labels:
         if self.names is not None:
             return list(self.names)
         found = list(self._codes)
+        if not found:
+            what, fix = "no sample has a label", "name their column: data.source.label=..."
+            raise DataError(what, f"column '{self.column}'", fix)
         if len(found) > max(FEW, self._rows // 2):
             raise DataError(
                 f"{len(found)} different labels in {self._rows} rows, such as '{found[0]}'",
@@ -101,6 +134,21 @@ class Labels:
         final = np.array([place[label] for label in self._codes], dtype=np.int64)
         numbers: Array = final[np.frombuffer(codes, dtype=np.int64)]
         return numbers
+
+    def flags(self, codes: "array[int]", counts: "array[int]") -> Array:
+        """Return 0 or 1 of each label, uint8 `(n, K)`.
+
+        Args:
+            codes: Preliminary numbers of all samples' labels, one sample after the other.
+            counts: How many labels each sample has, `(n,)`.
+
+        Raises:
+            DataError: A label is none of the names.
+        """
+        found = np.zeros((len(counts), len(self.classes())), dtype=np.uint8)
+        rows = np.repeat(np.arange(len(counts)), np.frombuffer(counts, dtype=np.int64))
+        found[rows, self.numbered(codes)] = 1
+        return found
 
     def _refuse(self, unknown: list[str], classes: list[str]) -> None:
         shown = ", ".join(f"'{label}' (line {self.first[label][1]})" for label in unknown[:SHOWN])
@@ -197,6 +245,10 @@ class Text:
         delimiter: Between a CSV's cells; null: a comma, in TSV a tab.
         header: Whether the first row of a CSV names the columns.
         quotes: Whether a CSV's cells may stand in quotation marks; false takes them as they are.
+        task: classification: one label a text; multi_label: any number, as a list in JSON lines and
+            Parquet, as several `__label__` in lines; null: multi_label where a text has more than
+            one label, or an empty list.
+        label_separator: Between the labels of a cell of text, such as `;` in a CSV.
         label_names: The classes in order; what the files have are these names, or their places in
             this list, from 0. Null: the labels that are found. Of folders, only these are read.
         empty: What a text without a character is: refused, or one padding token.
@@ -227,6 +279,8 @@ class Text:
         delimiter: str | None = None,
         header: bool = True,
         quotes: bool = True,
+        task: Literal["classification", "multi_label"] | None = None,
+        label_separator: str | None = None,
         label_names: tuple[str, ...] | None = None,
         empty: Literal["refuse", "pad"] = "refuse",
         tokenizer: Literal["word", "char", "bpe"] = "word",
@@ -244,6 +298,9 @@ class Text:
         check_layout(self.layout)
         if label_names and len(set(label_names)) < len(label_names):
             raise ValueError("a name appears twice in label_names")
+        if label_separator == "":
+            raise ValueError("label_separator is empty: give a character, or null")
+        self.task, self.label_separator = task, label_separator
         self.label_names = None if label_names is None else list(label_names)
         self.empty, self.licence, self.origin = empty, licence, origin or path
         self.encoder = TextEncoder(
@@ -262,7 +319,7 @@ class Text:
             EnvironmentFault: A file is missing, or the disk is full.
         """
         paths = {part: user_path(given) for part, given in self.paths.items() if given}
-        labels = Labels(self.columns[1], self.label_names)
+        labels = Labels(self.columns[1], self.label_names, self.label_separator)
         parts, columns = {}, {}
         for part, rows in self._rows(paths).items():
             reading = _Part(rows, self.columns, labels)
@@ -272,12 +329,17 @@ class Text:
                 raise cannot_write(error, scratch) from None
             if self.empty == "refuse":
                 reading.check_empty()
-            parts[part] = (texts, reading.codes)
+            parts[part] = (texts, reading)
             columns[part] = dict(zip(self.columns[2:], reading.further(), strict=True))
+        several = self._several(labels)
+        targets = {
+            part: labels.flags(r.codes, r.counts) if several else labels.numbered(r.codes)
+            for part, (_, r) in parts.items()
+        }
         return Raw(
             kind="text",
-            task="classification",
-            parts={part: (texts, labels.numbered(codes)) for part, (texts, codes) in parts.items()},
+            task="multi_label" if several else "classification",
+            parts={part: (texts, targets[part]) for part, (texts, _) in parts.items()},
             classes=labels.classes(),
             licence=self.licence,
             origin=self.origin,
@@ -289,6 +351,14 @@ class Text:
                 parts={part: path.name for part, path in paths.items()},
             ),
         )
+
+    def _several(self, labels: Labels) -> bool:
+        """Whether the texts have several labels each; refuse what was asked for and is not so."""
+        if self.task == "classification" and labels.several:
+            path, number = labels.lists or next(iter(labels.first.values()))
+            what = f"a text has several labels or none (lists from line {number} on)"
+            raise DataError(what, str(path), "set data.source.task=null, for several labels a text")
+        return labels.several or self.task == "multi_label"
 
     def _rows(self, paths: dict[str, Path]) -> dict[str, Iterator[Row]]:
         """Each part's rows, not read yet."""
@@ -315,7 +385,8 @@ class _Part:
 
     def __init__(self, rows: Iterator[Row], columns: list[str], labels: Labels) -> None:
         self.rows, self.column, self.labels = rows, columns[0], labels
-        self.codes = array("q")
+        self.codes = array("q")  # of all labels, one text after the other
+        self.counts = array("q")  # how many each text has
         self.empty: list[tuple[Path, int]] = []
         self.cells: list[list[Any]] = [[] for _ in columns[2:]]
 
@@ -327,7 +398,9 @@ class _Part:
             stripped = (text or "").strip()
             if not stripped:
                 self.empty.append((path, number))
-            self.codes.append(self.labels.add(label, path, number))
+            codes = self.labels.add(label, path, number)
+            self.codes.extend(codes)
+            self.counts.append(len(codes))
             for cells, cell in zip(self.cells, further, strict=True):
                 cells.append(cell)
             yield stripped

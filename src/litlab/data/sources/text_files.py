@@ -207,8 +207,8 @@ def read_rows(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Ro
 
     Memory holds one row at a time, of Parquet some more. Blank lines are passed over. In the format
     `lines` a row is the label up to the first white space, and the text after it: two columns of
-    these names, whatever they are called. A word that fastText would take for a label is refused
-    there: as a word of the text it would give the label away.
+    these names, whatever they are called. Several words that begin with fastText's `__label__` are
+    a list of labels; such a word inside the text is refused, for it would give the label away.
 
     Raises:
         DataError: The file is not what it should be; the message names the line.
@@ -224,22 +224,24 @@ def _labelled(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Ro
         what = f"lines of a label and a text have no column '{columns[2]}'"
         raise DataError(what, str(path), "use CSV, JSON lines or Parquet")
     for number, line in lines_of(path, layout.encoding):
-        label, *text = line.split(None, 1) or [""]
-        if LABEL in line:
-            _check_marks(path, number, line.split())
+        label, *rest = line.split(None, 1) or [""]
+        text = "".join(rest)
+        labels = [label.removeprefix(LABEL)]
+        while label.startswith(LABEL) and text.startswith(LABEL):
+            more, *rest = text.split(None, 1)
+            text = "".join(rest)
+            labels.append(more.removeprefix(LABEL))
+        if LABEL in text:
+            _check_marks(path, number, text.split())
         if label:
-            yield path, number, ["".join(text), label.removeprefix(LABEL)]
+            yield path, number, [text, labels if len(labels) > 1 else labels[0]]
 
 
 def _check_marks(path: Path, number: int, words: list[str]) -> None:
     marked = [word for word in words if word.startswith(LABEL)]
-    if len(marked) > 1:
-        what = f"line {number} has {len(marked)} labels ({', '.join(marked)[:60]})"
-        fix = "several labels per text are not supported: keep one label in each line"
-        raise DataError(what, str(path), fix)
-    if marked and words[0] != marked[0]:
-        what = f"line {number} has its label '{marked[0][:60]}' inside the text"
-        raise DataError(what, str(path), "put the label at the start of the line")
+    if marked:
+        what = f"line {number} has the label '{marked[0][:60]}' inside the text"
+        raise DataError(what, str(path), "put the labels at the start of the line")
 
 
 def _jsonl(path: Path, columns: Sequence[str], layout: Layout) -> Iterator[Row]:

@@ -116,7 +116,7 @@ def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             trainer.pop(name, None)
     if "batch_size_find" not in trainer:
         trainer.pop("batch_size_limit", None)
-    # What is found when a run begins differs from what was asked for, and is gone on with.
+    # What is found when a run begins differs from what was asked for, and is kept.
     if trainer.get("lr_find") == "use":
         kept["optimizer"] = {k: v for k, v in kept["optimizer"].items() if k != "lr"}
     if trainer.get("batch_size_find") == "use":

@@ -154,7 +154,7 @@ def _verify(path: Path) -> Manifest | None:
         manifest = parse_json(text)
         if isinstance(manifest, dict):
             return manifest
-    raise CheckpointError("its manifest is no JSON object", str(path), OTHER)
+    raise CheckpointError("its manifest is not a JSON object", str(path), OTHER)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from litlab.runs.checkpoint.metadata import (
 )
 from litlab.runs.folder import LAST, PREVIOUS, RunRecord
 from litlab.runs.lock import is_running
-from litlab.utils.errors import CheckpointError, EnvironmentFault, LitlabError
+from litlab.utils.errors import CheckpointError, ConfigError, EnvironmentFault, LitlabError
+from litlab.utils.output import nth_epoch
 from litlab.utils.paths import runs_folder, short, store_root
 
 MOMENTS = {"exp_avg", "exp_avg_sq", "momentum_buffer"}
@@ -41,11 +42,11 @@ class NothingToResume(CheckpointError):
 
 @dataclass(frozen=True)
 class Resume:
-    """Whether and how to go on with an interrupted run.
+    """Whether and how to resume an interrupted run.
 
     Attributes:
         allow_changes: Whether a run of other settings will do.
-        or_start: Whether to start where there is nothing to go on with. With a folder of choice the
+        or_start: Whether to start where there is nothing to resume. With a folder of choice the
             state then lies outside it, for DVC empties it before it runs a stage again.
     """
 
@@ -67,7 +68,7 @@ class Resume:
     def find(
         self, config: Config, out: Path | None, command: Sequence[str] = ()
     ) -> "Interruption | None":
-        """Return the run to go on with; None where a new one may be started instead.
+        """Return the run to resume; None where a new one may be started instead.
 
         Raises:
             LitlabError: See `find_interrupted`.
@@ -86,7 +87,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Interruption:
-    """A run that can go on.
+    """A run that can be resumed.
 
     Attributes:
         folder: The folder that holds its checkpoints.
@@ -128,7 +129,7 @@ def find_interrupted(
     Raises:
         CheckpointError: There is nothing to resume, or it is damaged.
         ConfigError: The newest unfinished run has other settings.
-        EnvironmentFault: The run is still going on.
+        EnvironmentFault: The run is still running.
     """
     found, damaged, finished = [], [], []
     for folder in folders:
@@ -145,7 +146,7 @@ def find_interrupted(
     same = [one for one in found if one.manifest["config"] == wanted]
     newest = max(same or found, key=lambda one: one.checkpoint.stat().st_mtime, default=None)
     if newest is None:
-        raise _nothing(damaged, finished)
+        raise _nothing(damaged, [folder for folder in finished if _is_of(folder, wanted)])
     newest = _with_parts(newest)
     # By the first process of this run, as the others see it.
     if is_first_process() and is_running(newest.folder):
@@ -155,8 +156,23 @@ def find_interrupted(
         return newest
     changed = tuple(changes(load(newest.checkpoint, trust).metadata.config, config))
     require_allowed(changed, newest.folder, command, allow_changes=allow_changes)
+    _refuse_passed(changed, newest)
     # Without any, a setting that is newer than the checkpoint has changed the hash.
     return Interruption(newest.folder, newest.checkpoint, newest.manifest, changed)
+
+
+def _refuse_passed(changed: Iterable[Change], found: Interruption) -> None:
+    """Refuse a number of epochs that the run has reached already.
+
+    Raises:
+        ConfigError: There is nothing left to train.
+    """
+    reached = nth_epoch(found.manifest["epoch"])
+    for setting, _, new, _ in changed:
+        if setting == "trainer.max_epochs" and new < reached:
+            what = f"{short(found.folder)} is in epoch {reached} already"
+            fix = f"use trainer.max_epochs={reached} or more, or train without --resume"
+            raise ConfigError(what, f"trainer.max_epochs={new}", fix)
 
 
 def newest_valid(folder: Path) -> Interruption:
@@ -199,7 +215,7 @@ def _with_parts(found: Interruption) -> Interruption:
 def check_fits(
     found: Interruption, spec: DataSpec, weights: Mapping[str, Any], trust: Sequence[str]
 ) -> None:
-    """Refuse to go on with other data or another model.
+    """Refuse to resume with other data or another model.
 
     Raises:
         CheckpointError: The checkpoint is of another model, another state of the data, another
@@ -232,7 +248,15 @@ def _nothing(damaged: list[Path], finished: list[Path]) -> CheckpointError:
         what = f"nothing to resume: {short(newest)} has finished"
         return NothingToResume(what, "--resume", "train without --resume for a new run")
     fix = "train without --resume; a run can be resumed once it has saved its first epoch"
-    return NothingToResume("nothing to resume", "--resume", fix)
+    return NothingToResume("nothing to resume: no run of these settings", "--resume", fix)
+
+
+def _is_of(folder: Path, wanted: str) -> bool:
+    """Whether a finished run has these settings."""
+    try:
+        return bool(manifest_of(folder / LAST)["config"] == wanted)
+    except (CheckpointError, OSError):
+        return False
 
 
 # What a checkpoint must hold for a run to continue from it, and of which types.
@@ -325,7 +349,7 @@ def restoring(path: Path, passing: tuple[type[Exception], ...] = ()) -> Iterator
     """
     try:
         yield
-    except Exception as error:  # a stranger's values can raise anything, deep within torch
+    except Exception as error:  # crafted values can raise anything, deep within torch
         if isinstance(error, (LitlabError, *passing)):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -34,7 +34,7 @@ from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 
-# An unreachable server costs minutes a request by default; here the run goes on without it.
+# An unreachable server costs minutes a request by default; here the run continues without it.
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 PARAM_LENGTH = 6000  # longer values are cut here; the configuration artifact is whole
 TAG_LENGTH = 5000
@@ -58,7 +58,7 @@ class MLflowLogger(Logger):
         uri: Tracking URI.
         experiment: Its name; made when it is not there.
         artifact_root: Folder for a local store's artifacts.
-        run_id: An existing run to go on with.
+        run_id: An existing run to continue.
     """
 
     def __init__(self, uri: str, experiment: str, artifact_root: Path, run_id: str = "") -> None:
@@ -138,7 +138,7 @@ class MLflowLogger(Logger):
             raise self._fault(error) from None
         return self.run_id
 
-    def go_on(self, tags: Mapping[str, str], rows: Mapping[int, Mapping[str, Any]]) -> None:
+    def resume(self, tags: Mapping[str, str], rows: Mapping[int, Mapping[str, Any]]) -> None:
         """Open an interrupted run again, and send what it had measured and not yet sent.
 
         What the store has beyond `rows` is measured a second time, and not sent a second time.

@@ -22,7 +22,7 @@ class WeightAverage(Callback):
     """Keeps a second set of weights, and puts it in the place of the first to be validated.
 
     A checkpoint's `state_dict` is the average, so whatever loads it for prediction has that; the
-    weights that training goes on from are beside it, and resuming restores both.
+    weights that training continues from are beside it, and resuming restores both.
 
     Lightning's `WeightAveraging` is not used: it copies the whole task, keeps the copy on the CPU
     (the model is still there when it is made) and asks the device for a number at every step.
@@ -61,7 +61,7 @@ class WeightAverage(Callback):
         self._put(average=True)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on training the weights."""
+        """Continue training the weights."""
         self._put(average=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -59,7 +59,7 @@ class Budget(Callback):
         return {"elapsed": self.elapsed, "validation": self.validation, "closing": self.closing}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the time that was left."""
+        """Continue with the time that was left."""
         self.before = float(state_dict["elapsed"])
         self.validation, self.closing = state_dict["validation"], state_dict["closing"]
 

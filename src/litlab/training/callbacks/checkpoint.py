@@ -42,7 +42,7 @@ class CheckpointCallback(Callback):
 
     A run is saved after its first epoch, at its end, when it is stopped, and in between whenever
     `every_seconds` have passed, or `every_steps` steps: after a whole step or epoch, so that what
-    is resumed goes on as if nothing had happened. The best epoch's weights wait in memory for the
+    is resumed continues as if nothing had happened. The best epoch's weights wait in memory for the
     next save. Saving never takes more than a twentieth of the time: where it is slow, it is rarer.
 
     Args:
@@ -75,7 +75,7 @@ class CheckpointCallback(Callback):
         self._resume: dict[str, Any] | None = None
         self._whole_epoch: int | None = None  # the epoch that has just ended
         self._countdown, self._steps, self._asked = 1, 0, time.monotonic()
-        self._within_epochs = True  # whether a run can go on from the middle of one
+        self._within_epochs = True  # whether a run can resume in the middle of one
 
     # What Lightning calls.
 
@@ -113,7 +113,7 @@ class CheckpointCallback(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and restore the random states of an interrupted run."""
-        self._within_epochs = _goes_on_within_epochs(trainer)
+        self._within_epochs = _resumes_within_epochs(trainer)
         if trainer.is_global_zero:
             sweep(self.folder)
             sweep(self.state_folder)
@@ -165,6 +165,7 @@ class CheckpointCallback(Callback):
             Stopped: A signal came, and the state is saved.
         """
         self._resume, self._whole_epoch = None, trainer.current_epoch - 1
+        self._record_steps(trainer)
         content = self._judge(trainer)
         if trainer.world_size == 1:
             stop, due = self.signals.came is not None, time.monotonic() >= self._next
@@ -174,6 +175,24 @@ class CheckpointCallback(Callback):
             self._save(trainer, content)
         if stop:
             raise Stopped
+
+    def _record_steps(self, trainer: pl.Trainer) -> None:
+        """Record once an epoch what the module logs in steps, as progress shows it.
+
+        Lightning sends such values every 50 steps only: a short epoch would have none.
+        """
+        if getattr(trainer.lightning_module, "quiet_steps", False):
+            return
+        epoch = trainer.current_epoch - 1
+        row = self.tracked().get("rows", {}).get(epoch, {})
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        fresh = {
+            name: value
+            for name, value in values.items()
+            if row.get(name) != value and f"{name}_epoch" not in values and value == value
+        }
+        for logger in trainer.loggers if fresh else ():
+            logger.log_metrics({**fresh, "epoch": epoch}, trainer.global_step)
 
     def fit_done(self, trainer: pl.Trainer) -> None:
         """Save the end, unless that was done."""
@@ -287,18 +306,18 @@ class CheckpointCallback(Callback):
         now, first = time.monotonic(), trainer.is_global_zero
         a_step = max((now - self._asked) / self._steps, 1e-6)
         steps = min(200, 1 + int(0.25 / a_step))
-        wishes = [self.signals.came is not None, first and now >= self._next, first * steps]
-        tensor = torch.tensor([int(w) for w in wishes], device=trainer.strategy.root_device)
+        requests = [self.signals.came is not None, first and now >= self._next, first * steps]
+        tensor = torch.tensor([int(w) for w in requests], device=trainer.strategy.root_device)
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
         stop, due, self._countdown = tensor.tolist()
         self._asked, self._steps = now, 0
         return bool(stop), bool(due)
 
 
-def _goes_on_within_epochs(trainer: pl.Trainer) -> bool:
+def _resumes_within_epochs(trainer: pl.Trainer) -> bool:
     """Whether the loaders can start at a batch, and the task keeps what an epoch has measured.
 
-    Loaders and LightningModules of the user's own go on from the end of an epoch.
+    Loaders and LightningModules of the user's own resume at the end of an epoch.
     """
     can_start = all(hasattr(loader, "start") for loader in lightning_adapter.loaders(trainer))
     return can_start and hasattr(trainer.lightning_module, "meter_states")

@@ -81,7 +81,7 @@ class EpochLines(Callback):
         shown = [k for k in values if k.startswith(("train/loss", "train_loss", "val"))]
         if not shown:  # a LightningModule of one's own has names of its own
             shown = list(values)
-        if not shown:  # a run that goes on has said it before
+        if not shown:  # a resumed run has shown it before
             return
         text = "  ".join(f"{name} {number(float(values[name]))}" for name in sorted(shown))
         say(f"epoch {epochs:>4}/{total}  {text}  ({time.monotonic() - self.began:.0f} s)")

@@ -21,7 +21,7 @@ from litlab.tuning.report.importances import (
     ENOUGH,
     Difference,
     Importance,
-    as_it_was,
+    baseline_of,
     completed,
     difference,
     importances,
@@ -295,7 +295,7 @@ def _finalist_lines(
 ) -> list[str]:
     if not finalists:
         return []
-    best, first = finalists[0], as_it_was(finalists)
+    best, first = finalists[0], baseline_of(finalists)
     if len(objectives) > 1:
         return _front_lines(objectives, finalists, first)
     objective, lines = objectives[0], []
@@ -349,7 +349,7 @@ def _said(objective: Objective, apart: Difference) -> str:
 def _luck_line(study: optuna.Study, objective: Objective, best: Finalist) -> list[str]:
     """Say how much better a trial did when it was chosen than on seeds it was not chosen by."""
     trial = next(t for t in study.get_trials(deepcopy=False) if t.number == best.number)
-    if best.as_it_was or trial.state != TrialState.COMPLETE:
+    if best.is_baseline or trial.state != TrialState.COMPLETE:
         return []
     own, mean = trial.values[0], best.mean(objective.name)
     luck = mean - own if objective.direction == "minimize" else own - mean
@@ -369,7 +369,7 @@ def _trial_lines(study: optuna.Study) -> list[str]:
     n, lines = len(trials), []
     if len(whole) < ENOUGH:
         lines.append(
-            f"{len(whole)} of {n} trials were completed: too few to say what mattered; "
+            f"{len(whole)} of {n} trials were completed: too few to compare the settings; "
             f"{_more(study, n)}"
         )
     if n >= 10 and pruned > MOST_PRUNED * n:

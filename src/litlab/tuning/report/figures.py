@@ -18,11 +18,12 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
+from litlab.report import figures as report
 from litlab.report.figures import BLUE, GREY, ORANGE, tidy
 from litlab.tuning.report.importances import (
     GOOD,
     Importance,
-    as_it_was,
+    baseline_of,
     completed,
     first_trial,
     importances,
@@ -335,7 +336,8 @@ def write(
         warnings.simplefilter("ignore")
         for name, figure in _figures(study, objectives, finalists):
             path = folder / f"{name}.png"
-            figure.savefig(path, dpi=DPI, bbox_inches="tight", facecolor="white")
+            figure.set_facecolor("white")
+            path.write_bytes(report.png(figure, DPI, crop=True))
             found.append(path)
     return found
 
@@ -377,7 +379,7 @@ def _figures(
 def _finalists(objectives: Sequence[Objective], finalists: Sequence[Finalist]) -> Figure:
     height = 1.0 + 0.45 * len(finalists)
     figure = Figure(figsize=(8.0, height * len(objectives) + 0.3), layout="constrained")
-    first = as_it_was(finalists)
+    first = baseline_of(finalists)
     for row, objective in enumerate(objectives):
         axes, name = figure.add_subplot(len(objectives), 1, row + 1), objective.name
         for y, one in enumerate(finalists):

@@ -32,9 +32,9 @@ class Difference:
     seeds: int
 
 
-def as_it_was(finalists: Sequence[Finalist]) -> Finalist | None:
+def baseline_of(finalists: Sequence[Finalist]) -> Finalist | None:
     """Return the baseline."""
-    return next((f for f in finalists if f.as_it_was), None)
+    return next((f for f in finalists if f.is_baseline), None)
 
 
 def first_trial(study: optuna.Study) -> str:

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from litlab.report.words import counted, listed, number
 from litlab.tuning.report.figures import drawings, html
-from litlab.tuning.report.importances import as_it_was, difference
+from litlab.tuning.report.importances import baseline_of, difference
 from litlab.tuning.results.outcome import OUTSIDE, Finalist, Outcome, failed_label
 from litlab.tuning.study.settings import COSTS, Objective
 
@@ -91,7 +91,7 @@ def _found(name: str, outcome: Outcome) -> str:
     best = outcome.best
     if outcome.finalists:
         winner = outcome.finalists[0]
-        who = "the baseline" if winner.as_it_was else winner.label
+        who = "the baseline" if winner.is_baseline else winner.label
         return f"on new seeds {who} did best, with a mean of {number(winner.mean(name))}"
     if best["number"] == 0 and outcome.first is not None:
         return "the baseline did best"
@@ -125,7 +125,7 @@ def _finals(objective: Objective, finalists: Sequence[Finalist]) -> _Table | Non
     """Return a table of what new seeds say of an objective."""
     if not finalists:
         return None
-    first, name = as_it_was(finalists), objective.name
+    first, name = baseline_of(finalists), objective.name
     heads = ["Finalist", "Mean", "95 % interval"]
     if first is not None:
         heads += ["Difference", "95 % interval"]

@@ -24,7 +24,7 @@ from litlab.utils.output import command, number
 from litlab.utils.paths import project_root
 from litlab.utils.redact import redact
 
-# What remains of a study: an experiment file with its recipe card.
+# What remains of a study: an experiment file, whose comment says how it was found.
 
 
 def write_experiment(outcome: Outcome, base: list[str], monitor: str) -> Path:
@@ -183,9 +183,9 @@ def _best(study: TrialStudy, ranked: list[Finalist]) -> dict[str, Any]:
         return top_trial(study)
     winner = ranked[0]
     found = _point(study, study.trials()[winner.number])
-    if winner.as_it_was:  # whatever the first trial tried, this is without it
+    if winner.is_baseline:  # whatever the first trial tried, this is without it
         found["params"] = {}
-    if winner.as_it_was and _first(study) is None:
+    if winner.is_baseline and _first(study) is None:
         found["value"] = winner.mean(study.objectives[0].name)
     names = [o.name for o in study.objectives]
     return {

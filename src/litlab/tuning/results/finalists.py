@@ -16,6 +16,7 @@ from litlab.tuning.study.settings import shown
 from litlab.tuning.study.study import TrialStudy
 from litlab.tuning.workers.pool import MACHINE, Job, Pool
 from litlab.utils.output import say
+from litlab.utils.paths import runs_folder
 from litlab.utils.signals import Signals
 
 
@@ -23,8 +24,8 @@ class FinalistResults:
     """Trains the best trials' settings, and the baseline, on several seeds.
 
     A trial is chosen for its score among many, so its score is too good: chance chose with it. What
-    the same settings reach on other seeds is not; and only beside the baseline, on
-    the same seeds, does it say what the study gained.
+    the same settings reach on other seeds is not; compared with the baseline on the same seeds, it
+    shows what the study gained.
 
     Args:
         study: The trials.
@@ -90,9 +91,15 @@ class FinalistResults:
         pool.begin(name, as_run(config, run_name, tags), name, fresh=False)
         self.trained += 1
 
-    @staticmethod
-    def _key(trial: int, params: Mapping[str, Any], seed: int) -> str:
-        return f"final-{trial:04d}-seed-{seed}" if params else f"final-as-it-was-seed-{seed}"
+    def _key(self, trial: int, params: Mapping[str, Any], seed: int) -> str:
+        """Return the name of a training: of its result in the study, and of its folder."""
+        if params:
+            return f"final-{trial:04d}-seed-{seed}"
+        earlier = f"final-as-it-was-seed-{seed}"  # its name in studies of earlier versions
+        folder = runs_folder() / self.study.settings.name / earlier
+        if earlier in self.study.study.user_attrs or folder.exists():
+            return earlier
+        return f"final-baseline-seed-{seed}"
 
     def _note(self, job: Job, said: Mapping[str, Any]) -> None:
         said = self.study.checked(said)

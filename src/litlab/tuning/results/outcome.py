@@ -7,6 +7,8 @@ from typing import Any
 
 from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
+from litlab.utils.output import number
+
 OUTSIDE = "outside"  # attribute of a study: values of the configuration that its space leaves out
 
 
@@ -27,14 +29,14 @@ class Finalist:
     values: dict[str, tuple[float, ...]]
 
     @property
-    def as_it_was(self) -> bool:
+    def is_baseline(self) -> bool:
         """Whether it is the configuration that was tuned, and no trial's."""
         return not self.params
 
     @property
     def label(self) -> str:
         """What it is called in a list."""
-        return "baseline" if self.as_it_was else f"trial {self.number}"
+        return "baseline" if self.is_baseline else f"trial {self.number}"
 
     def mean(self, objective: str) -> float:
         """Return the mean over the seeds."""
@@ -45,7 +47,7 @@ class Finalist:
         return interval(self.values[objective])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What a study has come to.
 
@@ -53,8 +55,8 @@ class Outcome:
         study: Its name.
         storage: Where `optuna-dashboard` finds it, without credentials.
         trials: How many are complete, pruned, failed.
-        best: What the recipe has: number, value, settings and run of a trial; with finalists, of
-            the one that did best on their seeds.
+        best: What the experiment has: number, value, settings and run of a trial; with finalists,
+            of the one that did best on their seeds.
         first: The current configuration's value; None if no trial has finished that is just it.
         top: The trial with the best score, on its one seed.
         finalists: The best, trained again, in the order of their means; the baseline
@@ -75,6 +77,11 @@ class Outcome:
     pareto: list[dict[str, Any]] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        trials = ", ".join(f"{n} {state}" for state, n in self.trials.items() if n)
+        top = f"best {number(self.top['value'])} in trial {self.top['number']}"
+        return f"Outcome({self.study}, {trials}, {top}, {len(self.finalists)} finalists)"
 
 
 def failed_label(failed: dict[str, Any]) -> str:

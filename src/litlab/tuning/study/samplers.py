@@ -135,7 +135,7 @@ def make_sampler(
         settings: The study's.
         space: What is varied.
         current: The first trial's values.
-        shift: Differs between commands of one study: what goes on with the same seed would draw
+        shift: Differs between commands of one study: a resumed study with the same seed would draw
             again what it has drawn. Random search and grids need none; they go by trial numbers.
 
     Raises:

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from torchmetrics import Metric
 
+from litlab.config import menu, quoting
 from litlab.config.hyperparameters import Count, Index
 from litlab.config.schema import Duration
 from litlab.tasks.metrics import direction
@@ -83,11 +85,20 @@ WANTED = {
 }
 
 
+def _plain(value: Any) -> Any:
+    """Return a value of Python as the study's storage, JSON, has it: tuples are lists there."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | range | set | np.ndarray):
+        return [_plain(one) for one in (sorted(value) if isinstance(value, set) else value)]
+    return value.item() if isinstance(value, np.generic) else value
+
+
 class StudySettings(BaseModel):
     """A search: where, how, how long.
 
     Attributes:
-        name: Of the study; the same name goes on with it.
+        name: Of the study; the same name resumes it.
         space: Dotted setting to what is tried; see `litlab.tuning.study.space`.
         objectives: What is looked for, the monitored metric first; empty: that alone.
         sampler: How the next configuration is chosen.
@@ -105,7 +116,7 @@ class StudySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: StudyName
-    space: dict[str, Any]
+    space: Annotated[dict[str, Any], BeforeValidator(_plain)]
     objectives: list[str] = []
     sampler: Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"] = "tpe"
     pruner: Literal["median", "hyperband", "patient", "none"] = "median"
@@ -131,11 +142,29 @@ def load_settings(overrides: list[str]) -> tuple[StudySettings, list[str]]:
     """
     own = [o for o in overrides if _key(o).split(".")[0] == "study"]
     name = next((o.partition("=")[2] for o in reversed(own) if _key(o) == "study"), "")
+    bare = next((o for o in overrides if o in choice_files("study")), None)
+    if bare and not name:
+        raise ConfigError("no study is given", bare, f"use study={bare}")
     content = _named(name)
+    rest = [o for o in overrides if o not in own]
+    _refuse_bare(rest)
     for override in own:
         if _key(override) != "study":
             _change(content, override)
-    return _checked(content, name, own, [o for o in overrides if o not in own])
+    return _checked(content, name, own, rest)
+
+
+def _refuse_bare(overrides: Sequence[str]) -> None:
+    """Refuse `n_trials=3`, a setting of the study that is written as one of the configuration.
+
+    Raises:
+        ConfigError: The fix names it as it is typed.
+    """
+    of_both = ("name", "seed")
+    bare = [o for o in overrides if _key(o) in menu.STUDY_SETTINGS and _key(o) not in of_both]
+    if bare:
+        what = f"no setting '{_key(bare[0])}'"
+        raise ConfigError(what, bare[0], f"use {quoting.typed(f'study.{bare[0]}')}")
 
 
 def settings_of(

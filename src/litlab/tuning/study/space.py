@@ -165,7 +165,9 @@ class Space:
 
         In place of what is left out there is the nearest that is not.
         """
-        content, chosen = configuration.compose(base), configuration.choices(base)
+        content = configuration.compose(base)
+        groups = any("." not in p.path for p in self.parameters)
+        chosen = configuration.choices(base) if groups else {}  # composes once more
         found: dict[str, Any] = {}
         outside: dict[str, Any] = {}
         for p in self.parameters:

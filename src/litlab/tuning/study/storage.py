@@ -113,7 +113,7 @@ class Owner:
 POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 FIX = "postgresql://user@host/database; the password in PGPASSWORD or ~/.pgpass"
 BUSY = 60  # seconds that a write waits while another program holds the SQLite file
-MOST_HELD = 30  # seconds after which a machine that stands still while it holds the study loses it
+MOST_HELD = 30  # seconds after which a machine that hangs while it holds the study loses it
 
 
 def study_file(name: str) -> Path:
@@ -121,7 +121,7 @@ def study_file(name: str) -> Path:
     return store_root() / ".litlab" / "studies" / f"{name}.db"
 
 
-def put_aside(name: str) -> str:
+def rename_study(name: str) -> str:
     """Rename the file of a study and the folder of its runs; return the new name."""
     new = f"{name}-until-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     file, folder = study_file(name), runs_folder() / name

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -19,6 +19,8 @@ from litlab.utils.paths import runs_folder
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 FACTS = ("run_id", "seconds", "parameters", "epochs", "latency", "failed", "code")
+SETTINGS = "settings"  # attribute of the study: those of the configuration, by dotted name
+MOST_SHOWN = 4  # settings in one line
 RUN = "run_id"  # attribute of the study: its run in MLflow
 PATIENCE = 60.0  # seconds that a joining machine waits for the study to start
 IDENTITY = {  # attributes of the study, and what is said where they differ
@@ -40,6 +42,7 @@ class Start:
         config: A hash of its settings: of one study, all trials are of the same.
         data: Checksum of the data.
         max_epochs: Of a whole training.
+        settings: Those behind the hash, by dotted name, to say which differ.
     """
 
     values: Mapping[str, Any]
@@ -47,6 +50,7 @@ class Start:
     config: str
     data: str
     max_epochs: int
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class AnotherStudyError(ConfigError):
@@ -86,7 +90,7 @@ class TrialStudy:
         make_sampler(settings, space, start.values, 0)  # refused before anything is stored
         self._is_of = _identity(settings, objectives, start)
         self.study = self._joined() if join else self._begun(start)
-        self._same()
+        self._same(start.settings)
         self.owner = Owner(settings.name)
         self.owner.sweep({str(t.user_attrs.get(OWNER)) for t in self.trials(TrialState.RUNNING)})
         # One number a command, so that two machines do not draw the same.
@@ -110,7 +114,8 @@ class TrialStudy:
                 study = self._made()
             if not study.trials:
                 self._no_leftovers()
-                for key, value in {**self._is_of, OUTSIDE: dict(start.outside)}.items():
+                more = {OUTSIDE: dict(start.outside), SETTINGS: dict(start.settings)}
+                for key, value in {**self._is_of, **more}.items():
                     study.set_user_attr(key, value)
                 study.enqueue_trial(dict(start.values))
         return study
@@ -149,12 +154,15 @@ class TrialStudy:
                 raise EnvironmentFault(what, self.storage.url, fix)
             time.sleep(0.5)
 
-    def _same(self) -> None:
-        had, where = self.study.user_attrs, f"study.name={self.settings.name}"
-        fix = "use the settings it was started with, or choose another name"
+    def _same(self, settings: Mapping[str, str]) -> None:
+        had, name = self.study.user_attrs, self.settings.name
+        fix = "use the settings it was started with; or begin a new study: "
+        fix += f"study.name={name}-2, or --put-aside, which renames the old one"
         for key, what in IDENTITY.items():
             if had.get(key) != self._is_of[key]:
-                raise AnotherStudyError(f"the study of that name {what}", where, fix)
+                if key == "config" and had.get(SETTINGS):
+                    what = f"was started with {_differing(had[SETTINGS], settings)}"
+                raise AnotherStudyError(f"the study of that name {what}", f"study.name={name}", fix)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials in one of these states, all if none is named."""
@@ -197,7 +205,7 @@ class TrialStudy:
         return None
 
     def beat(self, trials: Sequence[Trial]) -> None:
-        """Say that these trials are going on, if it is time to."""
+        """Send these trials' heartbeat, if it is time to."""
         every = self.storage.backend.heartbeat_interval
         if self.storage.shared and every and time.monotonic() - self._beaten >= every:
             self._beaten = time.monotonic()
@@ -268,6 +276,13 @@ class TrialStudy:
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         return self.storage.backend.get_trial(trial._trial_id)
+
+
+def _differing(had: Mapping[str, str], has: Mapping[str, str]) -> str:
+    """Return the settings whose values differ, with the old value and the new."""
+    keys = [key for key in {**had, **has} if had.get(key) != has.get(key)]
+    shown = [f"{key}={had.get(key, 'null')}, not {has.get(key, 'null')}" for key in keys]
+    return "; ".join(shown[:MOST_SHOWN]) + ("; ..." if len(shown) > MOST_SHOWN else "")
 
 
 def _identity(

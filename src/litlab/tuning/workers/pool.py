@@ -90,7 +90,7 @@ class Pool:
             fresh: Whether it was never begun before.
 
         Raises:
-            EnvironmentFault: There is no room in the folder, or no process to be had.
+            EnvironmentFault: There is no room in the folder, or no process can be started.
         """
         number = 2
         while not self._is_free(self.folder / name, config, fresh):
@@ -203,7 +203,7 @@ class Pool:
                 asked = time.monotonic()
                 for job in self.jobs:
                     job.worker.stop()
-                    job.worker.stop(signal.SIGCONT)  # one that stands still could not
+                    job.worker.stop(signal.SIGCONT)  # a stopped one could not
             stopped += self.listen(lambda *_: False)
         return stopped
 

@@ -148,7 +148,7 @@ def start(config: Config, folder: Path, slot: Slot, log: Path, *, measure: bool 
 
     Args:
         config: The trial's configuration.
-        folder: Of its run; one that was interrupted there goes on.
+        folder: Of its run; one that was interrupted there is resumed.
         slot: The threads and GPUs it may use.
         log: The file.
         measure: Whether to measure the latency of the best weights, unless the trial is pruned.
@@ -194,7 +194,10 @@ def _work(config: Config, folder: Path, line: Line, threads: int, measure: bool)
             said["latency"] = milliseconds(folder, config.trust)
     except SystemExit as ended:  # of a process other than the first
         return int(ended.code or 0)
-    except (RankDied, DistNetworkError):  # as if this process had died: it goes on, without a word
+    except (
+        RankDied,
+        DistNetworkError,
+    ):  # as if this process had died: it is resumed, without a message
         traceback.print_exc()
         return RankDied.exit_code
     except LitlabError as error:

@@ -1,15 +1,13 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from guarded import look, of, stopping
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from leakage_helpers import look, of, stopping
 
 from litlab.data.leakage.drift import cells, rounded
 from litlab.data.leakage.duplicates import Spool
-from litlab.data.leakage.report import GuardReport
+from litlab.data.leakage.report import LeakageReport
 from litlab.utils.errors import DataError
 from made_data import make_raw, prepare_raw
 
@@ -130,7 +128,7 @@ def test_a_report_survives_json() -> None:
     x[50], y[50], x[7] = x[3], y[3], x[8]
     report = look("tabular", x, y)
     assert len(report.findings) == 2
-    assert GuardReport.model_validate_json(report.model_dump_json()) == report
+    assert LeakageReport.model_validate_json(report.model_dump_json()) == report
 
 
 def test_what_is_found_depends_on_no_chunks() -> None:
@@ -226,21 +224,6 @@ def test_groups_may_be_numbers() -> None:
     assert not look("tabular", x, y, group=numbers).findings
     numbers[40] = 0
     assert stopping(look("tabular", x, y, group=numbers)) == {"group_leak"}
-
-
-def test_prepare_asks_the_guard(tmp_path, monkeypatch, capsys) -> None:
-    raw = make_raw()
-    x, y = raw.parts["all"]
-    raw.parts = {"all": (np.concatenate([x, x]), np.concatenate([y, y]))}
-    with pytest.raises(DataError, match="in two splits"):
-        prepare_raw(raw, tmp_path / "made", monkeypatch)
-    assert not (tmp_path / "made").exists()
-    prepare_raw(raw, tmp_path / "made", monkeypatch, allow=["exact_duplicates"])
-    stored = GuardReport.model_validate_json((tmp_path / "made" / "guard.json").read_text())
-    assert stopping(stored) == {"exact_duplicates"}
-    shown = capsys.readouterr().err
-    assert all(line in shown for line in stored.lines())
-    assert json.loads((tmp_path / "made" / "guard.json").read_text())["sizes"]["test"] == 24
 
 
 def test_prepare_finds_a_group_in_a_publishers_test_split(tmp_path, monkeypatch) -> None:

@@ -1,9 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from guarded import look, of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from leakage_helpers import look, of
 from scipy import stats
 
 from litlab.data.leakage import drift

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from guarded import look, of, stopping
+from leakage_helpers import look, of, stopping
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from guarded import look, of, stopping
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from leakage_helpers import look, of, stopping
 
 from litlab.data.leakage.texts import ALIKE, FEWEST, Wordings, normalize, words_of
 
@@ -19,13 +19,13 @@ def sentences(number, words=25, seed=0, vocabulary=2000):
     return [" ".join(known[i] for i in rng.integers(0, vocabulary, words)) for _ in range(number)]
 
 
-def guard(texts, y=None, **more):
+def check(texts, y=None, **more):
     ids = [np.arange(1 + len(text.split())) for text in texts]
     return look("text", ids, y, content=texts, **more)
 
 
 def test_clean_texts_raise_nothing() -> None:
-    report = guard(sentences(500))
+    report = check(sentences(500))
     assert report.findings == ()
     assert {"exact_duplicates", "near_duplicates"} <= set(report.checked)
 
@@ -46,7 +46,7 @@ def test_a_text_in_two_splits_stops(change) -> None:
     texts[55] = change(texts[3])
     y = np.arange(60) % 3
     y[55] = y[3]
-    report = guard(texts, y)
+    report = check(texts, y)
     (found,) = report.findings
     assert (found.check, found.stops) == ("exact_duplicates", True)
     assert found.pairs == ((("train", 3), ("test", 55)),)
@@ -55,7 +55,7 @@ def test_a_text_in_two_splits_stops(change) -> None:
 def test_one_text_with_two_labels_is_suspect() -> None:
     texts = sentences(60)
     texts[7] = texts[3].title()
-    assert [f.check for f in guard(texts).findings] == ["label_noise"]
+    assert [f.check for f in check(texts).findings] == ["label_noise"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_one_text_with_two_labels_is_suspect() -> None:
 def test_planted_near_duplicates_are_found(change) -> None:
     texts = sentences(400, words=30)
     changed = [" ".join(change(text.split())) for text in texts[:20]]
-    report = guard(texts + changed, sizes=(390, 10, 20))
+    report = check(texts + changed, sizes=(390, 10, 20))
     (found,) = of(report, "near_duplicates")
     assert (found.stops, found.count) == (True, 20)
     assert found.pairs[0] == (("train", 0), ("test", 400))
@@ -81,28 +81,28 @@ def test_planted_near_duplicates_are_found(change) -> None:
 def test_templates_are_no_duplicates() -> None:
     names = [text.split()[0] for text in sentences(400, words=1, vocabulary=5000)]
     texts = [f"what is the capital of the country that is called {name} ?" for name in set(names)]
-    assert not stopping(guard(texts))
+    assert not stopping(check(texts))
 
 
 def test_short_texts_are_only_compared_exactly() -> None:
     texts = [*sentences(58, words=FEWEST - 2)]
     texts += [f"{texts[0]} {texts[0]}", f"{texts[1]} {texts[1]}"]
-    assert not guard(texts).findings
+    assert not check(texts).findings
 
 
-def test_the_guard_of_ids_without_words() -> None:
+def test_ids_without_words() -> None:
     rng = np.random.default_rng(0)
     ids = [rng.integers(0, 9, rng.integers(5, 30)) for _ in range(60)]
-    assert not guard_ids(ids).findings
+    assert not check_ids(ids).findings
     ids[59] = ids[3]
     y = np.arange(60) % 3
     y[59] = y[3]
-    assert stopping(guard_ids(ids, y)) == {"exact_duplicates"}
+    assert stopping(check_ids(ids, y)) == {"exact_duplicates"}
     ids[59] = np.append(ids[3], 0)
-    assert not stopping(guard_ids(ids, y))
+    assert not stopping(check_ids(ids, y))
 
 
-def guard_ids(ids, y=None):
+def check_ids(ids, y=None):
     return look("text", ids, y, content=lambda rows: np.zeros((len(rows), 30), np.int64))
 
 
@@ -110,9 +110,9 @@ def test_a_stream_of_text_may_repeat_its_short_lines() -> None:
     texts = sentences(60, words=40)
     texts[2] = texts[30] = texts[50] = "KING:\n"
     y = np.zeros(60, np.int64)
-    assert not guard(texts, y, task="language_model").findings
+    assert not check(texts, y, task="language_model").findings
     texts[55] = texts[3]
-    report = guard(texts, y, task="language_model")
+    report = check(texts, y, task="language_model")
     assert stopping(report) == {"exact_duplicates"}
     assert report.class_counts == {}
 
@@ -169,7 +169,7 @@ def test_near_pairs_are_those_of_brute_force() -> None:
 def test_real_sentences(name, exact, near) -> None:
     lines = (SENTENCES / name).read_text("latin-1").strip().split("\n")
     y, texts = zip(*(line.split(" ", 1) for line in lines), strict=True)
-    report = guard(list(texts), np.array(y).astype(int), sizes=(len(texts), 0, 0))
+    report = check(list(texts), np.array(y).astype(int), sizes=(len(texts), 0, 0))
     counts = [sum(f.count for f in of(report, f"{kind}_duplicates")) for kind in ("exact", "near")]
     assert counts == [exact, near]
     assert not stopping(report)

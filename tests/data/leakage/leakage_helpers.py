@@ -1,11 +1,11 @@
-"""Lets the guard see arrays, in chunks, as `prepare` would."""
+"""Lets the check see arrays, in chunks, as `prepare` would."""
 
 from typing import Any
 
 import numpy as np
 
 from litlab.data.leakage.check import LeakageCheck
-from litlab.data.leakage.report import Finding, GuardReport
+from litlab.data.leakage.report import Finding, LeakageReport
 from litlab.data.spec import SPLITS
 
 
@@ -20,7 +20,7 @@ def look(
     task: str | None = None,
     chunk: int = 1000,
     **settings: Any,
-) -> GuardReport:
+) -> LeakageReport:
     """Guard samples whose first are train, then val, then test; their places are their numbers.
 
     `content` is a function of row numbers, or an array or list.
@@ -32,7 +32,7 @@ def look(
     y = np.asarray(y)
     task = task or ("classification" if y.ndim == 1 else "regression")
     classes = tuple(f"c{i}" for i in range(int(y.max()) + 1)) if task == "classification" else ()
-    guard = LeakageCheck(kind, task, classes, **settings)  # type: ignore[arg-type]
+    check = LeakageCheck(kind, task, classes, **settings)  # type: ignore[arg-type]
     ends = {"train": (0, train), "val": (train, train + val), "test": (train + val, number)}
     for split in SPLITS:
         for start in range(ends[split][0], ends[split][1], chunk):
@@ -41,13 +41,13 @@ def look(
             seen = stored
             if content is not None:
                 seen = content(rows) if callable(content) else [content[row] for row in rows]
-            guard.add(split, rows, stored, y[rows], seen, None if group is None else group[rows])
-    return guard.finish()
+            check.add(split, rows, stored, y[rows], seen, None if group is None else group[rows])
+    return check.finish()
 
 
-def of(report: GuardReport, check: str) -> list[Finding]:
+def of(report: LeakageReport, check: str) -> list[Finding]:
     return [finding for finding in report.findings if finding.check == check]
 
 
-def stopping(report: GuardReport) -> set[str]:
+def stopping(report: LeakageReport) -> set[str]:
     return {finding.check for finding in report.findings if finding.stops}

@@ -1,6 +1,6 @@
 """Claim: the leakage check finds copies that were changed a little, and nothing among clean data.
 
-    OMP_NUM_THREADS=1 python benchmarks/guard.py [--quick] [--json] [--copies 200]
+    OMP_NUM_THREADS=1 python benchmarks/leakage.py [--quick] [--json] [--copies 200]
 
 Per data set: what is found without copies, then with each kind of copy planted, so many at a time;
 then the processor time of one thread, and by how much the process grew, for all samples. Data sets
@@ -126,17 +126,17 @@ def near(x: np.ndarray) -> set[tuple[int, int]]:
 
 
 def cost(kind: Any, chunks: Iterator[tuple[Any, Any]]) -> dict[str, float]:
-    """Seconds of processor time and growth in MiB of a whole guard over chunks of (x, content)."""
-    guard, number, seconds = LeakageCheck(kind, "classification", tuple("0123456789")), 0, 0.0
+    """Seconds of processor time and growth in MiB of checking chunks of (x, content)."""
+    check, number, seconds = LeakageCheck(kind, "classification", tuple("0123456789")), 0, 0.0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for x, content in chunks:
         rows = np.arange(number, number + len(x))
         number += len(x)
         start = time.process_time()
-        guard.add(("train", "val", "test")[int(rows[0] >= 50_000)], rows, x, rows % 10, content)
+        check.add(("train", "val", "test")[int(rows[0] >= 50_000)], rows, x, rows % 10, content)
         seconds += time.process_time() - start
     start = time.process_time()
-    report = guard.finish()
+    report = check.finish()
     seconds += time.process_time() - start
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     stops = float(sum(f.count for f in report.findings if f.stops))
@@ -182,10 +182,11 @@ def as_table(recalls: dict[str, Any], costs: dict[str, Any], copies: int) -> str
     rows_of = ["images", "pairs without copies", *CHANGES]
     lines = [
         f"Near duplicates: the share found of {copies} planted copies (or of as many as there are",
-        "images), one kind at a time. Cost: processor time of one thread for everything the guard",
+        "images), one kind at a time. Cost: processor time of one thread for everything the check",
         "does, growth of the process, and how many samples it stops for; n = 1. Rows have 30",
         "random numbers, texts 40 random words.",
-        f"{datetime.now(UTC):%Y-%m-%d}; {machine}; `OMP_NUM_THREADS=1 python benchmarks/guard.py`",
+        f"{datetime.now(UTC):%Y-%m-%d}; {machine}; "
+        "`OMP_NUM_THREADS=1 python benchmarks/leakage.py`",
         "",
         f"| | {' | '.join(names)} |",
         f"|---|{'---:|' * len(names)}",
@@ -234,7 +235,7 @@ def main() -> None:
     table = as_table(recalls, costs, copies)
     print(table)
     if not arguments.quick:
-        target = ROOT / "benchmarks" / "results" / f"guard-{datetime.now(UTC):%Y-%m-%d}.md"
+        target = ROOT / "benchmarks" / "results" / f"leakage-{datetime.now(UTC):%Y-%m-%d}.md"
         target.parent.mkdir(exist_ok=True)
         target.write_text(table)
 
