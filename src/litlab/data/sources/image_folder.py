@@ -32,13 +32,14 @@ from litlab.data.sources.image_layout import (
     refuse_masks,
     walk,
 )
-from litlab.data.sources.label_file import Asked, Labelled, find_table
+from litlab.data.sources.label_file import JOINT, Asked, Labelled, find_table
 from litlab.data.spec import Array
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault, LitlabError, refuse
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 SIDE = 64  # pixels, of pictures of several sizes where the user sets none
 Headers = dict[str, list[Header]]
+Task = Literal["classification", "multi_label", "regression"]
 
 
 class ImageFolder:
@@ -65,7 +66,8 @@ class ImageFolder:
         file_column: Its column of file names; null: the one whose cells name pictures.
         label_column: Its column of labels; null: one named like labels, or the only one.
         split_column: Its column of splits: train, val, test; null: one named like that.
-        task: classification; regression: labels of the table are numbers; auto: by the labels.
+        task: classification; multi_label: any number of labels an image, `a|b` in the table;
+            regression: labels of the table are numbers; auto: by the labels.
         on_error: What is done with a picture that cannot be decoded: refuse, or skip, which decodes
             every one twice.
         group_pattern: A regular expression, looked for in the file's name; what its first group
@@ -89,7 +91,7 @@ class ImageFolder:
         file_column: str | None = None,
         label_column: str | None = None,
         split_column: str | None = None,
-        task: Literal["auto", "classification", "regression"] = "auto",
+        task: Literal["auto", "classification", "multi_label", "regression"] = "auto",
         on_error: Literal["refuse", "skip"] = "refuse",
         group_pattern: str | None = None,
         licence: str = "not stated",
@@ -128,10 +130,10 @@ class ImageFolder:
         modes = [header.mode for part in headers.values() for header in part]
         kept = DEEP_MODES if form.dtype == "float32" else ()
         converted = count_conversions((m for m in modes if m not in kept), form.channels)
-        classes, numbers = self._targets(found, table)
+        task, classes, numbers = self._targets(found, table)
         return Raw(
             kind="image",
-            task="classification" if classes else "regression",
+            task=task,
             parts={
                 part: (ImageFiles(root, names, form), numbers[part])
                 for part, names in found.names.items()
@@ -239,8 +241,11 @@ class ImageFolder:
 
     def _targets(
         self, found: Pictures, table: Labelled | None
-    ) -> tuple[list[str], dict[str, Array]]:
-        """The classes, none of a regression, and each part's targets."""
+    ) -> tuple[Task, list[str], dict[str, Array]]:
+        """The task, the classes, none of a regression, and each part's targets."""
+        several = any(JOINT in label for labels in found.labels.values() for label in labels)
+        if self.task == "multi_label" or (self.task == "auto" and several):
+            return "multi_label", *self._several(found)
         amounts = self.task == "regression" or (
             self.task == "auto" and table is not None and table.amounts
         )
@@ -250,10 +255,15 @@ class ImageFolder:
                 fix = "name the folder that holds a folder for each class"
                 raise DataError(f"there is a single class, '{classes[0]}'", self.path, fix)
             numbers = {name: number for number, name in enumerate(classes)}
-            return classes, {
-                part: np.array([numbers[label] for label in labels], dtype=np.int64)
-                for part, labels in found.labels.items()
-            }
+            names = [name.replace(JOINT, "|") for name in classes]
+            return (
+                "classification",
+                names,
+                {
+                    part: np.array([numbers[label] for label in labels], dtype=np.int64)
+                    for part, labels in found.labels.items()
+                },
+            )
         if self.task == "auto":
             example = next(iter(found.labels.values()))[0]
             why = f"the labels of '{found.target}' are amounts, such as {example}"
@@ -261,13 +271,31 @@ class ImageFolder:
                 Decision(setting="data.source.task", value="regression", why=why)
             )
         try:
-            return [], {
-                part: np.array([[float(label)] for label in labels], dtype=np.float32)
-                for part, labels in found.labels.items()
-            }
+            return (
+                "regression",
+                [],
+                {
+                    part: np.array([[float(label)] for label in labels], dtype=np.float32)
+                    for part, labels in found.labels.items()
+                },
+            )
         except ValueError as error:
             fix = "set data.source.task=classification, or correct the table"
             raise DataError(f"a label is no number: {error}", self.path, fix) from None
+
+    def _several(self, found: Pictures) -> tuple[list[str], dict[str, Array]]:
+        """The classes, and 0 or 1 for each of them `(N, K)`, uint8, by part."""
+        lists = {p: [set(label.split(JOINT)) for label in x] for p, x in found.labels.items()}
+        classes = sorted(set().union(*(labels for x in lists.values() for labels in x)))
+        if self.task == "auto":
+            many = sum(len(labels) > 1 for x in lists.values() for labels in x)
+            why = f"{many:,} images have several labels in '{found.target}'"
+            task = Decision(setting="data.source.task", value="multi_label", why=why)
+            found.decisions.append(task)
+        return classes, {
+            part: np.array([[c in labels for c in classes] for labels in x], dtype=np.uint8)
+            for part, x in lists.items()
+        }
 
     def _look(self, found: Pictures) -> tuple[Headers, list[str]]:
         """Return the headers by part, and notes; what is skipped is taken out of `found`."""

@@ -23,7 +23,8 @@ SPLITS = ("split", "subset", "set", "partition")
 MATCHED = 0.5  # of the rows name a picture
 SEPARATORS = ("|", ";", ",", " ")
 SHOWN = 8
-SINGLE = "several labels an image are not supported: give each image one"
+JOINT = "\x1f"  # between several labels of an image
+ONCE = "write all labels of an image in one cell: a|b"
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Labelled:
     """What a table says of pictures.
 
     Attributes:
-        labels: By the picture's name; of an amount, its text.
+        labels: By the picture's name; of an amount, its text; several with `JOINT` between them.
         parts: By the picture's name; empty where no column has them.
         columns: The other cells, by column and picture.
         amounts: Whether the labels are numbers that are no classes.
@@ -150,10 +151,9 @@ class _Reader:
         }
         texts = {name: labels[row] for name, row in kept.items()}
         amounts = _are_amounts(texts.values())
-        if not amounts:
-            self._refuse_several(texts.values(), target)
+        separator = "" if amounts else _separator(texts.values())
         return Labelled(
-            {name: text.strip() for name, text in texts.items()},
+            {name: _joined(text, separator) for name, text in texts.items()},
             {name: _part(cell) for name, cell in parts.items()},
             *(columns, amounts, target, self.path, self.decisions, self.notes),
         )
@@ -218,21 +218,14 @@ class _Reader:
         labels = []
         for cells in zip(*columns.values(), strict=True):
             ones = [name for name, cell in zip(columns, cells, strict=True) if _is_one(cell)]
-            if len(ones) > 1:
-                what = f"rows with several of the columns {', '.join(list(columns)[:SHOWN])} at 1"
-                raise DataError(what, str(self.path), SINGLE)
-            labels.append(ones[0] if ones else "")
-        self.notes.append(f"{self.path.name} has a column a class: the one that is 1 is the label")
+            labels.append(JOINT.join(ones))
+        self.notes.append(f"{self.path.name} has a column a class: those that are 1 are the label")
         return labels
 
     def _cells(self, name: str) -> list[str]:
         cells = [row.get(name, "") for row in self.rows]
-        several = [cell for cell in cells if isinstance(cell, list) and len(cell) != 1]
-        if several:
-            shown = json.dumps(several[0], ensure_ascii=False)
-            what = f"column '{name}' has several labels a row, such as {shown}"
-            raise DataError(what, str(self.path), SINGLE)
-        return [str(cell[0] if isinstance(cell, list) else cell).strip() for cell in cells]
+        lists = [cell if isinstance(cell, list) else [cell] for cell in cells]
+        return [JOINT.join(str(label).strip() for label in labels) for labels in lists]
 
     def _kept(self, labels: Sequence[str]) -> dict[str, int]:
         """The row of each picture that has a label."""
@@ -249,7 +242,7 @@ class _Reader:
             elif name in kept and labels[kept[name]] != labels[number]:
                 pair = f"'{labels[kept[name]]}' and '{labels[number]}'"
                 what = f"{name} has two labels, {pair}"
-                raise DataError(what, str(self.path), SINGLE)
+                raise DataError(what, str(self.path), ONCE)
             else:
                 kept.setdefault(name, number)
         name = self.path.name
@@ -263,18 +256,26 @@ class _Reader:
             self.notes.append(f"{rest:,} images have no label in {name}: left out")
         return kept
 
-    def _refuse_several(self, labels: Iterable[str], column: str) -> None:
-        """Refuse cells made of several labels: `a|b`."""
-        values = set(labels)
-        for separator in SEPARATORS:
-            tokens = {part.strip() for value in values for part in value.split(separator)}
-            joined = [value for value in values if separator in value]
-            if joined and values & tokens and len(tokens) < len(values):
-                what = f"column '{column}' has several labels a cell, such as '{min(joined)}'"
-                raise DataError(what, str(self.path), SINGLE)
-
     def _decide(self, setting: str, value: str, why: str) -> None:
         self.decisions.append(Decision(setting=f"data.source.{setting}", value=value, why=why))
+
+
+def _separator(labels: Iterable[str]) -> str:
+    """What stands between several labels of a cell, `a|b`; "" where each has one."""
+    values = set(labels)
+    if any(JOINT in value for value in values):
+        return ""
+    for separator in SEPARATORS:
+        tokens = {part.strip() for value in values for part in value.split(separator)}
+        joined = any(separator in value for value in values)
+        if joined and values & tokens and len(tokens) < len(values):
+            return separator
+    return ""
+
+
+def _joined(label: str, separator: str) -> str:
+    parts = label.split(separator) if separator else [label]
+    return JOINT.join(part.strip() for part in parts if part.strip())
 
 
 _BITS = {"0", "1", "0.0", "1.0", "True", "False", "true", "false"}
