@@ -589,7 +589,7 @@ def test_regression(tmp_path: Path, shape: tuple[int, ...]) -> None:
             *(noise(4, 5, 5), [0.5, 1.0, 0.0, 1.0]),
             *({"task": "classification"}, "labels of float64 that are not whole", "regression"),
         ),
-        (noise(4, 5, 5), np.ones((4, 4), int), {}, "labels of shape (4, 4)", "several labels"),
+        (noise(4, 5, 5), np.full((4, 4), 7), {}, "labels of shape (4, 4)", "several labels"),
         (noise(4, 5, 5), [0, 1, 2], {}, "4 inputs and 3 targets", ""),
         (noise(4, 5, 5), [1j] * 4, {}, "labels of complex128", "integers or strings"),
         (noise(4, 5, 5), [7, 7, 7, 7], {}, "1 class", ""),
