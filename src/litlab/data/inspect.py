@@ -13,6 +13,7 @@ from litlab.config.instantiate import build
 from litlab.config.schema import Config
 from litlab.data.prepare import decisions
 from litlab.data.prepare.prepare import read
+from litlab.data.prepare.split import own_test_split
 from litlab.data.raw import Decision, Raw
 from litlab.utils.errors import ConfigError
 from litlab.utils.files import write_atomically
@@ -77,11 +78,10 @@ def inspect(
     words = [auto_data.override(key, value) for key, value in settings.items()]
     config = load([f"data={found.preset}", *words, *overrides])
     raw = _read(config)
+    settled = (*raw.reading.decisions, *own_test_split(raw, config.data))
     if strict:
-        decisions.refuse(raw.reading, path)
-    made = Inspection(
-        name, file, found.preset, found.why, raw.reading.decisions, raw.reading.suggestions
-    )
+        decisions.refuse(raw.reading.model_copy(update={"decisions": settled}), path)
+    made = Inspection(name, file, found.preset, found.why, settled, raw.reading.suggestions)
     given = _given([*words, *overrides], config)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, _yaml(made, path, target, given))

@@ -81,8 +81,7 @@ def train(
     require_arguments(config, task, data, monitor, callbacks)
     out, prepared = (None if path is None else Path(path) for path in (out, prepared))
     config = preflight(as_recorded(config, task, data, monitor))
-    if task is None:
-        config = follow_data(config, data, prepared)
+    config = follow_data(config, data, prepared) if task is None else config
     resume = Resume() if resume is True else resume or None
     with ExitStack() as locks:
         output = _lock_output(config, out, resume, locks)
@@ -109,14 +108,8 @@ def train(
         (state / PREVIOUS).unlink(missing_ok=True)  # a finished run cannot be resumed
         if output is not None:
             output.publish()
-        return Run(
-            place,
-            place / BEST,
-            recording.record,
-            recording.all_sent,
-            tuple(config.trust),
-            task=task if isinstance(task, Task) else None,
-        )
+        own, trust = task if isinstance(task, Task) else None, tuple(config.trust)
+        return Run(place, place / BEST, recording.record, recording.all_sent, trust, task=own)
 
 
 def _lock_output(
