@@ -80,6 +80,7 @@ def table(folder: Path, *, parquet: bool = False, amounts: bool = False) -> dict
     ).astype({"a": "Int64"})
     frame.loc[3, "a"], frame.loc[5, "a"] = None, -1
     frame["y"] = frame["y"].astype(str).str.replace(".", ",") if amounts else frame["y"]
+    frame.loc[7, "y"] = None
     if parquet:
         frame.to_parquet(folder / "a.parquet")
         frame[:40].to_parquet(folder / "b.parquet")
@@ -237,6 +238,8 @@ TABLE = {
     **{"delimiter": ";", "names": ("A", "b", "c", "g", "t", "y"), "comment": "%"},
     **{"encoding": "utf-16", "na_values": ("-1",), "numeric": ("c",), "categorical": ("a",)},
     **{"drop": ("a",), "group": "g", "time": "t", "max_categories": 2, "label_suffix": "."},
+    **{"header": False, "skip_start": 5, "skip_end": 3, "decimal": ".", "dates": {"c": "%Y"}},
+    **{"missing_target": "refuse", "impute": "mean"},
     **RECORDS,
 }
 TEXT = {
@@ -250,6 +253,7 @@ HUB = {
     **{"train_split": "extra", "val_split": "extra", "test_split": "held2", "size": (5, 7)},
     **{"max_length": 3, **TOKENS, "numeric": ("c",), "categorical": ("a",), "drop": ("a",)},
     **{"group": "g", "time": "t", "na_values": ("-1",), "max_categories": 2},
+    **{"dates": {"c": "%Y"}, "missing_target": "refuse", "impute": "mean"},
 }
 # data.group and data.time reach these settings, and samples of other kinds by their own columns.
 OF_DATA = {"group": ("g",), "time": ("t",)}
@@ -281,7 +285,7 @@ CASES = {
         lambda f: table(f, parquet=True),
         {**TABLE, "path": "b.parquet", "val_path": "b.parquet", "test_path": "b.parquet"},
         # Numbers in Parquet are numbers already; texts with a comma are not in this file.
-        {"task": ("classification",), "decimal": (",",)},
+        {"task": ("classification",), "decimal": (".",)},
     ),
     "text-csv": Case(
         Text, lambda f: texts(f, "csv"), {**TEXT, "path": "b.csv"}, {"format": ("csv",)}
@@ -349,7 +353,7 @@ CASES = {
         Hub,
         lambda f: hub(f, "tabular"),
         HUB,
-        {"kind": ("tabular",), "task": ("classification",)},
+        {"kind": ("tabular",), "missing_target": ("refuse",)},
         {"test_fraction": None},
     ),
 }
