@@ -99,7 +99,8 @@ def check_that_all_end(project: Path, number: signal.Signals, *python: str) -> s
 def test_no_process_is_left(project: Path, number: signal.Signals) -> None:
     err = check_that_all_end(project, number, "-c", LITLAB)
     assert "Traceback" not in err
-    assert err.startswith("error: stopped by ") == (number != signal.SIGKILL)
+    assert err.startswith("MLflow's pages: http://127.0.0.1:")
+    assert ("\nerror: stopped by " in err) == (number != signal.SIGKILL)
 
 
 @pytest.mark.slow  # with one signal: MLflow's server takes a minute to start

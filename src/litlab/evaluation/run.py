@@ -264,7 +264,7 @@ def runs(query: str = "", *, uri: str | None = None, trust: Sequence[str] = ()) 
             gone += 1
     if not matching:
         for unknown in _unknown_names(client, experiments, query):
-            warnings.warn(unknown, stacklevel=2)
+            warnings.warn(unknown, stacklevel=3)  # by litlab.runs(...)
     if gone:
         what = f"{gone} more runs match, but their folders are not here, or hold a later run"
         warnings.warn(what, stacklevel=2)
