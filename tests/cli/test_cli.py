@@ -15,8 +15,8 @@ from litlab.config.compose import compose, load
 from litlab.utils.errors import CheckpointError, DataError
 
 SRC = str(Path(cli.__file__).parents[2])
-VERBS = ["params", "prepare", "preview", "train", "cv", "replay", "tune", "evaluate", "report"]
-VERBS += ["predict", "generate", "selftest", "ui", "new"]
+VERBS = ["params", "inspect", "prepare", "preview", "train", "cv", "replay", "tune", "evaluate"]
+VERBS += ["report", "predict", "generate", "selftest", "ui", "new"]
 CONFIGURED = ["params", "prepare", "train"]
 
 
