@@ -261,6 +261,7 @@ class MultiLabelTask(Task):
         thresholds: Probability from which on each label holds, `(K,)`; 0.5 before a validation.
     """
 
+    targets = "multi_label"
     thresholds: torch.Tensor
 
     def __init__(

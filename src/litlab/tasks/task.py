@@ -31,6 +31,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 OptimizerMaker = Callable[..., torch.optim.Optimizer]
 _TASKS = {  # of litlab's own, by the task of the data
     "classification": "ClassificationTask",
+    "multi_label": "MultiLabelTask",
     "regression": "RegressionTask",
     "language_model": "LanguageModelTask",
 }

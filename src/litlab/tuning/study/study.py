@@ -157,7 +157,7 @@ class TrialStudy:
     def _same(self, settings: Mapping[str, str]) -> None:
         had, name = self.study.user_attrs, self.settings.name
         fix = "use the settings it was started with; or begin a new study: "
-        fix += f"study.name={name}-2, or --put-aside, which renames the old one"
+        fix += f"study.name={name}-2, or --rename-existing, which renames the old one"
         for key, what in IDENTITY.items():
             if had.get(key) != self._is_of[key]:
                 if key == "config" and had.get(SETTINGS):
