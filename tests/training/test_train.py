@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import forked
+from litlab.config.compose import load as load_config
 from litlab.config.compose import read
 from litlab.runs.checkpoint.metadata import load
 from litlab.runs.checkpoint.resume import Resume
@@ -60,6 +61,20 @@ def test_the_record_is_true(project):
     assert record.run_id == load(result.checkpoint).metadata.run_id
     content = json.loads((result.folder / "run.json").read_text())
     assert content["run_id"] == record.run_id
+
+
+def test_a_train_split_below_the_default_batch_is_one_batch(project, capsys):
+    ready_store(project)
+    words = ["data=synthetic", "data.source.num_samples=60", "data.source.kind=tabular"]
+    config = load_config([*words, "model=mlp", "trainer.max_epochs=2"])
+    result = train(config, preview=False)
+    assert read(result.folder / "config.yaml")["loader"]["batch_size"] == 38
+    assert (
+        "synthetic: loader.batch_size=36, all samples of train, is used" in capsys.readouterr().err
+    )
+    words += ["data.name=other", "loader.batch_size=50"]
+    with pytest.raises(ConfigError, match="gives no full batch of 38"):
+        train(load_config([*words, "model=mlp"]), preview=False)
 
 
 def test_the_same_seed_gives_the_same_run(project):

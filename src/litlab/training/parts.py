@@ -140,7 +140,9 @@ def as_recorded(
 def follow_data(
     config: Config, data: pl.LightningDataModule | None = None, prepared: Path | None = None
 ) -> Config:
-    """Return a configuration whose task is that of the data's targets, where the user chose none.
+    """Return a configuration that fits the data, where the user chose nothing else.
+
+    The task, with its loss and metrics, is that of the targets; a batch is at most the train split.
 
     Args:
         config: The configuration.
@@ -159,6 +161,7 @@ def follow_data(
         return config
     else:
         _, spec = open_or_prepare(config.data, config.trust, prepared)
+        config = _smaller_batch(config, spec)
     followed = follow_targets(config, spec.task, spec.name)
     if followed is config:
         return config
@@ -168,6 +171,22 @@ def follow_data(
         say(f"{spec.name}: the targets are {targets}, so task={spec.task} is used")
         say(f"  loss {loss}; metrics {metrics}")
     return preflight(followed)
+
+
+def _smaller_batch(config: Config, spec: DataSpec) -> Config:
+    """Take the whole train split for a batch where it is smaller than the default batch."""
+    number, overrides = spec.sizes["train"], config._overrides
+    if overrides is None or any(word.lstrip("+").startswith("loader") for word in overrides):
+        return config
+    if number >= config.loader.batch_size:
+        return config
+    if is_first_process():
+        say(f"{spec.name}: loader.batch_size={number}, all samples of train, is used")
+    smaller = config.model_copy(
+        update={"loader": config.loader.model_copy(update={"batch_size": number})}
+    )
+    smaller._overrides = config._overrides
+    return smaller
 
 
 def _without_unused(config: Config) -> dict[str, object]:
