@@ -70,7 +70,7 @@ def test_a_train_split_below_the_default_batch_is_one_batch(project, capsys):
     result = train(config, preview=False)
     assert read(result.folder / "config.yaml")["loader"]["batch_size"] == 38
     assert (
-        "synthetic: loader.batch_size=36, all samples of train, is used" in capsys.readouterr().err
+        "synthetic: loader.batch_size=38, all samples of train, is used" in capsys.readouterr().err
     )
     words += ["data.name=other", "loader.batch_size=50"]
     with pytest.raises(ConfigError, match="gives no full batch of 38"):
