@@ -234,9 +234,9 @@ def test_predicting_tables(project: Path) -> None:
         run.predict(new.set_axis([0, 1], axis=1))
     assert "to_numpy" not in bad.value.fix  # a cell is a category
     assert len(run.predict(new.assign(**{"c": 1}).rename(columns={"c": 7}))) == 2
-    with pytest.raises(litlab.ConfigError, match="DataFrame is not a LightningDataModule"):
+    with pytest.raises(litlab.ConfigError, match="DataFrame was given, not LightningDataModule"):
         litlab.train(litlab.compose(*words), data=frame)
-    with pytest.raises(litlab.ConfigError, match="Linear is not a LightningModule"):
+    with pytest.raises(litlab.ConfigError, match="Linear was given, not LightningModule"):
         litlab.train(litlab.compose(*words), task=nn.Linear(2, 2))
     with pytest.raises(litlab.DataError, match="cannot hold a table's categories"):
         run.predict(np.zeros((2, 2)))

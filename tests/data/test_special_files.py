@@ -17,7 +17,7 @@ from litlab.data.prepare.source_files import changed
 from litlab.data.sources.cifar import Cifar10
 from litlab.data.sources.hub import Hub
 from litlab.data.sources.idx import FashionMNIST, Idx
-from litlab.data.sources.image_folder import ImageFolder, find_pictures
+from litlab.data.sources.image_folder import ImageFolder
 from litlab.data.sources.npz import Npz
 from litlab.data.sources.plain_text import PlainText
 from litlab.data.sources.table import Table
@@ -180,7 +180,8 @@ def test_what_is_no_file_is_refused_with_its_path(
 def test_a_folder_of_pictures_is_listed_without_opening(tmp_path: Path, place: Any) -> None:
     root = pictures(tmp_path / "p")
     place(root / "a" / "notes", "a named pipe")
-    assert find_pictures(root).others == {"notes": 1}
+    raw = ImageFolder(path=str(root)).read()
+    assert raw.notes() == ["1 other file left out: 1 notes"]
 
 
 def test_a_missing_file_and_a_pipe_are_told_apart(tmp_path: Path, place: Any) -> None:

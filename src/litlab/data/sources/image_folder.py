@@ -35,6 +35,7 @@ from litlab.data.sources.image_layout import (
 from litlab.data.sources.label_file import JOINT, Asked, Labelled, find_table
 from litlab.data.spec import Array
 from litlab.utils.errors import ConfigError, DataError, EnvironmentFault, LitlabError, refuse
+from litlab.utils.output import counted
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 SIDE = 64  # pixels, of pictures of several sizes where the user sets none
@@ -327,7 +328,9 @@ class ImageFolder:
             notes.append(f"{len(bad)} images left out that cannot be decoded: {_listed(where)}")
         if found.others:
             suffixes = [f"{count} {suffix}" for suffix, count in sorted(found.others.items())]
-            notes.append(f"{found.others.total()} other files left out: {_listed(suffixes)}")
+            notes.append(
+                f"{counted(found.others.total(), 'other file')} left out: {_listed(suffixes)}"
+            )
         return headers, notes
 
     def _form(

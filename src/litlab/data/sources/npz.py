@@ -164,7 +164,7 @@ class Npz:
         x: str | tuple[str, ...] | None = None,
         y: str | tuple[str, ...] | None = None,
         channels: Literal["auto", "first", "last"] = "auto",
-        impute: Impute | None = None,
+        impute: Literal["interpolate", "zero"] | None = None,
         licence: str = "not stated",
         origin: str | None = None,
     ) -> None:
@@ -228,7 +228,7 @@ class Npz:
         if not folder.files:
             archives = sorted(file.name for file in path.glob("*.npz"))
             fix = f"set data.path={self.path.rstrip('/')}/{archives[0]}" if archives else ""
-            what = "a folder without .npy files"
+            what = "is a folder without .npy files"
             raise DataError(what, self.path, fix or "name an .npz file, or a folder of .npy files")
         return folder, list(folder.files.values()), x
 
