@@ -141,7 +141,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with path.open("rb") as file, Image.open(file) as image:
             yield image
     except UnidentifiedImageError:
-        if path.suffix.lower() in (".tif", ".tiff"):
+        if str(path).lower().endswith((".tif", ".tiff")):
             what = "of more than four bands, or an unknown kind of TIFF"
             fix = "save the images as arrays (N, bands, H, W) in an .npz file, for data=npz"
             raise DataError(f"not a readable image: {what}", str(path), fix) from None

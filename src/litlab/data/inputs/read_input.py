@@ -124,7 +124,10 @@ def _require_columns(table: TableFile, features: Sequence[str]) -> None:
     missing = [name for name in features if name not in table.names]
     if missing:
         raise lacks_columns(missing, features, table, "the model was trained with")
-    twice = [name for name in features if table.names.count(name) > 1]
+    # One that is there twice was renamed, and which of the two the model knows is not certain.
+    renamed = any(decision.setting == "data.source.names" for decision in table.decisions)
+    again = set(table.names) - set(features) if renamed else set()
+    twice = [name for name in features if f"{name}.1" in again]
     if twice:
         raise DataError(f"column '{twice[0]}' appears twice", str(table.path), "rename or drop it")
 
