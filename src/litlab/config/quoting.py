@@ -7,6 +7,7 @@ from typing import Any
 
 from litlab.config import menu
 from litlab.utils.errors import ConfigError
+from litlab.utils.output import command
 from litlab.utils.redact import redact
 
 USAGE = "overrides are key=value, +new_key=value, 'key=[1,2]'; see `litlab params --help`"
@@ -46,8 +47,8 @@ def _several_choices(group: str, value: str) -> ConfigError:
     what = f"{group} takes one choice, not {len(names)}"
     if group not in ("model", "optimizer", "scheduler"):  # else a study cannot compare them
         return ConfigError(what, f"{group}={value}", "run the command once for each")
-    fix = f"run the command once for each, or search: litlab tune study=quick 'study.space.{group}="
-    return ConfigError(what, f"{group}={value}", f"{fix}[{', '.join(names)}]'")
+    search = command("tune", "study=quick", f"study.space.{group}=[{', '.join(names)}]")
+    return ConfigError(what, f"{group}={value}", f"run the command once for each, or {search}")
 
 
 def _unreadable(override: str, reason: str) -> ConfigError:
