@@ -17,6 +17,7 @@ from litlab.data.prepare.split import own_test_split
 from litlab.data.raw import Decision, Raw
 from litlab.utils.errors import ConfigError
 from litlab.utils.files import write_atomically
+from litlab.utils.output import command
 from litlab.utils.paths import project_root, short
 
 WIDTH = 100
@@ -109,7 +110,7 @@ def _given(words: Sequence[str], config: Config) -> dict[str, object]:
 
 def _yaml(made: Inspection, path: str, target: str | None, given: dict[str, object]) -> str:
     """The preset: what was given, then what was decided, each with its reason."""
-    typed = f"litlab inspect {path}" + (f" --target {target}" if target else "")
+    typed = command("inspect", path, *(("--target", target) if target else ()))
     lines = [
         "# @package _global_",
         f"# Written by `{typed}`: {made.why}.",

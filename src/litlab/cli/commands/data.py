@@ -72,7 +72,7 @@ def inspect(
     from litlab.data.inspect import inspect as look
     from litlab.data.prepare.decisions import lines
     from litlab.data.raw import Reading
-    from litlab.utils.output import say, use_plain_warnings
+    from litlab.utils.output import command, say, use_plain_warnings
 
     use_plain_warnings()
     made = look(
@@ -83,7 +83,7 @@ def inspect(
     for line in lines(reading):
         say(line)
     say(f"wrote {short(made.path)}; change there what is wrong")
-    say(f"next: litlab train data={made.name}")
+    say(f"next: {command('train', f'data={made.name}')}")
     if json:
         decided = {d.setting: d.value for d in made.decisions}
         print_json(name=made.name, path=str(made.path), preset=made.preset, decisions=decided)
