@@ -37,6 +37,7 @@ VALUES: dict[str, Any] = {
     **{"cutmix_alpha": 0.5, "mixup_alpha": 0.5, "switch": 0.9, "amount": 0.5, "degrees": 40.0},
     **{"translate": 0.4, "scale": 0.4, "shear": 20.0, "horizontal": 0.9, "vertical": 0.9},
     **{"magnitude": 20, "num_ops": 1, "padding": 3, "std": 0.5, "steps": 2},
+    "LabelFocal.alpha": 0.25,  # one for all labels
 }
 
 
@@ -56,7 +57,11 @@ def others(node: Component, group: str) -> Iterator[tuple[str, Any]]:
         elif field.annotation is bool:
             yield name, not node[name]
         else:
-            yield name, VALUES[name]  # a new setting needs a value here that matters
+            own = f"{node['_target_'].rpartition('.')[2]}.{name}"
+            yield (
+                name,
+                VALUES.get(own, VALUES.get(name)),
+            )  # a new setting needs a value here that matters
 
 
 def walk(
@@ -170,12 +175,18 @@ def test_schedules(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n, _ in choices("loss")])
 def test_losses(name: str) -> None:
-    regression = name in ("mse", "mae", "huber")
-    spec = make_spec("tabular", "regression" if regression else "classification")
-    spec = spec.model_copy(update={"target_mean": (0.0,) * 3, "target_std": (1.0,) * 3})
-    config = load([f"loss={name}", *(["task=regression"] if regression else [])])
+    tasks = dict.fromkeys(("mse", "mae", "huber"), "regression")
+    task = (tasks | dict.fromkeys(("bce", "label_focal"), "multi_label")).get(
+        name, "classification"
+    )
     outputs = torch.arange(18.0).view(6, 3).sin() * 3
-    y = outputs.flip(0) if regression else torch.tensor([0, 1, 2, 0, 1, 1])
+    labels = torch.tensor([0, 1, 2, 0, 1, 1])
+    ys = {"regression": outputs.flip(0), "multi_label": torch.eye(3)[labels]}
+    y = ys.get(task, labels)
+    spec = make_spec("tabular", "regression" if task == "regression" else "classification")
+    fitting = {"target_mean": (0.0,) * 3, "target_std": (1.0,) * 3, "task": task}
+    spec = spec.model_copy(update=fitting)
+    config = load([f"loss={name}", f"task={task}"])
 
     def look(node: Component) -> Any:
         return build(node, spec, where="loss")(outputs, y)
