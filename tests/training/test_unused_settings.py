@@ -58,10 +58,7 @@ def others(node: Component, group: str) -> Iterator[tuple[str, Any]]:
             yield name, not node[name]
         else:
             own = f"{node['_target_'].rpartition('.')[2]}.{name}"
-            yield (
-                name,
-                VALUES.get(own, VALUES.get(name)),
-            )  # a new setting needs a value here that matters
+            yield name, VALUES[own if own in VALUES else name]  # a new one needs a value here
 
 
 def walk(

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from litlab.utils.errors import ConfigError
+from litlab.utils.files import dumps
 from litlab.utils.output import say
 from litlab.utils.paths import project_root
 
@@ -227,4 +228,4 @@ def _unquoted(value: str) -> str:
 def _quoted(value: str) -> str:
     """A value as Hydra's grammar takes it."""
     plain = re.fullmatch(r"[\w./-]+", value, re.ASCII) or value == "null"
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    return value if plain else dumps(value, ensure_ascii=False)

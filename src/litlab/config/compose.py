@@ -1,6 +1,5 @@
 """Reads every configuration: composes conf/ or reads params.yaml, then checks it."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from litlab.config.schema import Config
 from litlab.config.validate import check_config
 from litlab.utils import limits
 from litlab.utils.errors import ConfigError, EnvironmentFault, nearest
-from litlab.utils.files import write_atomically
+from litlab.utils.files import dumps, write_atomically
 from litlab.utils.paths import (
     MARK,
     conf_folders,
@@ -409,7 +408,7 @@ def _as_texts(given: Sequence[object], settings: Mapping[str, object]) -> str:
             texts += [f"{key}={_typed(value)}" for key, value in one.items()]
         elif isinstance(one, list | tuple | set):
             texts += [str(item) for item in one]
-    return f"litlab.compose({', '.join(map(json.dumps, redact(texts)))})"
+    return f"litlab.compose({', '.join(map(dumps, redact(texts)))})"
 
 
 def _typed(value: object) -> str:

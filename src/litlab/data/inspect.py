@@ -1,6 +1,5 @@
 """`litlab inspect`: a file or folder of the user's -> a preset in conf/data with every decision."""
 
-import json
 import re
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from litlab.data.prepare.prepare import read
 from litlab.data.prepare.split import own_test_split
 from litlab.data.raw import Decision, Raw
 from litlab.utils.errors import ConfigError
-from litlab.utils.files import write_atomically
+from litlab.utils.files import dumps, write_atomically
 from litlab.utils.output import command
 from litlab.utils.paths import project_root, short
 
@@ -152,5 +151,5 @@ def _scalar(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_./][\w./-]*", value, re.ASCII):
         import yaml
 
-        return value if yaml.safe_load(value) == value else json.dumps(value)
-    return json.dumps(value, ensure_ascii=False)
+        return value if yaml.safe_load(value) == value else dumps(value)
+    return dumps(value, ensure_ascii=False)

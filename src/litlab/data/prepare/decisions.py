@@ -1,11 +1,11 @@
 """What a source decided by itself: shown, recorded, or refused with `data.strict=true`."""
 
-import json
 from collections.abc import Sequence
 
 from litlab.config.quoting import typed
 from litlab.data.raw import Decision, Reading
 from litlab.utils.errors import DataError
+from litlab.utils.files import dumps
 
 MOST_LISTED = 20
 
@@ -43,12 +43,12 @@ def _value(value: object) -> str:
         return f"[{','.join(map(_item, value))}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{_item(k)}:{_item(v)}" for k, v in value.items()) + "}"
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else dumps(value)
 
 
 def _item(value: object) -> str:
     if isinstance(value, str):
-        return value if value.replace("_", "").isalnum() else json.dumps(value, ensure_ascii=False)
+        return value if value.replace("_", "").isalnum() else dumps(value, ensure_ascii=False)
     return _value(value)
 
 
