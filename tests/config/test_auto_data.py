@@ -112,3 +112,14 @@ def test_overrides_are_replaced(project, capsys) -> None:
 def test_names(tmp_path) -> None:
     assert name_of(tmp_path / "Día (1).csv.gz") == "d_a_1"
     assert name_of(tmp_path / "...") == "data"
+
+
+def test_a_look_reads_little(tmp_path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "' + "a b " * 10**6)  # one line, which does not end
+    assert look(path).preset == "text"
+    path.write_text("[" * 10**5)
+    assert look(path).preset == "text"
+    (tmp_path / "x.csv.gz").write_bytes(b"\x1f\x8b\x08\x00 cut")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        look(tmp_path / "x.csv.gz", "y")

@@ -15,7 +15,7 @@ from litlab.utils.paths import project_root
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 TABLES = {".csv", ".tsv", ".tab", ".data", ".dat", ".parquet", ".pq", ".xls", ".xlsx"}
-LINES = 200  # of a file are looked at
+LINES, BYTES = 200, 2**20  # of a file are looked at, at most
 WORDS = 4  # on average make a column one of texts
 TEXT_NAMES = re.compile(r"text|sentence|review|message|body|content|comment|tweet|question", re.I)
 LABELS = re.compile(r"labels?|class(es)?|target|category|sentiment|y", re.I)
@@ -144,7 +144,7 @@ def _json(path: Path, target: str | None) -> Found:
     lines = _first_lines(path)
     try:
         sample = json.loads(lines[0]) if lines else {}
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         sample = {}
     sample = sample[0] if isinstance(sample, list) and sample else sample
     sample = sample if isinstance(sample, dict) else {}
@@ -206,18 +206,21 @@ def _text(path: Path, target: str | None) -> Found:
 
 
 def _first_lines(path: Path) -> list[str]:
+    """The first lines of a text, gzipped or not; of a long one without an end, its beginning."""
     import gzip
-    from itertools import islice
+    import zlib
 
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opened(path, "rb") as file:
-            raw = [line for line in islice(file, LINES)]
-    except OSError as error:
+            content = file.read(BYTES)
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot be read: {error}", str(path), "check data.path") from None
-    content = b"".join(raw)
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    return content.decode(encoding, "replace").splitlines()
+    lines = content.decode(encoding, "replace").splitlines()
+    if len(content) == BYTES and len(lines) > 1:
+        lines = lines[:-1]  # which is cut
+    return lines[:LINES]
 
 
 def _unquoted(value: str) -> str:
