@@ -60,7 +60,7 @@ def test_a_study_and_what_it_leaves(project: Path) -> None:
     assert best.optimizer["lr"] == said["best"]["params"]["optimizer.lr"]
     assert best.data.name == "synthetic"
     assert best.model["width"] == said["best"]["params"]["model.width"]
-    assert "4/4" in err
+    assert "(4 of 4)" in err
 
 
 KILLS = """
