@@ -14,7 +14,7 @@ from litlab.training.crossval import cross_validate
 from litlab.tuning.study.settings import load_settings
 from litlab.utils import paths
 from litlab.utils.errors import ConfigError, DataError
-from litlab.utils.paths import LONGEST, Name, file_name
+from litlab.utils.names import LONGEST, Name, file_name
 from run_helpers import SMALL
 
 BAD = {

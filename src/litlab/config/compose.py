@@ -65,7 +65,7 @@ def _composed(overrides: Sequence[str]) -> Config:
     try:
         return _check(compose(overrides), overrides)
     except ConfigError:
-        if _chooses_task(overrides):
+        if _chooses_task(overrides) or not _set(overrides, "loss", "metrics", "monitor", "plot"):
             raise
         for task in FITTING:  # `loss=mae` is for numbers, whatever the data turn out to be
             with suppress(ConfigError):
@@ -83,6 +83,11 @@ def _check(content: dict[str, Any], overrides: Sequence[str]) -> Config:
     own = [o for o in overrides if re.match(r"[+~]*(data|experiment)[.=]", o)]
     config.data._overrides = tuple(map(quoting.typed, own))
     return config
+
+
+def _set(overrides: Sequence[str], *groups: str) -> bool:
+    """Whether any of the overrides sets a group, or something in it."""
+    return any(re.split(r"[.=@]", o.lstrip("+~"))[0] in groups for o in overrides)
 
 
 def _chooses_task(overrides: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from litlab.config.hyperparameters import (
     Probability,
 )
 from litlab.utils.errors import nearest
-from litlab.utils.paths import DataName, Name
+from litlab.utils.names import DataName, Name
 
 Component = dict[str, Any]  # {"_target_": import path, **hyperparameters}
 Precision = Literal[

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from litlab.utils.errors import DataError, require
-from litlab.utils.paths import Name
+from litlab.utils.names import Name
 
 SCHEMA = 2
 FILE_NAME = "spec.json"

@@ -30,8 +30,9 @@ from litlab.runs.tracking.history import read_rows, write_rows
 from litlab.tasks.multi_label import MultiLabelTask
 from litlab.tasks.task import Task
 from litlab.utils.files import write_json
+from litlab.utils.names import file_name
 from litlab.utils.output import command, number
-from litlab.utils.paths import file_name, relative
+from litlab.utils.paths import relative
 from litlab.utils.redact import redact
 
 # The test samples that a network got most wrong, in the words of their source.

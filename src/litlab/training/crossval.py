@@ -12,7 +12,7 @@ from litlab.training.preflight import folds as rules_of_folds
 from litlab.training.preflight import preflight
 from litlab.training.run import train
 from litlab.utils.errors import require
-from litlab.utils.paths import extended
+from litlab.utils.names import extended
 
 
 @dataclass(frozen=True)

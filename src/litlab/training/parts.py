@@ -26,8 +26,8 @@ from litlab.training.preflight import check_with_data, preflight
 from litlab.training.warm_start import WarmStart, init_from
 from litlab.utils import seeding
 from litlab.utils.errors import ConfigError, refuse, require
+from litlab.utils.names import file_name
 from litlab.utils.output import say
-from litlab.utils.paths import file_name
 
 TARGETS = {
     "classification": "classes",

@@ -16,8 +16,9 @@ from litlab.config.schema import Duration
 from litlab.tasks.metrics import direction
 from litlab.utils import limits
 from litlab.utils.errors import ConfigError, nearest
+from litlab.utils.names import StudyName
 from litlab.utils.output import number
-from litlab.utils.paths import StudyName, choice_files, short
+from litlab.utils.paths import choice_files, short
 from litlab.utils.redact import redact
 
 # What a study looks for: a validation metric, and what it may cost.
