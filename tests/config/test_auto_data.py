@@ -123,3 +123,14 @@ def test_a_look_reads_little(tmp_path) -> None:
     (tmp_path / "x.csv.gz").write_bytes(b"\x1f\x8b\x08\x00 cut")
     with pytest.raises(ConfigError, match="cannot be read"):
         look(tmp_path / "x.csv.gz", "y")
+
+
+def test_a_target_that_has_no_meaning_is_refused(tmp_path) -> None:
+    write(tmp_path, {"photos/cat/1.png": "picture", "photos/dog/1.png": "picture"})
+    with pytest.raises(ConfigError, match="holds pictures: there is no column to name"):
+        look(tmp_path / "photos", "kind")
+
+
+def test_a_cell_without_an_end_is_left_to_the_source(tmp_path) -> None:
+    (tmp_path / "x.csv").write_text('a,y\n"' + "x" * 200_000)
+    assert look(tmp_path / "x.csv", "y").preset == "table"

@@ -421,9 +421,17 @@ def adult(folder: Path) -> None:
     lines = [ADULT]
     for i in range(120):
         work, native = rng.choice(["Private", "State-gov", "?"]), rng.choice(["United-States", "?"])
+        school, status, job, home, race, sex = (
+            rng.choice(names.split())
+            for names in (
+                *("HS-grad Masters", "Widowed Divorced", "Sales Tech-support", "Wife Unmarried"),
+                *("White Black", "Male Female"),
+            )
+        )
         lines.append(
-            f"{rng.integers(17, 90)},{work},{rng.integers(10**6)},HS-grad,9,Widowed,Sales,Wife,"
-            f"White,Male,0,{rng.integers(4000)},40,{native},{['<=50K', '>50K'][i % 2]}"
+            f"{rng.integers(17, 90)},{work},{rng.integers(10**6)},{school},{rng.integers(1, 17)},"
+            f"{status},{job},{home},{race},{sex},{rng.integers(9)},{rng.integers(4000)},"
+            f"{rng.integers(1, 99)},{native},{['<=50K', '>50K'][i % 2]}"
         )
     folder.mkdir()
     (folder / "adult.csv").write_text("\n".join(lines) + "\n")
@@ -469,7 +477,7 @@ def stand_in(preset: str, folder: Path) -> None:
         ("fashion_mnist_hub", "image", (1, 28, 28), 10, (180, 20, 40)),
         ("cifar10_hub", "image", (3, 32, 32), 10, (180, 20, 40)),
         ("cifar100_hub", "image", (3, 32, 32), 20, (180, 20, 40)),
-        ("adult_hub", "tabular", (5,), 2, (81, 15, 24)),  # 9 columns are constant in the stand-in
+        ("adult_hub", "tabular", (14,), 2, (81, 15, 24)),
     ],
 )
 def test_presets_prepare_data_of_their_columns(

@@ -1,5 +1,7 @@
 """`litlab inspect`: a preset from a file, and training from that preset."""
 
+import csv
+
 import numpy as np
 import pytest
 import yaml
@@ -52,12 +54,33 @@ def test_decisions_become_settings_with_their_reasons(table, monkeypatch) -> Non
     assert content["data"]["source"] == {"target": "the answer", "decimal": ",", "drop": ["b"]}
     assert content["data"]["group"] is None
     assert "decimal: \",\" # 80 of 90 cells are like '2,6'" in text
-    assert "# data.time: when # it holds dates" in text
+    assert "# data.time: when (it holds dates)" in text
     assert max(map(len, text.splitlines())) <= 170
     with pytest.raises(DataError, match=r"3 settings are left open \(decimal: 80 of 90") as caught:
         package.inspect("my people.csv", "the answer", name="other", strict=True)
     assert "'data.source.decimal=\",\"' data.group=null" in caught.value.fix
     assert not (table / "conf" / "data" / "other.yaml").exists()
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_no_cell_and_no_name_becomes_a_setting(project, column, litlab) -> None:
+    """A file from elsewhere must not write into the configuration, nor move the cursor."""
+    forged = "x\n  path: /etc/passwd\ntrust: [evil]\x1b[2J\u2028\x85#"
+    with (project / "odd.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["a", forged if column else "b", "label"])
+        cells = ["const"] if column else ["$1.50", "$2.50", forged]
+        rows.writerows([i * 0.37 % 1, cells[i % 7 % len(cells)], "pq"[i % 2]] for i in range(90))
+    code, _, err = litlab("inspect", "odd.csv")
+    assert code == 0
+    assert "\x1b" not in err
+    content = yaml.safe_load((project / "conf" / "data" / "odd.yaml").read_text())
+    assert set(content) == {"defaults", "data"}
+    assert content["data"]["path"] == "odd.csv"
+    if column:
+        assert content["data"]["source"]["drop"] == [forged]
+    spec = prepare(load(["data=odd"]).data, project / "made")
+    assert spec.classes == ("p", "q")
 
 
 def test_a_preset_is_not_overwritten_unasked(table) -> None:
@@ -94,3 +117,18 @@ def test_training_at_once_asks_for_the_target(table, words) -> None:
         package.compose(*words)
     config = package.compose(*words, "data.target=the answer")
     assert (config.data.name, config.data.source["target"]) == ("my_people", "the answer")
+
+
+def test_a_folder_of_files_and_an_array_by_name(project) -> None:
+    lines = ["a,b,label", *(f"{i * 0.37 % 1},{i * 0.61 % 1},{'pq'[i % 2]}" for i in range(80))]
+    (project / "both").mkdir()
+    for name in ("train", "test"):
+        (project / "both" / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    config = package.compose("data=auto", "data.path=both")
+    assert config.data.path == config.data.source["path"] == "both/train.csv"
+    assert config.data.source["test_path"] == "both/test.csv"
+    assert config.data.test_fraction is None
+    y = {"kind": np.arange(9) % 3, "y": np.arange(9) % 2}
+    np.savez("arrays.npz", x=np.zeros((9, 4, 4), np.uint8), **y)
+    config = package.compose("data=auto", "data.path=arrays.npz", "data.target=kind")
+    assert config.data.source["y"] == "kind"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from litlab.utils.errors import ConfigError
 from litlab.utils.files import dumps
-from litlab.utils.output import say
+from litlab.utils.output import one_line, say
 from litlab.utils.paths import project_root
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -55,10 +55,12 @@ def expand(overrides: Sequence[str]) -> list[str]:
         raise ConfigError("data=auto needs a path", "data=auto", "add data.path=FILE_OR_FOLDER")
     path = project_root() / Path(_unquoted(given["data.path"])).expanduser()
     found = look(path, _unquoted(given.get("data.target", "")) or None)
-    kept = [o for o in overrides if not o.startswith(("data=auto", "data.target="))]
+    replaced = {"data", "data.target"} | ({"data.path"} & found.settings.keys())
+    kept = [o for o in overrides if o.partition("=")[0] not in replaced]
     settings = {"data.name": name_of(path)} | found.settings
+    given = dict(o.partition("=")[::2] for o in kept)
     new = [override(key, value) for key, value in settings.items() if key not in given]
-    say(f"data={found.preset}: {found.why}")
+    say(f"data={found.preset}: {one_line(found.why)}")
     return [f"data={found.preset}", *new, *kept]
 
 
@@ -78,11 +80,21 @@ def look(path: Path, target: str | None = None) -> Found:
 
     Args:
         path: A file or folder.
-        target: The column to predict, if there are columns.
+        target: The column to predict, or the array, if there are several.
 
     Raises:
-        ConfigError: Nothing is there, or nothing that a preset reads.
+        ConfigError: Nothing is there, or nothing that a preset reads, or nothing that has a target.
     """
+    found = _look(path, target)
+    if target is None or target in found.settings.values():
+        return found
+    if found.preset == "npz":
+        return found._replace(settings=found.settings | {"data.source.y": target})
+    what = f"{found.why}: there is no column to name"
+    raise ConfigError(what, f"target {target}", "leave it out")
+
+
+def _look(path: Path, target: str | None) -> Found:
     if path.is_dir():
         return _folder(path, target)
     if not path.is_file():
@@ -95,7 +107,7 @@ def look(path: Path, target: str | None = None) -> Found:
     if suffixes & TABLES:
         return _table(path, target)
     if re.search(r"idx[123]-ubyte", path.name):
-        return Found("idx", {"data.path": str(path.parent)}, f"{path.name} is an IDX file")
+        return Found("idx", {"data.path": _typed(path.parent)}, f"{path.name} is an IDX file")
     if suffixes & PICTURES:
         fix = f"give the folder of all pictures: data.path={path.parent}"
         raise ConfigError("a single picture", str(path), fix)
@@ -117,9 +129,9 @@ def _folder(path: Path, target: str | None) -> Found:
         rest = [f for f in tables if not any(f in found for found in parts.values())]
         if len(rest) == 1:
             found = look(rest[0], target)
-            more = {f"data.source.{key}": str(f[0]) for key, f in parts.items() if f}
+            more = {f"data.source.{key}": _typed(f[0]) for key, f in parts.items() if f}
             more |= {"data.test_fraction": "null"} if parts["test_path"] else {}
-            return found._replace(settings={"data.path": str(rest[0])} | found.settings | more)
+            return found._replace(settings={"data.path": _typed(rest[0])} | found.settings | more)
         names = ", ".join(f.name for f in tables[:5])
         fix = f"name one of them, e.g. data.path={tables[0]}"
         raise ConfigError(f"a folder of several tables ({names})", str(path), fix)
@@ -127,6 +139,12 @@ def _folder(path: Path, target: str | None) -> Found:
         return Found("text", {}, f"{path.name}/ holds folders of texts")
     what = f"no pictures, arrays, tables or texts among {len(files):,} files"
     raise ConfigError(what, str(path), "choose a preset: data=image_folder, npz, table, text, hub")
+
+
+def _typed(path: Path) -> str:
+    """A path as a setting has it: from the project's root where it lies below."""
+    root = project_root()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _walk(path: Path, most: int = 5000) -> list[Path]:
@@ -181,7 +199,10 @@ def _columns(path: Path) -> dict[str, list[str]]:
         style: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff("\n".join(lines), ",;\t|")
     except csv.Error:
         style = csv.excel
-    rows = [row for row in csv.reader(lines, style) if row]
+    try:
+        rows = [row for row in csv.reader(lines, style) if row]
+    except csv.Error:  # a cell without an end: the source says where
+        return {}
     if not rows:
         return {}
     return {name.strip(): [r[i] for r in rows[1:] if i < len(r)] for i, name in enumerate(rows[0])}

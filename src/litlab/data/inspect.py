@@ -16,7 +16,7 @@ from litlab.data.prepare.split import own_test_split
 from litlab.data.raw import Decision, Raw
 from litlab.utils.errors import ConfigError
 from litlab.utils.files import dumps, write_atomically
-from litlab.utils.output import command
+from litlab.utils.output import command, one_line
 from litlab.utils.paths import project_root, short
 
 WIDTH = 100
@@ -112,7 +112,7 @@ def _yaml(made: Inspection, path: str, target: str | None, given: dict[str, obje
     typed = command("inspect", path, *(("--target", target) if target else ()))
     lines = [
         "# @package _global_",
-        f"# Written by `{typed}`: {made.why}.",
+        f"# Written by {one_line(f'`{typed}`: {made.why}')}.",
         "# Change what is wrong. Settings that are not here are those of the preset below.",
         "defaults:",
         f"  - {made.preset}",
@@ -128,17 +128,13 @@ def _yaml(made: Inspection, path: str, target: str | None, given: dict[str, obje
     lines += ["  source:"] if inner else []
     lines += [line for key, (value, why) in inner.items() for line in _line(key, value, why, 4)]
     if made.suggestions:
-        lines += ["", "# To consider:"]
-        for hint in made.suggestions:
-            lines += [
-                f"# {line}" for line in _line(hint.setting, hint.value, hint.why, 0, full=True)
-            ]
+        hints = [f"# {h.setting}: {_scalar(h.value)} ({h.why})" for h in made.suggestions]
+        lines += ["", "# To consider:", *hints]
     return "\n".join(lines) + "\n"
 
 
-def _line(key: str, value: object, why: str, indent: int, *, full: bool = False) -> list[str]:
-    name = key if full else key.rpartition(".")[2]
-    entry = f"{' ' * indent}{name}: {_scalar(value)}"
+def _line(key: str, value: object, why: str, indent: int) -> list[str]:
+    entry = f"{' ' * indent}{key.rpartition('.')[2]}: {_scalar(value)}"
     if not why:
         return [entry]
     if len(entry) + len(why) + 3 <= WIDTH:
@@ -152,4 +148,5 @@ def _scalar(value: object) -> str:
         import yaml
 
         return value if yaml.safe_load(value) == value else dumps(value)
-    return dumps(value, ensure_ascii=False)
+    text = dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else dumps(value)  # YAML has line ends that JSON has not

@@ -1,11 +1,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
 
 from litlab.data.spec import Array, Kind, TaskKind
+from litlab.utils.output import one_line
 
 
 class Inputs(Protocol):
@@ -53,7 +54,7 @@ class Decision(BaseModel):
 
     setting: str
     value: JsonValue
-    why: str
+    why: Annotated[str, AfterValidator(one_line)]  # quotes cells, which may hold anything
 
 
 class Reading(BaseModel):

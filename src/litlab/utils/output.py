@@ -119,6 +119,14 @@ def nth_epoch(epoch: int) -> int:
     return epoch + 1
 
 
+def one_line(text: str) -> str:
+    """Return a text that may come from a file as one line without control characters.
+
+    It can neither end a comment or a message, nor move a terminal's cursor.
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def counted(count: int, what: str) -> str:
     """Return a count with its noun: 1 epoch, 2 epochs."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"

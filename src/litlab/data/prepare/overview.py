@@ -8,6 +8,7 @@ from litlab.config.quoting import quoted
 from litlab.data.raw import Reading
 from litlab.data.spec import SPLITS, Column, DataSpec
 from litlab.utils.errors import DataError
+from litlab.utils.output import one_line
 
 MOST_CLASSES = 20  # are listed by name
 MOST_COLUMNS = 8  # of each role
@@ -238,5 +239,5 @@ def _listed(role: str, names: Iterable[str]) -> str:
 
 def _short(name: str) -> str:
     """A name that fits into a line, and moves no cursor."""
-    plain = "".join(c if c.isprintable() else " " for c in name)
+    plain = one_line(name)
     return plain if len(plain) <= LONGEST_NAME else f"{plain[: LONGEST_NAME - 3]}..."

@@ -168,14 +168,18 @@ class _Preparation:
         """Which of these samples, by split, equal another by chance: rows of few values."""
         if self.raw.kind != "tabular" or not found:
             return {}
-        with safe_open(file_of(self.folder, "train"), framework="np") as file:
-            train = file.get_tensor("x")
+        train = self._mapped("train")
         chance = {}
         for split, index in found.items():
-            with safe_open(file_of(self.folder, split), framework="np") as file:
-                rows = file.get_tensor("x")[np.searchsorted(self.rows[split].index, index)]
-            chance[split] = by_chance(train, rows)
+            places = np.searchsorted(self.rows[split].index, index)
+            chance[split] = by_chance(train, self._mapped(split)[places])
         return chance
+
+    def _mapped(self, split: str) -> Array:
+        """The stored values of a split, mapped from its file and not read."""
+        with safe_open(file_of(self.folder, split), framework="pt") as file:
+            values: Array = file.get_tensor("x").numpy()
+        return values
 
     def finish(self) -> DataSpec:
         """Write the spec; refuse what the leakage check finds."""
