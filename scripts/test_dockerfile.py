@@ -4,7 +4,7 @@
 
 Each step runs in a temporary folder that stands for the image's file system, with a fresh virtual
 environment for its Python. Steps that need root or change the system (apt-get, useradd, chown) are
-printed and left out. Takes minutes and about 3 GB of disk, so it is no part of `make test`.
+printed and left out. It installs torch anew, so it is no part of `make test`.
 """
 
 import argparse

@@ -70,6 +70,9 @@ def require_arguments(
         of_module = f"use task=litlab.ClassificationTask({type(task).__name__}(...))"
     of_data = "give a LightningDataModule, such as litlab.DataModule(config) or "
     of_data += "lightning.LightningDataModule.from_datasets(...)"
+    if hasattr(data, "to_parquet"):
+        of_data = "save a table as a file: frame.to_parquet('table.parquet'), then "
+        of_data += "litlab.compose('data=table', 'data.path=table.parquet', ...)"
     wanted: list[tuple[object, type | tuple[type, ...], str, str]] = [
         (config, Config, "config", COMPOSED),
         (task, (pl.LightningModule, NoneType), "task", of_module),
@@ -100,7 +103,6 @@ def as_recorded(
     Raises:
         ConfigError: A monitor is given for a task that has one, or a DataModule of another seed.
     """
-    _refuse_other_objects(task, data)
     changes: dict[str, object] = {}
     if monitor is not None:
         if task is None or isinstance(task, Task) or monitor.startswith("test/"):
@@ -210,23 +212,6 @@ def _warn_of_typed(config: Config, unused: Sequence[str], why: str) -> None:
     ]
     if typed:
         warnings.warn(f"{' '.join(typed)}: no effect, {why}", stacklevel=5)
-
-
-def _refuse_other_objects(task: object, data: object) -> None:
-    """Refuse what is no LightningModule or LightningDataModule, such as a network or a DataFrame.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if not isinstance(task, pl.LightningModule | None):
-        fix = "wrap a network: litlab.ClassificationTask(network)"
-        what = f"{type(task).__name__} is not a LightningModule"
-        raise ConfigError(what, "litlab.train(task=...)", fix)
-    if not isinstance(data, pl.LightningDataModule | None):
-        fix = "save a table as a file: frame.to_parquet('table.parquet'), then "
-        fix += "litlab.compose('data=table', 'data.path=table.parquet', ...)"
-        what = f"{type(data).__name__} is not a LightningDataModule"
-        raise ConfigError(what, "litlab.train(data=...)", fix)
 
 
 def _named(config: Config, task: pl.LightningModule) -> Config:

@@ -319,7 +319,7 @@ def read_rows(path: Path, index: Mapping[str, str]) -> list[dict[str, Any]]:
         if path.suffix.lower() in (".json", ".jsonl"):
             return _of_json(text)
         return _of_csv(text, index)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
         raise DataError(f"cannot be read: {error}", str(path), "save it as CSV in UTF-8") from None
 
 
