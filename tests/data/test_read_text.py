@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from litlab.data.encode.text import TextEncoder
-from litlab.data.inputs.read_input import encode_texts, read_input
+from litlab.data.inputs.read_input import read_input
+from litlab.data.inputs.texts import encode_texts
 from litlab.data.loading import of_values
 from litlab.data.spec import DataSpec
 from litlab.utils.errors import DataError

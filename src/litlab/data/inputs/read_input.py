@@ -2,19 +2,14 @@
 
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from io import StringIO
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
-from litlab.data.encode.table import TableEncoder
-from litlab.data.encode.text import TextEncoder
 from litlab.data.inputs.images import (
     DEEP_MODES,
     MODES,
@@ -26,256 +21,17 @@ from litlab.data.inputs.images import (
     passed_over,
 )
 from litlab.data.inputs.images import SUFFIXES as IMAGES
+from litlab.data.inputs.tables import own_settings, read_features, read_rows
+from litlab.data.inputs.texts import encode_texts, read_texts, read_words
 from litlab.data.prepare.source_files import require_file
 from litlab.data.sources.array_names import find_inputs
 from litlab.data.sources.idx import is_idx, read_idx
 from litlab.data.sources.npz import impute
-from litlab.data.sources.table_cells import as_numbers, without_marks
-from litlab.data.sources.table_file import TableFile, lacks_columns, open_table
-from litlab.data.sources.table_layout import TableFormat
-from litlab.data.sources.table_rows import frame_of, sources_of
-from litlab.data.sources.text_files import FORMAT_OF, Layout, MissingColumn, lines_of, read_whole
-from litlab.data.sources.text_files import read_rows as read_text_rows
-from litlab.data.spec import Array, CellFormat, Column, DataSpec
-from litlab.utils.errors import DataError, nearest
+from litlab.data.spec import Array, DataSpec
+from litlab.utils.errors import DataError
 
-# Reads a user's new tables, as the columns of the training data were read and fitted.
-
-
-SHOWN = 5
-FAR, FLAT = (
-    10,
-    50,
-)  # a mean so many deviations away, a deviation so many times smaller: another unit
-
-
-def read_features(path: Path, spec: DataSpec) -> tuple[list[str], Array]:
-    """Return each row's place, and the feature columns, as `prepare` would store them `(N, F)`.
-
-    Other columns, the target among them, are left alone. What was fitted on train holds: fills of
-    missing cells, quantiles, categories; values that train lacks are counted in a warning.
-
-    Raises:
-        DataError: A column is missing or there twice, or its cells are not what they should be.
-    """
-    settings = _own_settings(spec)
-    columns = spec.columns or [Column(name=name, kind="numeric") for name in spec.features]
-    sources = sources_of(columns)
-    table = _open(path, TableFormat.of(settings), settings.get("target", ()), sources)
-    _require_columns(table, sources)
-    comma = settings.get("decimal") == "," or any(c.cells.decimal == "," for c in columns)
-    encoder = TableEncoder.of(spec.columns)
-    parts, done = [np.empty((0, len(columns)))], 0
-    for cells in table.batches(sources):
-        batch = pa.table(cells, names=sources)
-        features = [_with_comma(column, batch) if comma else column for column in columns]
-        frame = frame_of(batch, features)
-        for feature in features:
-            if feature.kind == "numeric" and feature.cells.part != "missing":
-                content = without_marks(batch[feature.source].combine_chunks(), feature.cells)
-                _require_numbers(
-                    feature.source, content, pa.array(frame[feature.name]), table, done
-                )
-        try:
-            parts.append(encoder.encode(frame) if spec.columns else frame.to_numpy(np.float64))
-        except DataError as error:
-            raise DataError(error.what, str(path), error.fix) from None
-        done += len(frame)
-    for note in encoder.notes():
-        warnings.warn(f"{path.name}: {note}", stacklevel=3)
-    return [table.place(row) for row in range(done)], np.concatenate(parts)
-
-
-def _with_comma(column: Column, cells: Any) -> Column:
-    """A column whose numbers had no fraction in training, where the others have decimal commas."""
-    content = cells[column.source]
-    if column.kind != "numeric" or column.cells != CellFormat() or not _is_text(content):
-        return column
-    if pc.any(pc.match_substring(content, ".")).as_py():
-        return column
-    return column.model_copy(update={"cells": CellFormat(decimal=",")})
-
-
-def _is_text(cells: Any) -> bool:
-    return bool(pa.types.is_string(cells.type))
-
-
-def _own_settings(spec: DataSpec) -> Any:
-    """The settings of a source of litlab's; those of others mean what they like."""
-    own = spec.source.startswith("litlab.data.sources.")
-    return spec.settings.get("source", {}) if own else {}
-
-
-def _open(
-    path: Path, style: TableFormat, target: str | Sequence[str], features: Sequence[str]
-) -> TableFile:
-    """Open a file that may have a header where the training data had none, and lack the target."""
-    found = open_table(path, replace(style, header=True, names=(), skip_end=None), features)
-    if set(features) <= set(found.names) or (style.header is not False and not style.names):
-        return found
-    targets = [target] if isinstance(target, str) else target
-    names = style.names
-    if len(found.names) == len(names) - len(targets):
-        names = tuple(name for name in names if name not in targets)
-    return open_table(path, replace(style, names=names, skip_end=None))
-
-
-def _require_columns(table: TableFile, features: Sequence[str]) -> None:
-    missing = [name for name in features if name not in table.names]
-    if missing:
-        raise lacks_columns(missing, features, table, "the model was trained with")
-    # One that is there twice was renamed, and which of the two the model knows is not certain.
-    renamed = any(decision.setting == "data.source.names" for decision in table.decisions)
-    again = set(table.names) - set(features) if renamed else set()
-    twice = [name for name in features if f"{name}.1" in again]
-    if twice:
-        raise DataError(f"column '{twice[0]}' appears twice", str(table.path), "rename or drop it")
-
-
-def _require_numbers(name: str, cells: Any, numbers: Any, table: TableFile, start: int) -> None:
-    odd = pc.and_(pc.is_valid(cells), pc.invert(pc.fill_null(pc.is_finite(numbers), False)))
-    places = np.flatnonzero(odd.to_numpy(zero_copy_only=False))
-    if len(places):
-        first = places[:SHOWN].tolist()
-        shown = [f"{table.place(start + row)} '{cells[row]}'" for row in first]
-        what = f"column '{name}' has cells that are not finite numbers: {', '.join(shown)}"
-        raise DataError(what, str(table.path), "correct the cells")
-
-
-def read_rows(path: Path) -> tuple[list[str], Array]:
-    """Return each row's place, and all columns as numbers `(N, L)`.
-
-    A first line that holds something else is a header.
-
-    Raises:
-        DataError: A cell is no number.
-    """
-    table = open_table(path, TableFormat(header=False))
-    parts, first, done = [np.empty((0, len(table.names)))], 0, 0
-    for columns in table.batches(table.names):
-        if not done and path.suffix.lower() != ".parquet" and _is_header(columns, path):
-            columns, first, done = [column[1:] for column in columns], 1, 1
-        numbers = [as_numbers(column, ".") for column in columns]
-        for name, cells, values in zip(table.names, columns, numbers, strict=True):
-            _require_numbers(name, cells, values, table, done)
-        parts.append(np.column_stack([v.to_numpy(zero_copy_only=False) for v in numbers]))
-        done += len(parts[-1])
-    return [table.place(row) for row in range(first, done)], np.concatenate(parts)
-
-
-def _is_header(columns: Sequence[Any], path: Path) -> bool:
-    first = [as_numbers(column[:1], ".")[0].as_py() for column in columns]
-    given = [column[0].is_valid for column in columns]
-    if any(valid and value is None for valid, value in zip(given, first, strict=True)):
-        return True
-    if len(columns[0]) < 2 or len(first) < 2 or first != list(range(len(first))):
-        return False
-    # pandas writes the numbers of the columns when they have no names.
-    warnings.warn(f"{path.name}: its first line, 0, 1, 2, ..., is a header", stacklevel=4)
-    return True
-
-
-# Reads new texts for a network to label.
-
-
-def read_texts(path: Path, spec: DataSpec) -> tuple[list[str], list[Array]]:
-    """Return a name and the token ids of each text, as `prepare` would store them.
-
-    CSV, TSV, JSON lines and Parquet have a column of the name that the training data's had; of a
-    folder, each `.txt` is a text; of any other file, each line. What is not UTF-8 is read in the
-    training data's encoding, with a warning.
-
-    Raises:
-        DataError: There are no texts, or the file is not what it should be.
-    """
-    settings = spec.settings.get("source", {})
-    source = settings if isinstance(settings, dict) else {}
-    encoding = str(source.get("encoding", "utf-8"))
-    try:
-        pairs = _read(path, source, "utf-8")
-    except DataError as error:
-        if not error.what.startswith("not utf-8") or encoding.lower() in ("utf-8", "utf8"):
-            raise
-        warnings.warn(f"{error.what}: read as {encoding}, as the training data", stacklevel=2)
-        pairs = _read(path, source, encoding)
-    if not pairs:
-        raise DataError("the file has no texts", str(path), "write one text per line")
-    return [name for name, _ in pairs], encode_texts((text for _, text in pairs), spec)
-
-
-def encode_texts(texts: Iterable[str], spec: DataSpec) -> list[Array]:
-    """Return each text's ids `(its length,)`, int32; warn of texts that were cut, or are empty.
-
-    Raises:
-        DataError: The data were not prepared by a tokenizer.
-    """
-    encoder = TextEncoder.of(spec)
-    encoded = encoder.encode(texts)
-    for note in encoder.notes():
-        warnings.warn(note, stacklevel=3)
-    return encoded
-
-
-def _read(path: Path, source: Mapping[str, Any], encoding: str) -> list[tuple[str, str]]:
-    """Pairs of a name and a text."""
-    if path.is_dir():
-        files = sorted(path.rglob("*.txt"))
-        return [
-            (file.relative_to(path).as_posix(), read_whole(file, encoding).strip())
-            for file in files
-        ]
-    if path.suffix.lower() not in FORMAT_OF:
-        return [(f"{path.name}:{n}", line.strip()) for n, line in lines_of(path, encoding)]
-    layout = Layout(
-        encoding=encoding,
-        delimiter=source.get("delimiter"),
-        header=source.get("header", True),
-        quotes=source.get("quotes", True),
-    )
-    first = 1 if layout.format_of(path) == "parquet" else 0  # it has rows, from 0, and no lines
-    column = str(source.get("text", "text"))
-    try:
-        return [
-            (f"{path.name}:{number - first}", "" if cell is None else str(cell).strip())
-            for _, number, (cell,) in read_text_rows(path, [column], layout)
-        ]
-    except MissingColumn as error:
-        what = f"{error.what}, the model was trained with it"
-        fix = f"rename '{error.close}' to '{column}'" if error.close else error.fix
-        raise DataError(what, error.where, fix) from None
-
-
-def read_words(path: Path, spec: DataSpec) -> Array:
-    """Return the ids of a file's lines, padded, by the words of `spec.vocabulary`, `(N, L)`.
-
-    Raises:
-        DataError: The file is not UTF-8, or a word is not in the vocabulary.
-    """
-    known = {word: i for i, word in enumerate(spec.vocabulary)}
-    length, pad = spec.shape[0], spec.pad_id or 0
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}", str(path), "save it as UTF-8") from None
-    rows, cut = [], 0
-    for number, line in enumerate(StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
-        words = line.split()
-        unknown = [word for word in words if word not in known]
-        if unknown:
-            hint = nearest(unknown[0], known)
-            raise DataError(
-                f"line {number}: '{unknown[0]}' is not in the vocabulary",
-                str(path),
-                hint if len(known) < 20 or "mean" in hint else f"use only its {len(known)} words",
-            )
-        cut += len(words) > length
-        ids = [known[word] for word in words[:length]]
-        rows.append(ids + [pad] * (length - len(ids)))
-    if cut:
-        warnings.warn(f"{cut} lines are longer than {length} words and were cut", stacklevel=2)
-    return np.array(rows, dtype=np.int64).reshape(-1, length)
-
-
+# A mean so many deviations away, a deviation so many times smaller: another unit.
+FAR, FLAT = 10, 50
 TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -333,7 +89,7 @@ def as_stored(
         DataError: They are of another kind or shape, or not finite.
     """
     values = _shaped(values, spec, path)
-    how = _own_settings(spec).get("impute")
+    how = own_settings(spec).get("impute")
     if how and values.dtype.kind == "f":
         values = impute(values, how)
     if spec.kind == "text":
@@ -565,8 +321,6 @@ def _of_array(values: torch.Tensor | Array, spec: DataSpec) -> Samples:
 
 def _of_frame(frame: Any, spec: DataSpec) -> Samples:
     """Read a table through the format that keeps its types: the checks are those of files."""
-    import pyarrow as pa
-
     if spec.kind == "image":
         wanted = ", ".join(("N", *map(str, spec.shape)))
         fix = f"give an array ({wanted}) of bytes, or paths of images"
